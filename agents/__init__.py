@@ -1,0 +1,1 @@
+"""How an agent acts and learns: credit-assignment methods, privileged contexts, policies, prompts."""

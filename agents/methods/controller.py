@@ -1,0 +1,47 @@
+"""The phase-aware controller: how hard the credit term and the reference KL pull, fed by how much credit there was.
+
+Meng & Chen 2026, arXiv 2606.29476, equations 11-13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.methods.base import State
+
+
+@dataclass(frozen=True)
+class Controller:
+    """Turns the gated share of a step's tokens into the next step's weights.
+
+        rho <- alpha * rho + (1 - alpha) * rho_gate          starts at 0.5, held during the first n_warmup steps
+        lambda = lam_min + (lam_max - lam_min) * f           mu = mu_min + (mu_max - mu_min) * (1 - f)
+
+    f = clip(rho + 0.5 - rho_target, 0, 1) is ours: the paper gives a target of 0.5 and no formula. Both weights stay inside
+    their ranges, whatever the gate reports.
+    """
+
+    lam_min: float
+    lam_max: float
+    mu_min: float
+    mu_max: float
+    alpha: float
+    n_warmup: int
+    rho_target: float
+
+    def start(self) -> State:
+        return {"rho": 0.5, "steps": 0.0}
+
+    def weights(self, state: State) -> tuple[float, float]:
+        """(lambda, mu) of the step that begins in `state`."""
+        fed = min(max(state["rho"] + 0.5 - self.rho_target, 0.0), 1.0)
+        return (
+            self.lam_min + (self.lam_max - self.lam_min) * fed,
+            self.mu_min + (self.mu_max - self.mu_min) * (1 - fed),
+        )
+
+    def advance(self, state: State, rho_gate: float) -> State:
+        """The state after a step in which a share `rho_gate` of the sampled tokens passed the gate."""
+        held = state["steps"] < self.n_warmup
+        rho = state["rho"] if held else self.alpha * state["rho"] + (1 - self.alpha) * rho_gate
+        return {"rho": rho, "steps": state["steps"] + 1}

@@ -1,0 +1,129 @@
+"""HSD: distil the policy that has seen a successful peer into the policy that has not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from agents.contexts import SiblingAndAnswer
+from agents.methods.advantages import degenerate_share, group_advantages
+from agents.methods.base import Assignment, State, Stateless, members, on_mask, one_of, reference_anchor, within
+from agents.methods.diagnostics import gathered, mean, teacher_share
+from agents.methods.divergence import kl, pair
+from harness.types import ContextRequest, Credit, Distillation, Episode, Evidence, Needs, RolloutGroup
+
+
+@dataclass(frozen=True)
+class HSD(Stateless):
+    """Hindsight self-distillation: mean over tokens of KL(sg pi(. | q, c_i, o_<t) || pi(. | q, o_<t)) + kl * KL to the reference.
+
+    Li, Hong & Lan 2026, arXiv 2606.15576. c_i is the reference answer and a successful peer drawn uniformly from the group's
+    other successes, or the answer alone. No policy gradient; every rollout is trained on, those of groups with equal
+    rewards too. Ours: tasks without an answer string have the peer alone; the reference term is k3; the mean is the
+    experiment's aggregation (the paper averages per rollout). The paper's prose calls its direction reverse, its equation is
+    teacher || student, the forward KL: that is the default of `direction`, "reverse" and "jsd" are options.
+
+    kl: 1e-3, the paper's.
+    mix: share of the distillation; below 1 the rest is GRPO's advantage (the paper's hybrid: 0.5).
+    failures_only, fallback: train on failures alone; whether the answer alone serves where no peer succeeded.
+    top_k: None is the full vocabulary, as in the paper; above about 8,000 entries take 100 and say so.
+    window: tokens on either side of the divergence point that the log counts as near it.
+    """
+
+    paper: ClassVar[str] = "Li, Hong & Lan 2026, arXiv 2606.15576"
+
+    kl: float = 1e-3
+    direction: Literal["forward", "reverse", "jsd"] = "forward"
+    alpha: float = 0.5
+    mix: float = 1.0
+    failures_only: bool = False
+    fallback: bool = True
+    top_k: int | None = None
+    window: int = 5
+
+    def __post_init__(self) -> None:
+        one_of(self, "direction", self.direction, ("forward", "reverse", "jsd"))
+        within(self, 0, np.inf, kl=self.kl, window=self.window)
+        within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
+        within(self, 1e-6, 1, mix=self.mix)
+        within(self, 1, np.inf, top_k=1 if self.top_k is None else self.top_k)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
+
+    def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
+        """(answer, peer), redrawn at every call from the run's stream."""
+        if self.failures_only and group.episodes[index].success:
+            return None
+        peers = any(other.success for place, other in enumerate(group.episodes) if place != index)
+        return SiblingAndAnswer()(group, index, rng) if peers or self.fallback else None
+
+    def assign(
+        self, groups: Sequence[RolloutGroup], evidence: Sequence[Sequence[Evidence]], state: State
+    ) -> Assignment:
+        credits = []
+        divergences: list[Float[np.ndarray, " _"]] = []
+        near: list[float] = []
+        parted: list[float] = []
+        for group, known in members(groups, evidence):
+            row = []
+            advantages = group_advantages(group.rewards)
+            for index, (episode, seen) in enumerate(zip(group.episodes, known, strict=True)):
+                sequence = episode.sequence
+                both = None if self.failures_only and episode.success else pair(episode, seen, sequence.mask)
+                distillation = None
+                if both is not None and seen.teacher is not None and seen.teacher.distribution is not None:
+                    weights = on_mask(sequence, self.mix)
+                    distillation = Distillation(seen.teacher.distribution, weights, self.direction, self.alpha)
+                    divergences.append(kl(*both))
+                    place = divergence_point(group, index)
+                    if place is not None:
+                        parted.append(float(place))
+                        near.append(mass_near(divergences[-1], place, self.window))
+                surrogate = on_mask(sequence, (1 - self.mix) * advantages[index]) if self.mix < 1 else None
+                anchor = reference_anchor(episode, seen, self.kl)
+                row.append(Credit(surrogate, anchor=anchor, distillation=distillation))
+            credits.append(row)
+        log = {
+            "degenerate_groups": degenerate_share(groups),
+            "teacher_share": teacher_share(evidence),
+            "divergence_mean": mean(gathered(divergences)),
+            "divergence_position": mean(np.array(parted)),
+            "credit_near_divergence": mean(np.array(near)),
+        }
+        return credits, state, log
+
+
+def divergence_point(group: RolloutGroup, index: int) -> int | None:
+    """First sampled token at which an episode has left every other success; None without one, or if it never leaves.
+
+    The paper measures from the peer that was drawn; the peer that agrees longest needs no record of the draw (ours).
+    """
+    own = sampled(group.episodes[index])
+    peers = [peer for place, peer in enumerate(group.episodes) if place != index and peer.success]
+    shared = [common_prefix(own, sampled(peer)) for peer in peers]
+    return max(shared) if shared and max(shared) < len(own) else None
+
+
+def sampled(episode: Episode) -> Int[np.ndarray, " _"]:
+    """Ids of the sampled tokens, in order."""
+    ids: Int[np.ndarray, " _"] = episode.sequence.tokens[episode.sequence.mask]
+    return ids
+
+
+def common_prefix(one: Int[np.ndarray, " _"], other: Int[np.ndarray, " _"]) -> int:
+    """How many leading entries two arrays share."""
+    length = min(len(one), len(other))
+    differs = np.flatnonzero(one[:length] != other[:length])
+    return int(differs[0]) if len(differs) else length
+
+
+def mass_near(values: Float[np.ndarray, " token"], place: int, window: int) -> float:
+    """Share of the (non-negative) values that lies within `window` tokens of `place`; 0 when there is none."""
+    total = float(values.sum())
+    return float(values[max(place - window, 0) : place + window + 1].sum()) / total if total > 0 else 0.0

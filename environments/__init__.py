@@ -1,0 +1,32 @@
+"""The catalogue: importing this package registers the environments with Gymnasium, e.g. gymnasium.make("environments:Guess-v0")."""
+
+from gymnasium import register
+
+# Gymnasium's wrappers are left off: TextEnv does their checks itself, and an episode here may last microseconds.
+register("Guess-v0", entry_point="environments.guess:Guess", order_enforce=False, disable_env_checker=True)
+register("Reasoning-v0", entry_point="environments.reasoning.env:Reasoning", order_enforce=False, disable_env_checker=True)
+register(
+    "ReasoningMini-v0",
+    entry_point="environments.reasoning.mini:ReasoningMini",
+    order_enforce=False,
+    disable_env_checker=True,
+)
+register(
+    "Tau3Airline-v0",
+    entry_point="environments.tau3_airline.env:Tau3AirlineEnv",
+    order_enforce=False,
+    disable_env_checker=True,
+)
+register(
+    "Tau3AirlineProcedural-v0",
+    entry_point="environments.tau3_airline.env:Tau3AirlineEnv",
+    kwargs={"source": "procedural", "user": "scripted"},
+    order_enforce=False,
+    disable_env_checker=True,
+)
+register(
+    "Tau3AirlineMini-v0",
+    entry_point="environments.tau3_airline.mini:Tau3AirlineMini",
+    order_enforce=False,
+    disable_env_checker=True,
+)

@@ -1,0 +1,64 @@
+"""Guess-v0: find a secret number by "higher" and "lower" replies; the environment to read first.
+
+environment  guess 3 to 9      agent  6      environment  higher      agent  8      environment  lower      agent  7      environment  yes
+"""
+
+from __future__ import annotations
+
+from environments.text import BadAction, Reply, TextEnv, over
+
+
+class Guess(TextEnv):
+    """A task is a window of `size` numbers and a secret in it, e.g. `3-9:7`; halving finds every secret within the turns.
+
+    The habitual mistake is to count up from the bottom, which finds the lowest `max_turns` secrets of a window (3 of 7). Every window has
+    one secret in dev, two in test and the others in train, so that all its numbers are seen in training.
+    """
+
+    def __init__(self, size: int = 7, windows: int = 12, max_turns: int | None = None) -> None:
+        """size: numbers in a window, at least 4. windows: how many windows, starting at 1, 2, ... max_turns: by default what halving needs."""
+        if size < 4 or windows < 1:
+            raise ValueError(f"Guess needs size >= 4 and windows >= 1, got size {size} and windows {windows}")
+        tasks: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
+        self._places: dict[str, tuple[int, int, int]] = {}
+        for low in range(1, windows + 1):
+            for secret in range(low, low + size):
+                task_id = f"{low}-{low + size - 1}:{secret}"
+                self._places[task_id] = (low, low + size - 1, secret)
+                # for one window this runs through all residues once; the 3 lets the held-out secret wander between windows
+                residue = (3 * low + secret) % size
+                tasks["dev" if residue == 0 else "test" if residue < 3 else "train"].append(task_id)
+        turns = size.bit_length() if max_turns is None else max_turns
+        super().__init__(tasks, max_turns=turns, version=f"1 size={size} windows={windows} max_turns={turns}")
+
+    def open(self, task_id: str) -> Reply:
+        low, high, _ = self._places[task_id]
+        return Reply(f"guess {low} to {high}")
+
+    def respond(self, action: str) -> Reply:
+        try:
+            guess = int(action)
+        except ValueError:
+            raise BadAction("send one whole number") from None
+        secret = self._places[self.task_id][2]
+        return over(True, "yes") if guess == secret else Reply("higher" if guess < secret else "lower")
+
+    def gold(self, task_id: str) -> list[str]:
+        """Halving what is left."""
+        self.split_of(task_id)
+        low, high, secret = self._places[task_id]
+        guesses: list[int] = []
+        while not guesses or guesses[-1] != secret:
+            guesses.append((low + high) // 2)
+            low, high = (guesses[-1] + 1, high) if guesses[-1] < secret else (low, guesses[-1] - 1)
+        return [str(guess) for guess in guesses]
+
+    def habit(self, task_id: str) -> list[str]:
+        """Counting up from the bottom."""
+        self.split_of(task_id)
+        low, _, secret = self._places[task_id]
+        return [str(guess) for guess in range(low, min(secret, low + self.max_turns - 1) + 1)]
+
+    def answer(self, task_id: str) -> str:
+        self.split_of(task_id)
+        return str(self._places[task_id][2])

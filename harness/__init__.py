@@ -1,0 +1,3 @@
+"""Matched comparison of credit-assignment methods for language-model agents."""
+
+__version__ = "0.1.0"

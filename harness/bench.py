@@ -1,0 +1,268 @@
+"""An experiment from its spec to its table: which runs it needs, as many at once as there are cores, and what is written of them.
+
+Work lives under `runs/`, one folder a run, named by what decides its result; a table under `results/` is a function of those records. A run that
+is finished is never run again, a run that was killed goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+
+from harness import records
+from harness.errors import HarnessError, UserError
+from harness.evaluate import Progress, panel, play_panel, task_rows
+from harness.experiment import Experiment, MethodSettings, fingerprint
+from harness.plugs import construct
+from harness.provenance import provenance
+from harness.rollout import Rollouts, TextSpeaker
+from harness.seeds import SeedTree
+from harness.sources import revision
+from harness.warmstart import Start
+from harness.workers import EnvironmentPool
+
+BASE = MethodSettings(label="base", plug="")
+REFERENCES = (
+    MethodSettings(label="do-nothing", plug="agents.policies.reference:DoNothing"),
+    MethodSettings(label="gold", plug="agents.policies.reference:Gold"),
+)
+Role = Literal["base", "method", "reference"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be had: plain data, so that it can be sent to another process."""
+
+    experiment: Experiment
+    start: Start
+    role: Role
+    method: MethodSettings
+    seed: int
+    matched: dict[str, Any]
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.label}, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done.json").is_file()
+
+
+def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
+    """All runs of an experiment: the starting point and the methods under every seed, the reference policies once."""
+    matched = observe(experiment, start)
+    key = fingerprint(matched)[:12]
+    base = root / slug(experiment.name) / key
+    jobs: list[Job] = []
+    wanted: list[tuple[Role, MethodSettings, Sequence[int]]] = [("base", BASE, experiment.seeds)]
+    wanted += [("method", method, experiment.seeds) for method in experiment.methods]
+    wanted += [("reference", policy, experiment.seeds[:1]) for policy in REFERENCES]
+    for role, method, seeds in wanted:
+        own = fingerprint([role, method.plug, method.options, _plug_revision(method), _context_of(experiment, method, role)])[:8]
+        for seed in seeds:
+            folder = base / f"{slug(method.label)}-{own}-seed{seed}"
+            jobs.append(Job(experiment, start, role, method, seed, matched, folder))
+    return jobs
+
+
+def observe(experiment: Experiment, start: Start) -> dict[str, Any]:
+    """The matched facts of an experiment: its spec, and what was found out about tasks, environment, weights and code."""
+    settings = experiment.environment
+    with EnvironmentPool(settings) as pool:
+        facts = pool.facts
+        if not facts.trainable(settings.train_split):
+            raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
+        tasks = list(facts.tasks(settings.train_split))
+        judged = panel(facts, settings.eval_split, experiment.evaluation.tasks)
+        shared = sorted(set(tasks) & set(judged))
+        if shared:
+            raise UserError(f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint")
+        return experiment.matched_facts(
+            **{
+                "environment.version": facts.version,
+                "tasks.train": fingerprint(tasks)[:16],
+                "tasks.panel": fingerprint(judged)[:16],
+                "initial_checkpoint": start.checkpoint_hash[:16],
+                "code": revision("harness.train", experiment.backend.partition(":")[0], type(facts).__module__)[:16],
+            }
+        )
+
+
+def _plug_revision(method: MethodSettings) -> str:
+    return revision(method.plug.partition(":")[0]) if method.plug else ""
+
+
+def _context_of(experiment: Experiment, method: MethodSettings, role: Role) -> str | None:
+    """The plug of the experiment's context source where this row's teacher reads it."""
+    if role != "method" or experiment.context is None:
+        return None
+    made = construct(method.plug, method.options, "method")
+    return None if made.needs.teacher == "none" or hasattr(made, "context") else experiment.context
+
+
+def slug(label: str) -> str:
+    """A label as a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "run"
+
+
+# ---------------------------------------------------------------- one run
+
+
+def run_job(job: Job, progress: Progress | Any) -> None:
+    """Do one run, or go on with it; at most one process at a time."""
+    from harness.train import Run, final_evaluation, finish, train
+
+    with _alone(job.folder):
+        if job.done:
+            return
+        if not (job.folder / "run.json").is_file():
+            records.write_json(job.folder / "run.json", describe(job) | {"provenance": provenance()})
+        run = Run(job.experiment, job.method, job.seed, job.start, job.folder, progress)
+        with run.pool:
+            if job.role == "method":
+                train(run)
+            elif job.role == "base":
+                final_evaluation(run)
+            else:
+                finish(job.folder, _reference_rows(job, run.pool), {})
+
+
+def _reference_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
+    """A policy that neither samples nor learns: one episode a task."""
+    settings = job.experiment
+    tasks = panel(pool.facts, settings.environment.eval_split, settings.evaluation.tasks)
+    speaker = TextSpeaker(construct(job.method.plug, {}, "policy"))
+    episodes = play_panel(Rollouts(pool), speaker, tasks, SeedTree(job.seed)["evaluation"], "greedy", 1)
+    return task_rows(episodes, "greedy", settings.environment.eval_split)
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """A run's facts for a table (`harness.tables.Run` without its budget)."""
+    facts: dict[str, Any] = {
+        "method": job.method.label,
+        "seed": job.seed,
+        "role": job.role,
+        "plug": job.method.plug,
+        "options": job.method.options,
+        "exploratory": job.method.exploratory,
+        "matched": job.matched,
+    }
+    if job.role != "method":
+        return facts
+    made = construct(job.method.plug, job.method.options, "method")
+    facts |= {"kl": float(getattr(made, "kl", 0.0)), "mixed_groups": job.experiment.sampling.mixed_groups}
+    if made.needs.teacher != "none":
+        source = _context_of(job.experiment, job.method, job.role)
+        facts["context"] = getattr(made, "context_name", None) or (
+            construct(source, {}, "context source").name if source else "the method's own"
+        )
+        known = job.start.measured.get("contexts", {}).get(source, {})
+        if known.get("teacher_adds_nothing"):
+            facts["notes"] = [f"teacher adds nothing: its context gains the start {known['adds']:+.3f} success"]
+    if getattr(made, "summariser_name", None):
+        facts["summariser"] = made.summariser_name
+    return facts
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder; the lock goes with the process, however that ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise HarnessError(f"another process is working on {folder.name}; wait for it, or end it") from None
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def gather_records(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Runs, evaluation rows and learning-curve points of finished jobs, in the jobs' order."""
+    from harness.train import wall_seconds
+
+    runs, rows, points = [], [], []
+    for job in jobs:
+        if not job.done:
+            continue
+        facts = describe(job)
+        notes = list(facts.get("notes", [])) + run_notes(job.folder)
+        budget = json.loads((job.folder / "done.json").read_text())
+        runs.append(facts | {"notes": notes, "budget": budget | {"wall_s": _known(wall_seconds(job.folder))}})
+        name = {"method": job.method.label, "seed": job.seed}
+        rows += [name | {"matched": fingerprint(job.matched)} | row for row in records.read(job.folder / "rows.jsonl").strict()]
+        if (job.folder / "curve.jsonl").is_file():
+            by_step = {row["step"]: row for row in records.read(job.folder / "curve.jsonl").rows}
+            points += [name | by_step[step] for step in sorted(by_step)]
+    return runs, rows, points
+
+
+def _known(value: float) -> float | None:
+    return None if value != value else value
+
+
+def run_notes(folder: Path) -> list[str]:
+    """What a reader of the row has to know of how the run went, from its own log."""
+    file = folder / "steps.jsonl"
+    if not file.is_file():
+        return []
+    reading = records.read(file)
+    rows = list({row["step"]: row for row in reading.rows}.values())
+    notes = []
+    valid = [row["method/valid"] for row in rows if row.get("method/valid") is not None]
+    if valid and not any(valid):
+        notes.append("INVALID: the method's credit was inert in every step")
+    likelihood = [row["gradient/likelihood"] / row["gradient/surrogate"] for row in rows if row.get("gradient/likelihood") is not None and row.get("gradient/surrogate")]
+    if likelihood:
+        notes.append(f"likelihood term's gradient norm / surrogate's: {sum(likelihood) / len(likelihood):.3f}")
+    return notes
+
+
+def write_spec(experiment: Experiment, file: Path) -> None:
+    """The spec as TOML, readable again to the same experiment."""
+    data = json.loads(experiment.model_dump_json(exclude_none=True))
+    records.write_whole(file, tomli_w.dumps(data))
+
+
+def write_results(experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False) -> Any:
+    """Everything a results folder holds, from the records of the jobs; returns the table."""
+    from harness import layouts, report, tables
+
+    runs, rows, points = gather_records(jobs)
+    table = tables.build(runs, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
+    out.mkdir(parents=True, exist_ok=True)
+    layouts.write_table(table, out)
+    _replace(out / "rows.jsonl", rows, "rows")
+    # What differs from one call to the next (times, machine) stands apart from what may not.
+    _replace(out / "runs.jsonl", [run | {"budget": {k: v for k, v in run["budget"].items() if k != "wall_s"}} for run in runs], "runs")
+    records.write_json(out / "provenance.json", provenance() | {"start": start.measured, "initial_checkpoint": start.checkpoint_hash})
+    if points:
+        _replace(out / "curve.jsonl", points, "curve")
+        for decoding in ("sampled", "greedy"):
+            figure = report.learning_curves(points, value=decoding, title=experiment.title or experiment.name)
+            report.write_plot(figure, out / f"curve-{decoding}")
+    sample = [job.folder / "episodes.jsonl.gz" for job in jobs if job.role == "method" and job.seed == experiment.seeds[0]]
+    for file, job in zip(sample, [j for j in jobs if j.role == "method" and j.seed == experiment.seeds[0]], strict=True):
+        if file.is_file():
+            records.write_whole(out / "episodes" / f"{slug(job.method.label)}.jsonl.gz", file.read_bytes())
+    return table
+
+
+def _replace(file: Path, rows: Sequence[dict[str, Any]], kind: str) -> None:
+    text = "".join(records.line_of(row) + "\n" for row in [{"schema": records.SCHEMA, "kind": kind}, *rows])
+    records.write_whole(file, text)

@@ -1,0 +1,211 @@
+"""The `harness` command. Nothing heavy is imported before a command needs it: `harness --help` answers at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import HarnessError, UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("harness", "environments", "agents")
+
+app = typer.Typer(
+    name="harness",
+    help="Matched comparison of credit-assignment methods for language-model agents.\n\n"
+    "Start with: [bold]harness demo[/bold] (two minutes), then [bold]harness bench results/laptop[/bold].",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Runs = Annotated[Path, typer.Option("--runs", help="Where runs are kept while they are worked on.", envvar="HARNESS_RUNS")]
+CacheFolder = Annotated[
+    Path, typer.Option("--cache", help="Where starting policies and converted models are kept.", envvar="HARNESS_CACHE")
+]
+Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Runs at once; 0 is one per core (one per GPU).")]
+
+
+@app.command()
+def bench(
+    specs: Annotated[list[Path], typer.Argument(help="Spec files, or folders in which every */spec.toml is meant.")],
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+    keep_going: Annotated[bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")] = False,
+) -> None:
+    """Run experiments and write their tables beside their specs.
+
+    Finished runs are not repeated, killed ones go on from their last checkpoint.
+
+    Example: harness bench results/laptop/reasoning-mini/spec.toml
+    """
+    from harness import commands
+
+    commands.bench(specs, runs, cache, workers, keep_going)
+
+
+@app.command()
+def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
+    """The main job in two minutes: a small experiment on Guess-v0, its table printed here."""
+    from harness import commands
+
+    commands.demo(runs, cache, workers)
+
+
+@app.command()
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="Two or more: short names (harness methods) or module:Name.")],
+    env: Annotated[str, typer.Option("--env", help="An environment id, e.g. ReasoningMini-v0.")],
+    spec: Annotated[Path | None, typer.Option(help="Spec to take everything else from (default: the laptop's for that environment).")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 (default: the spec's).")] = "",
+    steps: Annotated[int, typer.Option(min=0, help="Optimiser steps (0: the spec's).")] = 0,
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+) -> None:
+    """Compare methods head to head: runs what is missing and prints the paired table.
+
+    Example: harness compare grpo craft --env ReasoningMini-v0
+    """
+    from harness import commands
+
+    commands.compare(methods, env, spec, seeds, steps, runs, cache, workers)
+
+
+@app.command()
+def evaluate(
+    env: Annotated[str, typer.Option("--env", help="An environment id, e.g. Reasoning-v0.")],
+    policy: Annotated[str, typer.Option(help="gold, do-nothing, smollm2, endpoint:MODEL, or a model directory.")],
+    split: Annotated[str, typer.Option(help="Which tasks.")] = "test",
+    tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 20,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 1,
+    greedy: Annotated[bool, typer.Option(help="Take the likeliest token instead of sampling.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Per turn.")] = 128,
+    temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
+    options: Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")] = "{}",
+    seed: int = 0,
+    out: Annotated[Path, typer.Option(help="Where the episodes are written.")] = Path("runs/evaluations"),
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Play an environment with a policy that is not trained here.
+
+    Example: harness evaluate --env Reasoning-v0 --policy smollm2 --tasks 8
+    """
+    from harness import commands
+
+    commands.evaluate(env, policy, split, tasks, samples, greedy, max_new_tokens, temperature, options, seed, out, cache)
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="An episodes file (.jsonl or .jsonl.gz).")],
+    index: Annotated[int, typer.Argument(help="Which episode, counted from 0.")] = 0,
+    tokens: Annotated[bool, typer.Option(help="Also list the sampled tokens with their log-probabilities.")] = False,
+) -> None:
+    """Print one recorded episode.
+
+    Example: harness show results/laptop/reasoning-mini/episodes/grpo.jsonl.gz 3
+    """
+    from harness import commands
+
+    commands.show(file, index, tokens)
+
+
+@app.command()
+def table(
+    spec: Annotated[Path, typer.Argument(help="The experiment's spec.toml.")],
+    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or html.")] = "terminal",
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    keep_going: Annotated[bool, typer.Option("--allow-missing", help="Although seeds are missing.")] = False,
+) -> None:
+    """Print the table of an experiment from the runs there are."""
+    from harness import commands
+
+    commands.table(spec, form, runs, cache, keep_going)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods with their papers."""
+    from harness import commands
+
+    commands.methods()
+
+
+@app.command()
+def environments() -> None:
+    """List the environments that are registered."""
+    from harness import commands
+
+    commands.environments()
+
+
+@app.command("check-env")
+def check_env(
+    env: Annotated[str, typer.Argument(help="An id (ReasoningMini-v0) or module:Id of your own.")],
+    options: Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")] = "{}",
+) -> None:
+    """Check that an environment keeps the contract.
+
+    Example: harness check-env my_env:MyEnv-v0
+    """
+    from harness import commands
+
+    commands.check_env(env, options)
+
+
+@app.command("check-method")
+def check_method(
+    method: Annotated[str, typer.Argument(help="A short name, or module:Name of your own.")],
+    options: Annotated[str, typer.Option(help="JSON object of the method's fields.")] = "{}",
+) -> None:
+    """Run the property suite on a method.
+
+    Example: harness check-method my_method:Mine
+    """
+    from harness import commands
+
+    commands.check_method(method, options)
+
+
+def main() -> None:
+    """The command's entry: mistakes of the caller are one line, not a traceback."""
+    # Commands that start worker processes are imported again in them: keep this module light.
+    try:
+        _check_names()
+        app()
+    except HarnessError as error:
+        _say(f"error: {error}")
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        _say("stopped; the same command goes on where this one was")
+        sys.exit(130)
+
+
+def _check_names() -> None:
+    """Other distributions install packages of our names (openai-agents brings `agents`): say so instead of failing strangely."""
+    for name in OURS:
+        spec: Any = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or ROOT not in origin.parents:
+            raise UserError(
+                f"the package {name!r} comes from {origin or 'nowhere'}, not from {ROOT}: another distribution uses the name; "
+                "uninstall it or use a virtual environment of its own"
+            )
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""A policy on a split under a seed: episodes, and one row per task and decoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.rollout import Request, Rollouts, Speaker
+from harness.seeds import SeedTree
+from harness.types import ContextRequest, Episode
+
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
+CHUNK = 512
+"""Episodes played between two reports of progress."""
+
+
+def panel(environment: Any, split: str, tasks: int) -> list[str]:
+    """The tasks everybody is judged on: the same for all seeds and methods, spread over the split."""
+    known = list(environment.tasks(split))
+    if not known:
+        raise UserError(f"split {split!r} has no tasks")
+    order = SeedTree(0)["panel", split].rng().permutation(len(known))
+    return [known[place] for place in sorted(order[:tasks].tolist())]
+
+
+def play_panel(
+    rollouts: Rollouts,
+    speaker: Speaker,
+    tasks: Sequence[str],
+    seeds: SeedTree,
+    decoding: str,
+    samples: int,
+    contexts: Sequence[ContextRequest | None] | None = None,
+    progress: Progress | None = None,
+) -> list[list[Episode]]:
+    """`samples` episodes of every task, in the tasks' order."""
+    requests = [
+        Request(
+            task,
+            seeds[decoding, task, number],
+            greedy=decoding == "greedy",
+            context=contexts[place] if contexts is not None else None,
+        )
+        for place, task in enumerate(tasks)
+        for number in range(samples)
+    ]
+    episodes: list[Episode] = []
+    for start in range(0, len(requests), CHUNK):
+        episodes.extend(rollouts.play(requests[start : start + CHUNK], speaker))
+        if progress is not None:
+            progress(len(episodes), len(requests))
+    return [episodes[start : start + samples] for start in range(0, len(episodes), samples)]
+
+
+def task_rows(episodes: Sequence[Sequence[Episode]], decoding: str, split: str, **facts: Any) -> list[Row]:
+    """One row per task: means over its finished episodes. Episodes lost to the infrastructure are counted, and in no mean."""
+    rows: list[Row] = []
+    for of_task in episodes:
+        finished = [episode for episode in of_task if not math.isnan(episode.reward)]
+        keys = sorted({key for episode in finished for key in episode.metrics})
+        rows.append(
+            facts
+            | {
+                "split": split,
+                "decoding": decoding,
+                "task_id": of_task[0].task_id,
+                "samples": len(finished),
+                "failed": len(of_task) - len(finished),
+                "success": _mean([float(episode.success) for episode in finished]),
+                "reward": _mean([episode.reward for episode in finished]),
+                "metrics": {key: _mean([e.metrics[key] for e in finished if key in e.metrics]) for key in keys},
+            }
+        )
+    return rows
+
+
+def success_rate(episodes: Sequence[Sequence[Episode]]) -> float:
+    """Mean over tasks of the mean success of their finished episodes (NaN when none finished)."""
+    means = [_mean([float(e.success) for e in of_task if not math.isnan(e.reward)]) for of_task in episodes]
+    known = [mean for mean in means if mean is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,62 @@
+"""One name form for everything that plugs in: `"module:Name"`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UnknownNameError, UserError
+
+
+def resolve(name: str, kind: str = "plug") -> Any:
+    """The object behind `"module:Name"`. The current directory is importable, so a file beside the user's spec works.
+
+    Raises UnknownNameError with the nearest right name when the module or the object does not exist.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise UserError(f"{kind} {name!r} must have the form 'module:Name'")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not (module_name == missing or module_name.startswith(missing + ".")):
+            raise  # the module exists and lacks a dependency: its own error says which
+        raise UnknownNameError(kind, name, _siblings(module_name, attribute)) from None
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        public = [f"{module_name}:{entry}" for entry in vars(module) if not entry.startswith("_")]
+        raise UnknownNameError(kind, name, public) from None
+
+
+def construct(name: str, options: Mapping[str, Any], kind: str = "plug") -> Any:
+    """An instance of the class behind `"module:Name"`; unknown options are refused with the nearest known one."""
+    cls = resolve(name, kind)
+    parameters = inspect.signature(cls).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise UnknownNameError(f"option of {kind} {name}", option, parameters)
+    try:
+        return cls(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind} {name}: {error}") from error
+
+
+def _siblings(module_name: str, attribute: str) -> list[str]:
+    """Modules that exist beside a missing one, as full plug names."""
+    parent, _, _ = module_name.rpartition(".")
+    try:
+        paths = list(importlib.import_module(parent).__path__) if parent else [str(Path.cwd())]
+    except (ImportError, AttributeError):
+        return []
+    stems = {file.stem for path in paths for file in Path(path).glob("*.py") if file.stem != "__init__"}
+    return [f"{parent}.{stem}:{attribute}" if parent else f"{stem}:{attribute}" for stem in stems]

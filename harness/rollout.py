@@ -1,0 +1,349 @@
+"""Episodes: many conversations of one policy with its environments, played as one batch, turn by turn.
+
+    request -> reset -> opening tokens -> [sample -> step -> bridge tokens] ... -> Episode
+
+A failed environment is tried once more in a fresh one; if that fails too, the episode ends with `Ending.ERROR` and reward NaN. That is decided
+here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.backends import Backend, Completion, Prompt, SamplingParams
+from harness.errors import EnvironmentFailure
+from harness.rendering import Renderer
+from harness.seeds import SeedTree
+from harness.types import ContextRequest, Ending, Episode, Message, TokenSequence
+from harness.workers import EnvironmentPool
+
+ATTEMPTS = 2
+FailureHook = Callable[[str, EnvironmentFailure], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One episode to be played."""
+
+    task_id: str
+    seeds: SeedTree
+    """Everything random about this episode comes from here."""
+    greedy: bool = False
+    context: ContextRequest | None = None
+    """A privileged context the policy reads in front of the conversation (to measure what it is worth)."""
+    script: tuple[str, ...] | None = None
+    """Actions to say instead of asking the policy (demonstrations, gold replay)."""
+
+
+@dataclass
+class Conversation:
+    """An episode while it is being played."""
+
+    request: Request
+    environment: Any
+    key: Hashable
+    tokens: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    turn: int = 0
+    reward: float = 0.0
+    ending: Ending | None = None
+    cut_mass: float = 0.0
+    failure: EnvironmentFailure | None = None
+
+    def add(self, tokens: Sequence[int], sampled: bool, logprobs: Sequence[float] | None = None) -> None:
+        self.tokens.extend(tokens)
+        self.mask.extend([sampled] * len(tokens))
+        self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
+        self.turns.extend([self.turn] * len(tokens))
+
+    def line(self) -> str:
+        """The script's action for this turn; nothing when it has run out."""
+        script = self.request.script or ()
+        return script[self.turn] if self.turn < len(script) else ""
+
+    def episode(self) -> Episode:
+        failed = self.failure is not None
+        metrics = {} if failed else {key: float(value) for key, value in self.info.get("metrics", {}).items()}
+        if self.cut_mass:
+            metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
+        return Episode(
+            task_id=self.request.task_id,
+            sequence=TokenSequence(
+                np.array(self.tokens, dtype=np.int64),
+                np.array(self.mask, dtype=bool),
+                np.array(self.logprobs, dtype=np.float64),
+                np.array(self.turns, dtype=np.int64),
+            ),
+            reward=math.nan if failed else self.reward,
+            success=not failed and bool(self.info.get("success", False)),
+            ending=Ending.ERROR if failed else self.ending or Ending.COMPLETED,
+            messages=tuple(self.messages),
+            metrics=metrics,
+            seed=self.request.seeds.integer(),
+        )
+
+
+class Speaker(Protocol):
+    """Says the agent's next words in every conversation."""
+
+    window: int | None
+
+    def open(self, conversation: Conversation) -> None:
+        """Take in the opening messages."""
+        ...
+
+    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+        """The words, added to each conversation's tokens, and whether the window cut them off."""
+        ...
+
+    def hear(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
+        """Take in a reply; False when it does not fit the window any more."""
+        ...
+
+
+class PolicySpeaker:
+    """A token policy: what it samples is kept as tokens, and each prompt extends the last."""
+
+    def __init__(self, backend: Backend, params: SamplingParams) -> None:
+        self.backend, self.params = backend, params
+        self.renderer: Renderer = backend.renderer
+        self.window = backend.window
+        self._stopped: dict[Hashable, bool] = {}
+
+    def open(self, conversation: Conversation) -> None:
+        request = conversation.request
+        if request.context is not None:
+            conversation.add(self.renderer.context(request.context), False)
+        conversation.add(self.renderer.opening(conversation.messages, conversation.info.get("tools")), False)
+
+    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+        said: list[tuple[str, bool]] = [("", False)] * len(conversations)
+        sampling = [place for place, c in enumerate(conversations) if c.request.script is None]
+        for greedy in (False, True):
+            places = [place for place in sampling if conversations[place].request.greedy == greedy]
+            done = self.backend.sample([self._prompt(conversations[p]) for p in places], replace(self.params, greedy=greedy))
+            for place, completion in zip(places, done, strict=True):
+                said[place] = self._take(conversations[place], completion)
+        for place, conversation in enumerate(conversations):
+            if conversation.request.script is not None:
+                said[place] = self._recite(conversation)
+        return said
+
+    def hear(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
+        bridge = self.renderer.bridge(messages, self._stopped[conversation.key])
+        conversation.add(bridge, False)
+        return len(conversation.tokens) < self.window
+
+    def _prompt(self, conversation: Conversation) -> Prompt:
+        seed = conversation.request.seeds["sampling", conversation.turn].integer()
+        return Prompt(conversation.tokens, seed, None, conversation.key)
+
+    def _take(self, conversation: Conversation, completion: Completion) -> tuple[str, bool]:
+        before = len(conversation.tokens)
+        tokens = completion.tokens.tolist()
+        conversation.add(tokens, True, completion.logprobs.tolist())
+        conversation.cut_mass += completion.cut_mass
+        self._stopped[conversation.key] = completion.stopped
+        if not np.all(np.isfinite(completion.logprobs)) or np.any(completion.logprobs > 1e-6):
+            raise AssertionError(f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}")
+        full = len(conversation.tokens) >= self.window and not completion.stopped
+        return self.renderer.decode(tokens), full
+
+    def _recite(self, conversation: Conversation) -> tuple[str, bool]:
+        """The script's next action as if it had been sampled, with log-probability 0."""
+        text = conversation.line()
+        tokens = [*self.renderer.encode(text), self.renderer.stop_ids[0]]
+        conversation.add(tokens, True)
+        self._stopped[conversation.key] = True
+        return text, len(conversation.tokens) > self.window
+
+
+class TextPolicy(Protocol):
+    """A policy of words: gold replay, do-nothing, an endpoint."""
+
+    name: str
+
+    def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str: ...
+
+
+class TextSpeaker:
+    """A text policy; its episodes have no tokens."""
+
+    window = None
+
+    def __init__(self, policy: TextPolicy | None = None) -> None:
+        """Without a policy every request needs a script."""
+        self.policy = policy
+
+    def open(self, conversation: Conversation) -> None:
+        """Nothing to render."""
+
+    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+        return [(self._words(conversation), False) for conversation in conversations]
+
+    def hear(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
+        return True
+
+    def _words(self, conversation: Conversation) -> str:
+        if conversation.request.script is not None:
+            return conversation.line()
+        assert self.policy is not None
+        request = conversation.request
+        info = conversation.info | {"turn": conversation.turn}
+        return self.policy.act(conversation.environment.unwrapped, request.task_id, conversation.messages, info)
+
+
+class Rollouts:
+    """Plays requests in a pool of environments; `failures` counts attempts that failed, by kind."""
+
+    def __init__(self, pool: EnvironmentPool, on_failure: FailureHook | None = None) -> None:
+        self.pool = pool
+        self.failures: dict[str, int] = {}
+        self._on_failure = on_failure
+
+    def play(self, requests: Sequence[Request], speaker: Speaker) -> list[Episode]:
+        """One episode per request, in order."""
+        episodes: list[Episode | None] = [None] * len(requests)
+        waiting = list(range(len(requests)))
+        for attempt in range(ATTEMPTS):
+            failed: list[int] = []
+            for start in range(0, len(waiting), self.pool.settings.concurrency):
+                wave = waiting[start : start + self.pool.settings.concurrency]
+                for place, conversation in zip(wave, self._play([requests[p] for p in wave], speaker, attempt), strict=True):
+                    episodes[place] = conversation.episode()
+                    if conversation.failure is not None:
+                        failed.append(place)
+            waiting = failed
+        return [episode for episode in episodes if episode is not None]
+
+    def _play(self, requests: Sequence[Request], speaker: Speaker, attempt: int) -> list[Conversation]:
+        # A second attempt never meets an environment that has been used before.
+        make = self.pool.take if attempt == 0 else self.pool.fresh
+        conversations = [Conversation(request, None, (attempt, place)) for place, request in enumerate(requests)]
+        self._begin(conversations, make, speaker)
+        active = [c for c in conversations if c.ending is None and c.failure is None]
+        while active:
+            spoken = speaker.speak(active)
+            stepping: list[tuple[Conversation, str]] = []
+            for conversation, (text, cut) in zip(active, spoken, strict=True):
+                conversation.messages.append({"role": "assistant", "content": text})
+                if cut:
+                    conversation.ending = Ending.TOKEN_LIMIT
+                else:
+                    stepping.append((conversation, text))
+            self._step(stepping, speaker)
+            active = [c for c, _ in stepping if c.ending is None and c.failure is None]
+        for conversation in conversations:
+            if conversation.environment is not None:
+                self.pool.give(conversation.environment, conversation.failure is not None)
+        return conversations
+
+    def _begin(self, conversations: Sequence[Conversation], make: Callable[[], Any], speaker: Speaker) -> None:
+        def reset(conversation: Conversation) -> Callable[[], Any]:
+            def call() -> Any:
+                conversation.environment = make()
+                seed = conversation.request.seeds["environment"].integer() % 2**32
+                return conversation.environment.reset(seed=seed, options={"task_id": conversation.request.task_id})
+
+            return call
+
+        for conversation, result in zip(
+            conversations, self.pool.deadlines.run([reset(c) for c in conversations]), strict=True
+        ):
+            try:
+                messages, info = _checked_reset(result)
+            except EnvironmentFailure as failure:
+                self._fail(conversation, failure)
+                continue
+            conversation.messages.extend(messages)
+            conversation.info = info
+            speaker.open(conversation)
+            if speaker.window is not None and len(conversation.tokens) >= speaker.window:
+                conversation.ending = Ending.TOKEN_LIMIT
+
+    def _step(self, stepping: Sequence[tuple[Conversation, str]], speaker: Speaker) -> None:
+        def call(conversation: Conversation, text: str) -> Callable[[], Any]:
+            return lambda: conversation.environment.step(text)
+
+        results = self.pool.deadlines.run([call(*pair) for pair in stepping])
+        for (conversation, _), result in zip(stepping, results, strict=True):
+            try:
+                messages, reward, terminated, truncated, info = _checked_step(result)
+            except EnvironmentFailure as failure:
+                self._fail(conversation, failure)
+                continue
+            conversation.messages.extend(messages)
+            conversation.info |= info
+            if terminated or truncated:
+                conversation.turn += 1
+                conversation.reward = reward
+                conversation.ending = _ending(terminated, info)
+            else:
+                fits = speaker.hear(conversation, messages)
+                conversation.turn += 1
+                if not fits:
+                    conversation.ending = Ending.TOKEN_LIMIT
+
+    def _fail(self, conversation: Conversation, failure: EnvironmentFailure) -> None:
+        conversation.failure = failure
+        self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
+        if self._on_failure is not None:
+            self._on_failure(conversation.request.task_id, failure)
+
+
+def _ending(terminated: bool, info: dict[str, Any]) -> Ending:
+    if "ending" in info:
+        return Ending(info["ending"])
+    return Ending.COMPLETED if terminated else Ending.TURN_LIMIT
+
+
+def _checked_reset(result: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
+    if isinstance(result, EnvironmentFailure):
+        raise result
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise EnvironmentFailure("garbage", f"reset returned {type(result).__name__}, not (messages, info)")
+    messages, info = result
+    return _checked_messages(messages), _checked_info(info)
+
+
+def _checked_step(result: Any) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
+    if isinstance(result, EnvironmentFailure):
+        raise result
+    if not (isinstance(result, tuple) and len(result) == 5):
+        raise EnvironmentFailure("garbage", f"step returned {type(result).__name__}, not a 5-tuple")
+    messages, reward, terminated, truncated, info = result
+    try:
+        reward = float(reward)
+    except (TypeError, ValueError):
+        reward = math.nan
+    if not math.isfinite(reward):
+        raise EnvironmentFailure("garbage", f"step returned the reward {result[1]!r}")
+    return _checked_messages(messages), reward, bool(terminated), bool(truncated), _checked_info(info)
+
+
+def _checked_info(info: Any) -> dict[str, Any]:
+    if not isinstance(info, dict):
+        raise EnvironmentFailure("garbage", f"info is {type(info).__name__}, not a dict")
+    if info.get("failure"):
+        failure = info["failure"]
+        raise EnvironmentFailure(str(failure.get("kind", "reported")), str(failure.get("message", "")))
+    return info
+
+
+def _checked_messages(messages: Any) -> tuple[Message, ...]:
+    try:
+        taken = tuple(messages)
+        if all(isinstance(m["role"], str) and isinstance(m["content"], str) for m in taken):
+            return taken
+    except (TypeError, KeyError):
+        pass
+    raise EnvironmentFailure("garbage", f"messages must be dicts with role and content, got {str(messages)[:200]!r}")

@@ -1,0 +1,159 @@
+"""Environments in flight: a pool of instances, and a deadline on everything that is asked of them.
+
+Calls run on daemon threads. One that outlives its deadline cannot be stopped from outside; its thread and its environment are given up, and the
+episode is an infrastructure failure.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+
+from harness.errors import EnvironmentFailure, UnknownNameError, UserError
+from harness.experiment import EnvironmentSettings
+from harness.plugs import resolve
+
+Call = Callable[[], Any]
+
+
+def make_environment(settings: EnvironmentSettings) -> Any:
+    """The environment of an experiment; the nearest right id when there is none of that name."""
+    module, colon, name = settings.id.partition(":")
+    try:
+        return gymnasium.make(settings.id, **settings.options)
+    except gymnasium.error.Error as error:
+        known = [f"{module}:{entry}" if colon else entry for entry in gymnasium.registry]
+        if (name or module) not in gymnasium.registry:
+            raise UnknownNameError("environment", settings.id, known) from None
+        raise UserError(f"environment {settings.id!r}: {error}") from None
+    except ModuleNotFoundError as error:
+        if error.name == module:
+            resolve(f"{module}:{name or 'environment'}", "environment")
+        raise
+    except TypeError as error:
+        # gymnasium passes unknown options straight to the constructor.
+        raise UserError(f"environment {settings.id!r} does not take the options {settings.options}: {error}") from None
+
+
+@dataclass
+class _Worker:
+    """A thread that answers calls one after another; `began` is when it took up the present one."""
+
+    inbox: queue.SimpleQueue[tuple[int, Call] | None] = field(default_factory=queue.SimpleQueue)
+    began: float | None = None
+    current: int = -1
+
+
+class Deadlines:
+    """Runs calls on a few threads, each call within `seconds`."""
+
+    def __init__(self, seconds: float, threads: int = 1) -> None:
+        self.seconds = seconds
+        self._outbox: queue.SimpleQueue[tuple[_Worker, int, Any, BaseException | None]] = queue.SimpleQueue()
+        self._workers = [self._start() for _ in range(threads)]
+
+    def run(self, calls: Sequence[Call]) -> list[Any]:
+        """The calls' results in order; in place of a result an EnvironmentFailure where a call raised or took too long."""
+        results: list[Any] = [None] * len(calls)
+        waiting = list(range(len(calls)))[::-1]
+        busy: set[int] = set()
+        for worker in self._workers:
+            self._feed(worker, calls, waiting, busy)
+        while busy:
+            try:
+                worker, index, value, error = self._outbox.get(timeout=min(self.seconds / 4, 1.0))
+            except queue.Empty:
+                self._abandon_late(calls, results, waiting, busy)
+                continue
+            if worker not in self._workers or index not in busy:
+                continue  # an abandoned call came back after all
+            busy.discard(index)
+            results[index] = value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
+            self._feed(worker, calls, waiting, busy)
+        return results
+
+    def _feed(self, worker: _Worker, calls: Sequence[Call], waiting: list[int], busy: set[int]) -> None:
+        if waiting:
+            index = waiting.pop()
+            busy.add(index)
+            worker.current, worker.began = index, time.monotonic()
+            worker.inbox.put((index, calls[index]))
+
+    def _abandon_late(self, calls: Sequence[Call], results: list[Any], waiting: list[int], busy: set[int]) -> None:
+        now = time.monotonic()
+        for place, worker in enumerate(self._workers):
+            if worker.current in busy and worker.began is not None and now - worker.began > self.seconds:
+                busy.discard(worker.current)
+                results[worker.current] = EnvironmentFailure("deadline", f"no answer within {self.seconds:g} s")
+                worker.inbox.put(None)
+                self._workers[place] = self._start()
+                self._feed(self._workers[place], calls, waiting, busy)
+
+    def _start(self) -> _Worker:
+        worker = _Worker()
+        threading.Thread(target=self._serve, args=(worker,), daemon=True, name="environment").start()
+        return worker
+
+    def _serve(self, worker: _Worker) -> None:
+        while (task := worker.inbox.get()) is not None:
+            index, call = task
+            try:
+                answer: tuple[Any, BaseException | None] = call(), None
+            except BaseException as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
+                answer = None, error
+            self._outbox.put((worker, index, *answer))
+
+    def close(self) -> None:
+        """End the threads that are not stuck."""
+        for worker in self._workers:
+            worker.inbox.put(None)
+
+
+class EnvironmentPool:
+    """Instances of one environment, made when first needed and used again; a failed one is closed and never used again."""
+
+    def __init__(self, settings: EnvironmentSettings) -> None:
+        self.settings = settings
+        self.deadlines = Deadlines(settings.deadline_s, settings.threads)
+        self.facts = make_environment(settings).unwrapped
+        """An instance that is only asked about tasks, never played."""
+        self._idle: list[Any] = []
+
+    def take(self) -> Any:
+        return self._idle.pop() if self._idle else self.fresh()
+
+    def fresh(self) -> Any:
+        """One that nobody has played in."""
+        return make_environment(self.settings)
+
+    def give(self, environment: Any, failed: bool = False) -> None:
+        """Put back; a failed one is closed on a thread of its own, since closing may hang too."""
+        if failed:
+            threading.Thread(target=_close_quietly, args=(environment,), daemon=True).start()
+        else:
+            self._idle.append(environment)
+
+    def close(self) -> None:
+        for environment in self._idle:
+            environment.close()
+        self._idle.clear()
+        self.deadlines.close()
+
+    def __enter__(self) -> EnvironmentPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _close_quietly(environment: Any) -> None:
+    try:
+        environment.close()
+    except Exception:
+        return  # it has failed already, and that is recorded

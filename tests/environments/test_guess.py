@@ -1,0 +1,83 @@
+"""Guess-v0: its replies, its splits, and what halving and counting up are worth."""
+
+from __future__ import annotations
+
+import gymnasium
+import pytest
+
+from environments.guess import Guess
+from environments.text import check_text_env
+
+
+def play(env: Guess, task_id: str, actions: list[str]) -> tuple[list[str], float]:
+    env.reset(options={"task_id": task_id})
+    replies = []
+    for action in actions:
+        messages, reward, *_ = env.step(action)
+        replies.append(messages[0]["content"])
+    return replies, reward
+
+
+def test_it_keeps_the_contract() -> None:
+    check_text_env("environments:Guess-v0", samples=100)
+
+
+def test_halving_by_hand() -> None:
+    # 3 to 9: the middle is 6; 7 is higher, left are 7 8 9 with middle 8; 7 is lower, left is 7
+    env = Guess()
+    assert env.gold("3-9:7") == ["6", "8", "7"]
+    assert play(env, "3-9:7", ["6", "8", "7"]) == (["higher", "lower", "yes"], 1.0)
+    assert env.answer("3-9:7") == "7"
+
+
+def test_counting_up_finds_the_lowest_three_of_seven() -> None:
+    env = Guess()
+    every = [task for split in env.splits for task in env.tasks(split)]
+    solved = [task for task in every if play(env, task, env.habit(task))[1] == 1.0]
+    assert len(every) == 12 * 7
+    assert len(solved) == 12 * 3
+    assert all(int(task.split(":")[1]) - int(task.split("-")[0]) < 3 for task in solved)
+
+
+@pytest.mark.parametrize("size", [4, 7, 10, 16])
+def test_halving_always_suffices(size: int) -> None:
+    env = Guess(size=size, windows=5)
+    for split in env.splits:
+        assert all(play(env, task, env.gold(task))[1] == 1.0 for task in env.tasks(split))
+
+
+def test_every_window_has_held_out_secrets() -> None:
+    env = Guess()
+    assert [len(env.tasks(split)) for split in ("train", "dev", "test")] == [48, 12, 24]
+    for low in range(1, 13):
+        window = f"{low}-{low + 6}:"
+        assert [sum(task.startswith(window) for task in env.tasks(split)) for split in env.splits] == [4, 1, 2]
+
+
+def test_no_number_is_a_bad_action() -> None:
+    env = Guess()
+    assert play(env, "3-9:7", ["seven", "7"]) == (["Error: send one whole number", "yes"], 1.0)
+
+
+def test_the_version_names_the_options() -> None:
+    assert Guess().version != Guess(size=8).version != Guess(size=8, max_turns=9).version
+    with pytest.raises(ValueError, match="size 3"):
+        gymnasium.make("environments:Guess-v0", size=3)
+
+
+def test_unknown_tasks_are_named() -> None:
+    env = Guess()
+    for ask in (env.gold, env.habit, env.answer):
+        with pytest.raises(ValueError, match="did you mean '3-9:7'"):
+            ask("3-9:77")
+
+
+def test_an_episode_is_fast(benchmark) -> None:  # type: ignore[no-untyped-def]
+    env = Guess()
+
+    def episode() -> None:
+        env.reset(options={"task_id": "3-9:7"})
+        env.step("6")
+
+    benchmark.pedantic(episode, rounds=20, iterations=100)
+    assert benchmark.stats.stats.median < 1e-3
