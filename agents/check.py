@@ -138,7 +138,7 @@ def streams(credit: Credit) -> Iterator[tuple[str, np.ndarray]]:
         yield "distillation.target.logprobs", credit.distillation.target.logprobs
 
 
-def differing(one: Credit, other: Credit, tolerance: float) -> list[str]:
+def differing(one: Credit, other: Credit, tolerance: float | int) -> list[str]:
     """Names of the streams in which two credits differ by more than `tolerance`; 0 compares bytes."""
     mine, theirs = dict(streams(one)), dict(streams(other))
     if mine.keys() != theirs.keys():
@@ -146,7 +146,7 @@ def differing(one: Credit, other: Credit, tolerance: float) -> list[str]:
     return [name for name, array in mine.items() if not _same(array, theirs[name], tolerance)]
 
 
-def _same(one: np.ndarray, other: np.ndarray, tolerance: float) -> bool:
+def _same(one: np.ndarray, other: np.ndarray, tolerance: float | int) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype == object:
@@ -229,7 +229,7 @@ def _log_problems(log: dict[str, float]) -> list[str]:
     return [f"diagnostic {name!r} is not a finite float" for name in bad]
 
 
-def _any_differs(one: Sequence[Sequence[Credit]], other: Sequence[Sequence[Credit]], tolerance: float) -> bool:
+def _any_differs(one: Sequence[Sequence[Credit]], other: Sequence[Sequence[Credit]], tolerance: float | int) -> bool:
     pairs = zip([c for row in one for c in row], [c for row in other for c in row], strict=True)
     return any(differing(first, second, tolerance) for first, second in pairs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from agents.transcripts import transcript
 from harness.types import ContextRequest, Episode, RolloutGroup
 
 
+@runtime_checkable
 class ContextSource(Protocol):
     """Anything that can say what a teacher reads; `name` is printed under a table."""
 

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from agents.sanitiser import Trace
 from harness.endpoint import Endpoint
 
 
+@runtime_checkable
 class Summariser(Protocol):
     """Sanitised traces of one group in, a credit reference out; "" when there is nothing to say."""
 
@@ -171,7 +172,7 @@ class LanguageModel:
     model: str
     characters: int = 60_000
     reply_tokens: int = 800
-    timeout_s: float = 120.0
+    timeout_s: float | int = 120.0
     max_calls: int | None = None
     max_tokens_total: int | None = None
     cache: str = ".cache/endpoint"

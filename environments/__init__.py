@@ -4,7 +4,9 @@ from gymnasium import register
 
 # Gymnasium's wrappers are left off: TextEnv does their checks itself, and an episode here may last microseconds.
 register("Guess-v0", entry_point="environments.guess:Guess", order_enforce=False, disable_env_checker=True)
-register("Reasoning-v0", entry_point="environments.reasoning.env:Reasoning", order_enforce=False, disable_env_checker=True)
+register(
+    "Reasoning-v0", entry_point="environments.reasoning.env:Reasoning", order_enforce=False, disable_env_checker=True
+)
 register(
     "ReasoningMini-v0",
     entry_point="environments.reasoning.mini:ReasoningMini",

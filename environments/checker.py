@@ -110,6 +110,7 @@ def _check_task(env: gymnasium.Env[Any, Any], inner: Any, task_id: str, seed: in
         f"doing nothing scores {idle[-1][1]}, not {promised} (set idle_reward = None if that is meant)",
     )
     gold = inner.gold(task_id)
+    _require(gold is None or len(gold) > 0, "gold has no actions; it is None where no solution ships")
     if gold is not None:
         played = _play(env, iter(gold), seed, options)
         _require(len(played) == len(gold), f"gold has {len(gold)} actions but the episode ended after {len(played)}")

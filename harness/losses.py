@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ TAIL_FLOOR = 1e-12
 """Least mass of the tail bucket, so that its logarithm stays finite when K is the whole vocabulary."""
 
 
+@runtime_checkable
 class LossSpec(Protocol):
     """The constants of the loss; one set for all methods of a table (`harness.experiment.LossSettings`)."""
 
@@ -142,7 +143,7 @@ def policy_loss(
     logprobs: Float[Tensor, "row position"],
     batch: Batch,
     spec: LossSpec,
-    support_logprobs: Float[Tensor, "row position k+1"] | None = None,
+    support_logprobs: Float[Tensor, "row position support"] | None = None,
 ) -> LossOutput:
     """The loss of a batch under the current policy's log-probabilities of the labels, differentiable in both arguments of the policy.
 
@@ -249,7 +250,7 @@ def _k3(delta: Tensor) -> Tensor:
 
 
 def vocabulary_divergence(
-    teacher: Float[Tensor, "t k+1"], student: Float[Tensor, "t k+1"], divergence: str, alpha: float
+    teacher: Float[Tensor, "t support"], student: Float[Tensor, "t support"], divergence: str, alpha: float
 ) -> Float[Tensor, " t"]:
     """D(q, pi) over K entries and the tail: forward KL(q||pi), reverse KL(pi||q), or the generalised Jensen-Shannon divergence
     (1-alpha) KL(pi||M) + alpha KL(q||M) with M = (1-alpha) pi + alpha q (Agarwal et al. 2024, 2306.13649, with alpha for beta)."""

@@ -31,7 +31,7 @@ PACKAGES = (
 """Distributions whose version can change a number; those that are not installed are left out."""
 
 _TREES = ("harness", "environments", "agents")
-_ONLY_PRESENT = {f"harness/{name}.py" for name in ("cli", "report", "tables", "stats")}
+_ONLY_PRESENT = {f"harness/{name}.py" for name in ("cli", "layouts", "published", "report", "stats", "tables")}
 """They read what a run recorded and cannot change it."""
 _SUFFIXES = {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ".jinja"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from matplotlib.ticker import StrMethodFormatter
 from scipy import stats
 
 from harness.errors import MissingDataError, UnknownNameError
+from harness.provenance import ROOT
 from harness.records import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -30,6 +32,8 @@ MARKS: tuple[tuple[Any, str], ...] = (("-", "o"), ((0, (5, 1.5)), "s"), ((0, (1.
 """Line and marker: tell methods apart when there are more of them than colours."""
 
 AXES = {"step": "Optimiser steps", "rollouts": "Rollouts", "generated_tokens": "Generated tokens"}
+VALUES = {"success": "Success", "sampled": "Success, sampled", "greedy": "Success, greedy"}
+"""Names of the vertical axis; another value stands by its own name."""
 _GREY = "#555555"
 _LABEL_GAP = 0.055
 """Least distance of two labels, as a share of the axis's height."""
@@ -104,7 +108,7 @@ def _dress(axes: Axes, xlabel: str, value: str, highest: float) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.set_xlabel(xlabel)
-    axes.set_ylabel(value.replace("_", " ").capitalize())
+    axes.set_ylabel(VALUES.get(value, value))
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.01)
@@ -174,7 +178,10 @@ def write_index(folder: str | Path, title: str) -> Path:
     tables = sorted(folder.glob("*/table.md"))
     if not tables:
         raise MissingDataError(f"no table.md in any folder below {folder}")
-    parts = [f"# {title}", "How to read these tables: [docs/reading-a-table.md](../../docs/reading-a-table.md)."]
+    parts = [f"# {title}"]
+    if folder.resolve().is_relative_to(ROOT):
+        guide = os.path.relpath(ROOT / "docs/reading-a-table.md", folder.resolve())
+        parts.append(f"[How to read these tables]({Path(guide).as_posix()})")
     for table in tables:
         name = table.parent.name
         first, *blocks = table.read_text(encoding="utf-8").split("\n## ")

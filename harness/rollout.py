@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -92,6 +92,7 @@ class Conversation:
         )
 
 
+@runtime_checkable
 class Speaker(Protocol):
     """Says the agent's next words in every conversation."""
 
@@ -167,6 +168,7 @@ class PolicySpeaker:
         return text, len(conversation.tokens) > self.window
 
 
+@runtime_checkable
 class TextPolicy(Protocol):
     """A policy of words: gold replay, do-nothing, an endpoint."""
 

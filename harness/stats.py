@@ -25,7 +25,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 from harness.errors import UserError
@@ -78,7 +78,7 @@ def mean_interval(
 
 
 def paired_difference(
-    outcomes: Float[np.ndarray, "seed task"], baseline: Float[np.ndarray, "seed task"], level: float = 0.95
+    outcomes: Float[np.ndarray, "seed task"], baseline: Float[np.ndarray, "baseline_seed task"], level: float = 0.95
 ) -> Estimate:
     """outcomes - baseline, cell by cell on the same seeds and tasks, with the same model's interval.
 
@@ -221,8 +221,8 @@ def pass_hat_k(n: Int[np.ndarray, " task"], c: Int[np.ndarray, " task"], k: int)
     return _choose_ratio(c, n, k)
 
 
-def avg_at_k(success: Float[np.ndarray, "task sample"], k: int) -> Float[np.ndarray, " task"]:
-    """Mean success of the first k samples of every task."""
+def avg_at_k(success: Shaped[np.ndarray, "task sample"], k: int) -> Float[np.ndarray, " task"]:
+    """Mean success (0, 1 or booleans) of the first k samples of every task."""
     success = np.asarray(success, dtype=np.float64)
     if not 1 <= k <= success.shape[1]:
         raise UserError(f"avg@k needs 1 <= k <= samples, got k = {k} and {success.shape[1]} samples a task")
@@ -252,13 +252,13 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int
     return sum(scores) / len(scores)
 
 
-def tgc(success: Bool[np.ndarray, " task"]) -> float:
+def tgc(success: Shaped[np.ndarray, " task"]) -> float:
     """Task goal completion (AppWorld, arXiv 2407.18901): share of tasks with every test passed."""
     return float(np.mean(success))
 
 
 def sgc(
-    success: Bool[np.ndarray, "... task"], task_ids: Sequence[str], variants: int = 3
+    success: Shaped[np.ndarray, "... task"], task_ids: Sequence[str], variants: int = 3
 ) -> Bool[np.ndarray, "... scenario"]:
     """Scenario goal completion: a scenario is completed when all its variants are.
 

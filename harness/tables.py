@@ -201,7 +201,7 @@ def build(
         split=", ".join(sorted(frame.split.unique())),
         seeds=expected,
         tasks=frame.task_id.nunique(),
-        samples={decoding: int(part.samples.max()) for decoding, part in frame.groupby("decoding")},
+        samples={str(decoding): int(part.samples.max()) for decoding, part in frame.groupby("decoding")},
         failed=int(frame.failed.sum()),
         warnings=(*warnings, *lost),
         baseline=baseline,
@@ -320,7 +320,7 @@ def _complete_tasks(frame: pd.DataFrame, runs: Sequence[Run], allow: bool) -> tu
 
 def _grid(part: pd.DataFrame, value: pd.Series, seeds: Sequence[int] | None = None) -> np.ndarray:
     """The outcome table [seed, task] of one method under one decoding, tasks in sorted order."""
-    grid = part.assign(value=value).pivot(index="seed", columns="task_id", values="value").sort_index(axis=1)
+    grid = part.assign(value=value).pivot(index="seed", columns="task_id", values="value")
     return np.asarray(grid.loc[list(seeds)] if seeds is not None else grid, dtype=np.float64)
 
 
@@ -359,7 +359,7 @@ def _scores(
 
 def _paired(part: pd.DataFrame, other: pd.DataFrame) -> stats.Estimate | None:
     """Difference on the seeds both have; a row with one seed (a starting point) stands against every seed."""
-    ours, theirs = sorted(part.seed.unique()), sorted(other.seed.unique())
+    ours, theirs = sorted(set(part.seed.tolist())), sorted(set(other.seed.tolist()))
     common = [seed for seed in ours if seed in theirs]
     if len(theirs) == 1:
         return stats.paired_difference(_grid(part, part.success), _grid(other, other.success))
@@ -376,8 +376,8 @@ def _extra(name: str) -> Callable[[pd.DataFrame], np.ndarray]:
         k = int(shape[2])
 
         def of_counts(part: pd.DataFrame) -> np.ndarray:
-            successes = np.rint(part.success * part.samples).astype(int)
-            return _grid(part, pd.Series(rate(part.samples.to_numpy(), successes.to_numpy(), k), index=part.index))
+            successes = np.rint(part.success.to_numpy() * part.samples.to_numpy()).astype(int)
+            return _grid(part, pd.Series(rate(part.samples.to_numpy(), successes, k), index=part.index))
 
         return of_counts
     if name == "SGC":

@@ -192,7 +192,8 @@ def _play_groups(run: Run, tasks: list[str]) -> list[RolloutGroup]:
         if any(episode.ending is Ending.ERROR for episode in siblings):
             run.spent.dropped_groups += 1
             continue
-        solution = facts.gold(task)
+        # A terse task gives a teacher its answer, never the working.
+        solution = None if facts.terse else facts.gold(task)
         groups.append(RolloutGroup(task, siblings, None if solution is None else tuple(solution), facts.answer(task)))
     return groups
 

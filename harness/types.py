@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -206,6 +206,7 @@ class ContextRequest:
 State = TypeVar("State")
 
 
+@runtime_checkable
 class Method(Protocol[State]):
     """A credit-assignment method: it annotates tokens, and nothing else. Its fields are its hyperparameters."""
 

@@ -157,7 +157,8 @@ class _Demonstrator:
         right, careless = self._recite(gold), self._recite(habit)
         out: list[list[ContextRequest | None]] = []
         for task, good, bad in zip(tasks, right, careless, strict=True):
-            group = RolloutGroup(task, (bad, good), gold[task], self.pool.facts.answer(task))
+            facts = self.pool.facts
+            group = RolloutGroup(task, (bad, good), None if facts.terse else gold[task], facts.answer(task))
             out.append([source(group, 0, SEEDS["context", task, n].rng()) for n, source in enumerate(self.sources)])
         return out
 

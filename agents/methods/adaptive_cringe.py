@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, members, on_mask, reference_anchor, teacher_gap, within
+from agents.methods.base import Assignment, Number, State, members, on_mask, reference_anchor, teacher_gap, within
 from agents.methods.controller import Controller
 from agents.methods.diagnostics import gathered, mean, sign_agreement, teacher_share
 from harness.types import Credit, Evidence, Needs, RolloutGroup
@@ -31,17 +31,17 @@ class AdaptiveCRINGE:
 
     paper: ClassVar[str] = "comparator of Meng & Chen 2026, arXiv 2606.29476"
 
-    beta: float = 5.0
-    lam: float = 0.01
-    lam_min: float = 0.005
-    lam_max: float = 0.02
-    mu_min: float = 0.005
-    mu_max: float = 0.02
-    alpha: float = 0.95
+    beta: Number = 5.0
+    lam: Number = 0.01
+    lam_min: Number = 0.005
+    lam_max: Number = 0.02
+    mu_min: Number = 0.005
+    mu_max: Number = 0.02
+    alpha: Number = 0.95
     n_warmup: int = 10
-    rho_target: float = 0.5
-    theta_g: float = 0.1
-    kl: float = 0.01
+    rho_target: Number = 0.5
+    theta_g: Number = 0.1
+    kl: Number = 0.01
     adaptive: bool = True
 
     def __post_init__(self) -> None:
@@ -92,8 +92,8 @@ class AdaptiveCRINGE:
             "teacher_share": teacher_share(evidence),
             "sign_agreement": sign_agreement(contrast, gathered(signs)),
             "gate_share": gate,
-            "lambda": lam,
-            "mu": mu,
+            "lambda": float(lam),
+            "mu": float(mu),
         }
         return credits, state, log
 

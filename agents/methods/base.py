@@ -8,12 +8,15 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Sequence
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Float
 
 from harness.types import Anchor, Credit, Episode, Evidence, KLForm, RolloutGroup, TokenSequence
 
+Number = float | int
+"""A hyperparameter: a spec may write 1 for 1.0."""
 State = dict[str, float]
 Assignment = tuple[list[list[Credit]], State, dict[str, float]]
 """Credits per group and episode, the next step's state, diagnostics."""
@@ -36,7 +39,16 @@ def one_of(owner: object, option: str, given: str, allowed: Sequence[str]) -> No
     raise ValueError(f"{type(owner).__name__}: {option} = {given!r} is not one of {known}{hint}")
 
 
-def within(owner: object, low: float, high: float, **options: float) -> None:
+Divergence = Literal["forward", "reverse", "jsd"]
+
+
+def divergence(owner: object, option: str, given: str) -> Divergence:
+    """`given` if it names a divergence of the loss; ValueError otherwise."""
+    one_of(owner, option, given, ("forward", "reverse", "jsd"))
+    return cast(Divergence, given)
+
+
+def within(owner: object, low: Number, high: Number, **options: object) -> None:
     """Raise ValueError unless every option is a finite number in [low, high]."""
     for option, given in options.items():
         if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
@@ -58,7 +70,7 @@ def members(
         yield group, known
 
 
-def on_mask(sequence: TokenSequence, value: float | Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
+def on_mask(sequence: TokenSequence, value: Number | Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
     """`value` on the sampled tokens and 0 elsewhere."""
     return np.where(sequence.mask, np.asarray(value, dtype=np.float64), 0.0)
 
@@ -77,7 +89,7 @@ def teacher_gap(episode: Episode, known: Evidence) -> Float[np.ndarray, " token"
 
 
 def reference_anchor(
-    episode: Episode, known: Evidence, weight: float, forms: np.ndarray | KLForm = KLForm.K3
+    episode: Episode, known: Evidence, weight: Number, forms: np.ndarray | KLForm = KLForm.K3
 ) -> Anchor | None:
     """Pull towards the reference policy with one weight on every sampled token; None when the weight is 0.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.methods.base import State
+from agents.methods.base import Number, State
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ class Controller:
     their ranges, whatever the gate reports.
     """
 
-    lam_min: float
-    lam_max: float
-    mu_min: float
-    mu_max: float
-    alpha: float
+    lam_min: Number
+    lam_max: Number
+    mu_min: Number
+    mu_max: Number
+    alpha: Number
     n_warmup: int
-    rho_target: float
+    rho_target: Number
 
     def start(self) -> State:
         return {"rho": 0.5, "steps": 0.0}
 
-    def weights(self, state: State) -> tuple[float, float]:
+    def weights(self, state: State) -> tuple[Number, Number]:
         """(lambda, mu) of the step that begins in `state`."""
         fed = min(max(state["rho"] + 0.5 - self.rho_target, 0.0), 1.0)
         return (
@@ -40,7 +40,7 @@ class Controller:
             self.mu_min + (self.mu_max - self.mu_min) * (1 - fed),
         )
 
-    def advance(self, state: State, rho_gate: float) -> State:
+    def advance(self, state: State, rho_gate: Number) -> State:
         """The state after a step in which a share `rho_gate` of the sampled tokens passed the gate."""
         held = state["steps"] < self.n_warmup
         rho = state["rho"] if held else self.alpha * state["rho"] + (1 - self.alpha) * rho_gate

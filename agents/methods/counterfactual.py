@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from agents.methods.base import Number
 from harness.types import RolloutGroup
 
 MAX_GAP = 20.0
@@ -36,7 +37,7 @@ def positions(group: RolloutGroup, alignment: str) -> tuple[list[Int[np.ndarray,
 
 
 def token_importance(
-    advantages: Float[np.ndarray, " sibling"], gaps: Rectangle, present: Presence, tau: float
+    advantages: Float[np.ndarray, " sibling"], gaps: Rectangle, present: Presence, tau: Number
 ) -> tuple[Rectangle, Rectangle]:
     """CTI_i = sum_j w_j A_j - A_i over siblings j != i present at the position, w = softmax(gap / tau); and 1 / sum w^2.
 

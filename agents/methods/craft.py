@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -59,14 +59,14 @@ class CRAFT:
     enabled: bool = True
     phase_aware: bool = True
     polarised_kl: bool = True
-    credit: Literal["printed", "aligned", "fallback"] = "printed"
-    weights: Literal["tilted", "uniform", "permuted"] = "tilted"
-    alignment: Literal["turn", "episode"] = "turn"
+    credit: str = "printed"
+    weights: str = "tilted"
+    alignment: str = "turn"
     tau: float = 1.0
     beta_plus: float = 5.0
     beta_minus: float = 5.0
     g_min: int = 2
-    below: Literal["fallback", "zero"] = "fallback"
+    below: str = "fallback"
     theta_g: float = 0.1
     theta_kl: float = 0.0
     swap: bool = False
@@ -153,8 +153,8 @@ class CRAFT:
             "effective_siblings": mean(gathered(effective)),
             "credit_mean_abs": mean(np.abs(contrast)),
             "gate_share": gate,
-            "lambda": lam,
-            "mu": mu,
+            "lambda": float(lam),
+            "mu": float(mu),
         }
         return credits, state, log
 

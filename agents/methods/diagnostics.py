@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from harness.types import Evidence
 
@@ -18,7 +18,7 @@ def gathered(parts: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " to
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def mean(values: Float[np.ndarray, " token"]) -> float:
+def mean(values: Shaped[np.ndarray, " _"]) -> float:
     return float(np.mean(values)) if len(values) else 0.0
 
 

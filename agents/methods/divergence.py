@@ -1,6 +1,6 @@
 """Divergences between next-token distributions that are known on K entries and a tail.
 
-A distribution is an array [token, bin] of natural log-probabilities whose last bin is the tail: all mass outside the K
+A distribution is an array [row, bin] of natural log-probabilities whose last bin is the tail: all mass outside the K
 entries. With K the whole vocabulary the tail is empty and every figure here is exact; with fewer it is a lower bound (data
 processing: merging bins cannot raise a KL).
 """
@@ -17,25 +17,26 @@ FLOOR = -700.0
 FULL = -1e-15
 """A sum of probabilities is taken to be below 1 by this much, so that the tail has a logarithm."""
 
-Bins = Float[np.ndarray, "token bin"]
+Bins = Float[np.ndarray, "row bin"]
+"""One row per token that is asked about."""
 
 
-def with_tail(logprobs: Float[np.ndarray, "token k"]) -> Bins:
+def with_tail(logprobs: Float[np.ndarray, "row k"]) -> Bins:
     """Append log(1 - sum exp), the tail, computed as log(-expm1(log sum)) with the sum held below 1."""
     logprobs = np.maximum(np.asarray(logprobs, dtype=np.float64), FLOOR)
     total = np.log(np.maximum(np.exp(logprobs).sum(axis=1), np.exp(FLOOR)))
     return np.concatenate([logprobs, np.log(-np.expm1(np.minimum(total, FULL)))[:, None]], axis=1)
 
 
-def kl(p: Bins, q: Bins) -> Float[np.ndarray, " token"]:
+def kl(p: Bins, q: Bins) -> Float[np.ndarray, " row"]:
     """KL(p || q) = sum_b p_b (log p_b - log q_b) at every token, nats, not below 0."""
-    sums: Float[np.ndarray, " token"] = np.maximum(np.einsum("tb,tb->t", np.exp(p), p - q), 0.0)
+    sums: Float[np.ndarray, " row"] = np.maximum(np.einsum("tb,tb->t", np.exp(p), p - q), 0.0)
     return sums
 
 
-def entropy(p: Bins) -> Float[np.ndarray, " token"]:
+def entropy(p: Bins) -> Float[np.ndarray, " row"]:
     """-sum_b p_b log p_b at every token, nats."""
-    sums: Float[np.ndarray, " token"] = np.maximum(np.einsum("tb,tb->t", np.exp(p), -p), 0.0)
+    sums: Float[np.ndarray, " row"] = np.maximum(np.einsum("tb,tb->t", np.exp(p), -p), 0.0)
     return sums
 
 

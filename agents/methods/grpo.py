@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, reference_anchor, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, reference_anchor, within
 from harness.types import Credit, Evidence, Needs, RolloutGroup
 
 
@@ -31,7 +31,7 @@ class GRPO(Stateless):
 
     paper: ClassVar[str] = "Shao et al. 2024, arXiv 2402.03300"
 
-    kl: float = 0.01
+    kl: Number = 0.01
     std: bool = True
     leave_one_out: bool = False
 
@@ -67,7 +67,7 @@ class DrGRPO(GRPO):
 
     paper: ClassVar[str] = "Liu et al. 2025, arXiv 2503.20783"
 
-    kl: float = 0.0
+    kl: Number = 0.0
     std: bool = False
 
 
@@ -80,7 +80,7 @@ class DAPO(GRPO):
 
     paper: ClassVar[str] = "Yu et al. 2025, arXiv 2503.14476"
 
-    kl: float = 0.0
+    kl: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ class RLOO(GRPO):
 
     paper: ClassVar[str] = "Ahmadian et al. 2024, arXiv 2402.14740"
 
-    kl: float = 0.0
+    kl: Number = 0.0
     std: bool = False
     leave_one_out: bool = True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from agents.contexts import SiblingAndAnswer
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, one_of, reference_anchor, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, reference_anchor, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
 from harness.types import ContextRequest, Credit, Distillation, Episode, Evidence, Needs, RolloutGroup
@@ -36,17 +36,17 @@ class HSD(Stateless):
 
     paper: ClassVar[str] = "Li, Hong & Lan 2026, arXiv 2606.15576"
 
-    kl: float = 1e-3
-    direction: Literal["forward", "reverse", "jsd"] = "forward"
-    alpha: float = 0.5
-    mix: float = 1.0
+    kl: Number = 1e-3
+    direction: str = "forward"
+    alpha: Number = 0.5
+    mix: Number = 1.0
     failures_only: bool = False
     fallback: bool = True
     top_k: int | None = None
     window: int = 5
 
     def __post_init__(self) -> None:
-        one_of(self, "direction", self.direction, ("forward", "reverse", "jsd"))
+        divergence(self, "direction", self.direction)
         within(self, 0, np.inf, kl=self.kl, window=self.window)
         within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
         within(self, 1e-6, 1, mix=self.mix)
@@ -79,7 +79,7 @@ class HSD(Stateless):
                 distillation = None
                 if both is not None and seen.teacher is not None and seen.teacher.distribution is not None:
                     weights = on_mask(sequence, self.mix)
-                    distillation = Distillation(seen.teacher.distribution, weights, self.direction, self.alpha)
+                    distillation = Distillation(seen.teacher.distribution, weights, self.direction, float(self.alpha))
                     divergences.append(kl(*both))
                     place = divergence_point(group, index)
                     if place is not None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.contexts import Answer, ReferenceSolution
 from agents.methods.advantages import degenerate_share
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, one_of, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
 from harness.types import ContextRequest, Credit, Distillation, Evidence, Needs, RolloutGroup
@@ -30,8 +30,8 @@ class OPSD(Stateless):
 
     paper: ClassVar[str] = "Zhao et al. 2026, arXiv 2601.18734"
 
-    divergence: Literal["forward", "reverse", "jsd"] = "jsd"
-    alpha: float = 0.5
+    divergence: str = "jsd"
+    alpha: Number = 0.5
     top_k: int | None = None
 
     def __post_init__(self) -> None:
@@ -56,13 +56,14 @@ def distil(
     groups: Sequence[RolloutGroup],
     evidence: Sequence[Sequence[Evidence]],
     state: State,
-    divergence: Literal["forward", "reverse", "jsd"],
-    alpha: float,
-    ratio_clip: float | None,
+    form: Divergence,
+    alpha: Number,
+    ratio_clip: Number | None,
 ) -> Assignment:
     """Credits that hold a distillation of weight 1 on every sampled token of an episode with a teacher, and nothing else."""
     credits = []
     divergences = []
+    clip = None if ratio_clip is None else float(ratio_clip)
     for group, known in members(groups, evidence):
         row = []
         for episode, seen in zip(group.episodes, known, strict=True):
@@ -70,7 +71,7 @@ def distil(
             distillation = None
             if both is not None and seen.teacher is not None and seen.teacher.distribution is not None:
                 weights = on_mask(episode.sequence, 1.0)
-                distillation = Distillation(seen.teacher.distribution, weights, divergence, alpha, ratio_clip)
+                distillation = Distillation(seen.teacher.distribution, weights, divergence, float(alpha), clip)
                 divergences.append(kl(*both))
             row.append(Credit(distillation=distillation))
         credits.append(row)

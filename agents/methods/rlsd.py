@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, members, on_mask, reference_anchor, teacher_gap, within
+from agents.methods.base import Assignment, Number, State, members, on_mask, reference_anchor, teacher_gap, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from harness.types import Credit, Evidence, Needs, RolloutGroup
 
@@ -27,9 +27,9 @@ class RLSD:
 
     paper: ClassVar[str] = "Yang et al. 2026, arXiv 2604.03128"
 
-    lam: float = 0.5
-    eps_w: float = 0.2
-    kl: float = 0.01
+    lam: Number = 0.5
+    eps_w: Number = 0.2
+    kl: Number = 0.01
     decay_steps: int = 50
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, reference_anchor, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, reference_anchor, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
 from harness.types import Credit, Evidence, Needs, RolloutGroup
@@ -28,7 +28,7 @@ class SCGRPO(Stateless):
 
     paper: ClassVar[str] = "Shan et al. 2026, arXiv 2606.18810"
 
-    kl: float = 0.01
+    kl: Number = 0.01
     top_k: int | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,17 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, reference_anchor, teacher_gap, within
+from agents.methods.base import (
+    Assignment,
+    Number,
+    State,
+    Stateless,
+    members,
+    on_mask,
+    reference_anchor,
+    teacher_gap,
+    within,
+)
 from agents.methods.diagnostics import gathered, mean, sign_agreement, teacher_share
 from harness.types import Credit, Evidence, Needs, RolloutGroup
 
@@ -33,9 +43,9 @@ class SDAR(Stateless):
 
     paper: ClassVar[str] = "Lu et al. 2026, arXiv 2605.15155"
 
-    coef: float = 0.01
-    beta: float = 5.0
-    kl: float = 0.01
+    coef: Number = 0.01
+    beta: Number = 5.0
+    kl: Number = 0.01
 
     def __post_init__(self) -> None:
         within(self, 0, np.inf, coef=self.coef, beta=self.beta, kl=self.kl)
@@ -81,4 +91,4 @@ class GRPOWithOPSD(SDAR):
 
     paper: ClassVar[str] = "baseline of Lu et al. 2026, arXiv 2605.15155"
 
-    beta: float = 0.0
+    beta: Number = 0.0

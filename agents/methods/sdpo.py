@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from agents.contexts import SuccessfulSibling
-from agents.methods.base import Assignment, State, Stateless, one_of, within
+from agents.methods.base import Assignment, Number, State, Stateless, one_of, within
 from agents.methods.opsd import distil
 from agents.transcripts import acted_at
 from harness.types import ContextRequest, Evidence, Needs, RolloutGroup
@@ -28,10 +28,10 @@ class SDPO(Stateless):
 
     paper: ClassVar[str] = "Hübotter et al. 2026, arXiv 2601.20802"
 
-    divergence: Literal["reverse", "jsd", "forward"] = "reverse"
-    alpha: float = 0.5
+    divergence: str = "reverse"
+    alpha: Number = 0.5
     top_k: int | None = 100
-    ratio_clip: float | None = 2.0
+    ratio_clip: Number | None = 2.0
     feedback: bool = False
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from agents.methods.base import within
+from agents.methods.base import Number, within
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Segmenter:
     decay: inside a span the saliency is the running maximum of min(1, d / Q95), losing this factor a token.
     """
 
-    spike: float = 3.0
-    least: float = 1e-3
-    reset: float = 0.5
-    entropy_rise: float = 0.5
+    spike: Number = 3.0
+    least: Number = 1e-3
+    reset: Number = 0.5
+    entropy_rise: Number = 0.5
     longest: int = 64
-    decay: float = 0.95
+    decay: Number = 0.95
 
     def __post_init__(self) -> None:
         within(self, 0, np.inf, spike=self.spike, least=self.least, reset=self.reset, entropy_rise=self.entropy_rise)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
 from agents.contexts import CreditReference
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, one_of, reference_anchor, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, reference_anchor, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import entropy, kl, pair
 from agents.methods.segmenter import Segmenter
@@ -40,11 +40,11 @@ class SGCD(Stateless):
 
     paper: ClassVar[str] = "Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634"
 
-    gamma: float = 1.0
-    c: float = 2.0
-    kl: float = 0.01
-    control: Literal["weights", "mean", "normalised", "additive"] = "weights"
-    reference: Literal["credit", "self"] = "credit"
+    gamma: Number = 1.0
+    c: Number = 2.0
+    kl: Number = 0.01
+    control: str = "weights"
+    reference: str = "credit"
     summariser: str | Summariser = "rules"
     top_k: int | None = 100
     segmenter: Segmenter = field(default_factory=Segmenter)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, Stateless, members, on_mask, teacher_gap, within
+from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, teacher_gap, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from harness.types import Anchor, Credit, Evidence, KLForm, Needs, RolloutGroup
 
@@ -25,7 +25,7 @@ class SkillSD(Stateless):
 
     paper: ClassVar[str] = "Wang et al. 2026, arXiv 2604.10674"
 
-    coef: float = 0.001
+    coef: Number = 0.001
 
     def __post_init__(self) -> None:
         within(self, 0, np.inf, coef=self.coef)

@@ -21,8 +21,11 @@ from typing import Any, NamedTuple
 from environments.reasoning.answers import is_wording, same_text
 from environments.reasoning.grader_worker import EVALUATED, FORMULAS
 
-TIMEOUT = 10.0
+TIMEOUT = 5.0
 """Seconds an answer may take."""
+
+MAX_FORMULA = 1_000
+"""Characters of an answer that math-verify reads."""
 
 START_TIMEOUT = 120.0
 """Seconds a worker may take to import its libraries (two on an idle machine)."""
@@ -151,6 +154,6 @@ def score_math(reference: str, answer: str, timeout: float = TIMEOUT) -> Verdict
         return Verdict(0.0)
     if same_text(answer, reference):
         return Verdict(1.0)
-    if is_wording(reference):
+    if is_wording(reference) or len(answer) > MAX_FORMULA:
         return Verdict(0.0)
     return POOL.ask(("math", reference, answer), timeout)

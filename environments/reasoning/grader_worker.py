@@ -28,8 +28,8 @@ FORMULAS = frozenset(
 """Generators whose verifier calls `sympy.parse_expr`, which evaluates, on the answer."""
 
 _FUNCTIONS = frozenset(
-    ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh")
-    + ("asin", "acos", "atan", "exp", "log", "ln", "sqrt", "pi", "Abs")
+    {"sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh"}
+    | {"exp", "log", "ln", "sqrt", "pi", "Abs"}
 )
 _FORMULA = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+|[A-Za-z]+|[\s+\-*/^(),])*")
 

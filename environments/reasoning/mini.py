@@ -21,6 +21,9 @@ from environments.text import Reply, TextEnv, over, unknown_name
 HABIT_SHARE = 0.3
 """The share of each split's tasks that the habitual mistake solves."""
 
+DRAWS = 100
+"""Items drawn per item kept before a generator is said to have too few."""
+
 MAX_TOTAL = 20
 """Bound on every running total of a sum: a policy this small learns a table of facts, and this keeps the table at 20 by 9 by 2."""
 
@@ -161,11 +164,11 @@ def _deal(name: str, split: str, count: int, seed: int) -> Dealt:
     Raises ValueError where the generator has too few different questions.
     """
     rendering = RENDERINGS[name]
-    settings = {**rendering.config, "seed": derived_seed(seed, split, 0), "size": 1000 * max(count, 1)}
+    settings = {**rendering.config, "seed": derived_seed(seed, split, 0), "size": DRAWS * max(count, 1)}
     dataset = create(name, settings)
     open_places = {True: round(HABIT_SHARE * count), False: count - round(HABIT_SHARE * count)}
     chosen: dict[str, dict[str, Any]] = {}
-    for index in range(100 * count):
+    for index in range(DRAWS * count):
         if len(chosen) == count:
             break
         entry = dataset[index]

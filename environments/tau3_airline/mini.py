@@ -37,6 +37,8 @@ class Tau3AirlineMini(TextEnv):
     what is asked without looking anything up. Splits are by user, as in the procedural tasks.
     """
 
+    protocol = "airline Mini: compact rendering of procedural tasks (not τ³-airline)"
+
     def __init__(self, max_turns: int = TURNS) -> None:
         by_split = _mini_tasks(load())
         self._by_id = {task_id: task for tasks in by_split.values() for task_id, task in tasks.items()}
@@ -47,8 +49,6 @@ class Tau3AirlineMini(TextEnv):
             max_turns=max_turns,
             version=f"1 {VERSION} mini max_turns={max_turns}",
         )
-
-    protocol = "airline Mini: compact rendering of procedural tasks (not τ³-airline)"
 
     def open(self, task_id: str) -> Reply:
         self._inner.reset(options={"task_id": task_id})

@@ -25,7 +25,7 @@ REASONS = {
     "weather": "The weather forecast is terrible.",
     "airline": "The airline cancelled my flight.",
 }
-CABINS = {"business": "business", "economy": "economy"}
+CABINS = ("business", "economy")
 
 
 def split_of(user_id: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,6 +59,7 @@ class Completion:
     """Mean probability that top-p cut off."""
 
 
+@runtime_checkable
 class Backend(Protocol):
     """See the module's docstring for the verbs."""
 
@@ -74,7 +75,7 @@ class Backend(Protocol):
         sequences: Sequence[TokenSequence],
         policy: Literal["current", "initial"] = "current",
         top_k: int | None = None,
-        ids: Sequence[Int[np.ndarray, "token k"]] | None = None,
+        ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
         """Scores of each sequence's sampled tokens. `top_k`: with the distribution over this policy's K likeliest entries; `ids`: over

@@ -165,7 +165,7 @@ def _choose(
 
 def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """The smallest set of likeliest entries whose mass reaches top_p (Holtzman et al. 2020); the others set to 0."""
-    ordered, places = probabilities.sort(-1, descending=True, stable=True)
+    ordered, places = probabilities.sort(dim=-1, descending=True, stable=True)
     keep = ordered.cumsum(-1) - ordered < top_p
     kept = torch.zeros_like(probabilities).scatter(1, places, ordered * keep)
     return kept, 1 - kept.sum(-1).double()

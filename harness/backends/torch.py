@@ -83,7 +83,7 @@ class TorchBackend:
         sequences: Sequence[TokenSequence],
         policy: Literal["current", "initial"] = "current",
         top_k: int | None = None,
-        ids: Sequence[Int[np.ndarray, "token k"]] | None = None,
+        ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
         """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see `Backend.score`)."""

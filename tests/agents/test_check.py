@@ -98,7 +98,7 @@ def test_no_method_at_all():
         def assign(self, groups, evidence, state):
             return [], state, {}
 
-    with pytest.raises(MethodError, match="not a harness.types.Needs"):
+    with pytest.raises(MethodError, match=r"not a harness\.types\.Needs"):
         check_method(Lazy())
     Lazy.needs = Needs()
     with pytest.raises(MethodError, match="one credit for every episode"):

@@ -107,11 +107,11 @@ def test_a_language_model_writes_the_credit_reference(chat_server, tmp_path):
     assert "sum is ***" in sent
     assert "sum is 8" in sent
     other = RolloutGroup("t", (episode("sum is 9", False), group.episodes[0]), answer="7")
+    last = RolloutGroup("t", (episode("sum is 10", False), group.episodes[0]), answer="7")
+    limited = source()
+    limited(other, 0, rng)  # new content: the one call it may make
     with pytest.raises(BudgetSpentError, match="1 calls"):
-        # the same content of another order is another request, and the budget of a second endpoint is still whole
-        exhausted = source()
-        exhausted(other, 0, rng)
-        exhausted(RolloutGroup("t", (episode("sum is 10", False), group.episodes[0])), 0, rng)
+        limited(last, 0, rng)
 
 
 def test_long_traces_are_squeezed(chat_server):

@@ -50,7 +50,7 @@ class WrongGold(Echo):
         return ["red"]
 
 
-class EndlessGold(Echo):
+class EmptyGold(Echo):
     def gold(self, task_id: str) -> list[str]:
         return []
 
@@ -89,7 +89,7 @@ class Eager(Echo):
 
 class NoSuccess(Echo):
     def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        *result, info = super().step(action)
+        *result, _ = super().step(action)
         return (*result, {"metrics": {}})  # type: ignore[return-value]
 
 
@@ -101,6 +101,11 @@ class Lenient(Echo):
 class Shared(Echo):
     def tasks(self, split: str) -> list[str]:
         return ["red"]
+
+
+class ShortGold(Echo):
+    def respond(self, action: str) -> Reply:
+        return super().respond(action) if self.turn > 1 else Reply("again")
 
 
 class Endless(Echo):
@@ -118,7 +123,7 @@ class Endless(Echo):
         (Raises, "action '日本語.*ValueError"),
         (Encodes, "UnicodeEncodeError"),
         (WrongGold, "task 'blue': gold scores 0.0, success False"),
-        (EndlessGold, "task 'red': gold does not end the episode"),
+        (EmptyGold, "task 'red': gold has no actions"),
         (LongGold, "gold has 2 actions but the episode ended after 1"),
         (Idle, "doing nothing scores 1.0, not 0.0"),
         (Chancy, "the same seed and actions gave two different episodes"),
@@ -127,6 +132,7 @@ class Endless(Echo):
         (NoSuccess, r"info\['success'\] must be a bool"),
         (Lenient, "reset accepts the unknown"),
         (Shared, "share tasks, 'red' for one"),
+        (ShortGold, "task 'red': gold does not end the episode"),
         (Endless, "did not end within 1000 turns"),
     ],
 )

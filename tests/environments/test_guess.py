@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import timeit
+
 import gymnasium
 import pytest
 
@@ -72,12 +74,12 @@ def test_unknown_tasks_are_named() -> None:
             ask("3-9:77")
 
 
-def test_an_episode_is_fast(benchmark) -> None:  # type: ignore[no-untyped-def]
+def test_an_episode_takes_well_under_a_millisecond() -> None:
     env = Guess()
 
     def episode() -> None:
-        env.reset(options={"task_id": "3-9:7"})
+        env.reset(seed=1)
         env.step("6")
 
-    benchmark.pedantic(episode, rounds=20, iterations=100)
-    assert benchmark.stats.stats.median < 1e-3
+    # the best of five, so that a busy neighbour does not count
+    assert min(timeit.repeat(episode, number=100, repeat=5)) / 100 < 5e-4

@@ -16,7 +16,9 @@ class Countdown(TextEnv):
     """Say the numbers from the task's down to 1; "skip" is refused, "give up" ends, "crash" breaks the environment."""
 
     def __init__(self, **given: Any) -> None:
-        super().__init__({"train": ["1", "2", "3", "4"], "test": ["5"], "none": []}, **({"max_turns": 4, "version": "1"} | given))
+        super().__init__(
+            {"train": ["1", "2", "3", "4"], "test": ["5"], "none": []}, **({"max_turns": 4, "version": "1"} | given)
+        )
         self.left = 0
 
     def open(self, task_id: str) -> Reply:

@@ -62,6 +62,10 @@ def test_another_axis_takes_the_mean_place_of_the_seeds() -> None:
     figure = report.learning_curves(POINTS, x="rollouts")
     np.testing.assert_allclose(curves(figure)[0][:, 0], [1, 2561, 5121])
     assert figure.axes[0].get_xlabel() == "Rollouts"
+    assert figure.axes[0].get_ylabel() == "Success"
+    greedy = report.learning_curves([p | {"greedy": 0.5} for p in POINTS], value="greedy")
+    assert set(curves(greedy)[0][:, 1]) == {0.5}
+    assert greedy.axes[0].get_ylabel() == "Success, greedy"
 
 
 def test_steps_that_a_seed_lacks_are_not_drawn() -> None:
@@ -143,7 +147,8 @@ def test_the_index_joins_the_tables_below(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         (folder / "table.md").write_text(
-            f"# {name}\n\n- Seeds: 0, 1\n\n## Success, sampled\n\n| a |\n\n## Success, greedy\n\n| b |\n\n## Cost\n\n| 17 s |\n"
+            f"# {name}\n\n- Seeds: 0, 1\n\n## Success, sampled\n\n| a |\n\n"
+            "## Success, greedy\n\n| b |\n\n## Cost\n\n| 17 s |\n"
         )
         (folder / "table.csv").touch()
     (tmp_path / "guess" / "curve.png").touch()

@@ -1,4 +1,4 @@
-"""Tables: the numbers are those of `stats` on the recorded cells, unmatched or missing runs are refused, bytes are the records' alone."""
+"""Tables: numbers are those of `stats` on the recorded cells, unmatched runs are refused, bytes are the records'."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from harness.errors import MissingDataError, UnknownNameError, UnmatchedError, U
 from harness.experiment import fingerprint
 from harness.layouts import Grid
 from harness.published import published_grid, read_published
+from harness.records import append
 from harness.tables import Budget, EvaluationRow, Run, build
 
 FACTS = {
@@ -197,6 +198,8 @@ def test_missing_seeds_are_refused_or_said_aloud(records: Records) -> None:
     text = layouts.markdown(table)
     assert "INCOMPLETE: Other: 2 of 3 seeds (missing 1)" in text
     assert "| Other (2 of 3 seeds) [1] |" in text
+    back = build(runs, rows, allow_missing=True, baseline="Other").rows[1].scores["sampled"].versus
+    assert back == stats.paired_difference(theirs, ours)
     with pytest.raises(MissingDataError, match=r"GRPO: 3 of 4 seeds \(missing 9\)"):
         build(records.runs, records.rows, seeds=[0, 1, 2, 9])
 
@@ -224,9 +227,22 @@ def test_missing_and_failed_tasks_are_refused_or_left_out_for_all(records: Recor
     )
 
 
+def test_an_environment_may_measure_nothing_or_not_always(records: Records) -> None:
+    bare = build(records.runs, [row.model_copy(update={"metrics": {}}) for row in records.rows])
+    assert "## Episodes" not in layouts.markdown(bare)
+    some = [row.model_copy(update={"metrics": {"turns": None} if row.seed else {"turns": 4.0}}) for row in records.rows]
+    assert build(records.runs, some).rows[1].scores["sampled"].metrics == {"turns": 4.0}
+
+
 def test_failed_episodes_are_counted_and_in_no_mean(records: Records) -> None:
     rows = [records.rows[0].model_copy(update={"samples": 3, "failed": 1}), *records.rows[1:]]
     assert "Evaluation episodes lost to infrastructure failures: 1" in layouts.markdown(build(records.runs, rows))
+
+
+def test_an_environment_may_have_success_without_reward(records: Records) -> None:
+    table = build(records.runs, [row.model_copy(update={"reward": None}) for row in records.rows])
+    assert math.isnan(table.rows[1].scores["sampled"].reward)
+    assert {line["reward"] for line in csv.DictReader(io.StringIO(layouts.csv_text(table)))} == {""}
 
 
 def test_records_that_contradict_each_other_are_refused(records: Records) -> None:
@@ -335,10 +351,10 @@ def test_csv_carries_every_digit(records: Records) -> None:
 
 def test_hostile_labels_break_no_rendering() -> None:
     label = r"a|b & <i>50%_$x^2$ \{#~} [bold]"
-    made = Records().add("base", 0.3, role="base").add(label, 0.6, context="<script>")
+    made = Records().add("base", 0.3, role="base").add(label, 0.6, context="<script>").add("Other", 0.5)
     table = build(made.runs, made.rows, title="<b>")
     rows = [line for line in layouts.markdown(table).splitlines() if line.startswith("| a")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows[:2]} == {4}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows[:2]} == {7}
     tex = layouts.latex(table)
     assert r"a|b \& <i>50\%\_\$x\textasciicircum{}2\$ \textbackslash{}\{\#\textasciitilde{}\} [bold]" in tex
     assert (
@@ -349,6 +365,7 @@ def test_hostile_labels_break_no_rendering() -> None:
     )
     page = layouts.html_page(table)
     assert "<script>" not in page
+    assert "<i>" not in page
     assert "a|b &amp; &lt;i&gt;50%" in page
     console = Console(file=io.StringIO(), width=80)
     layouts.terminal(table, console)
@@ -452,3 +469,15 @@ def test_an_appended_block_may_be_any(records: Records) -> None:
     block = Grid("More", ("A", "B"), (("x", "1"),), ("note",))
     text = layouts.markdown(build(records.runs, records.rows), [block])
     assert text.endswith("## More\n\n| A | B |\n| --- | ---: |\n| x | 1 |\n\n- note\n")
+
+
+def test_the_documented_code_runs(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = Path(__file__).parents[2] / "docs" / "reading-a-table.md"
+    code = document.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    append("runs.jsonl", [run.model_dump() for run in records.runs])
+    append("rows.jsonl", [row.model_dump() for row in records.rows])
+    said: list[Any] = []
+    exec(code, {"print": said.append})
+    assert said == [build(records.runs, records.rows).rows[1].scores["sampled"].gain]
+    assert (tmp_path / "results/guess/table.md").read_text().startswith("# Guess\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from itertools import chain
 
 import agents.methods
 
@@ -50,6 +51,11 @@ OPTIONS = {
         {"control": "normalised", "kl": 0.0},
     ],
 }
+
+
+def flat(rows):
+    """The entries of all rows in one list."""
+    return list(chain.from_iterable(rows))
 
 
 def variants() -> list[object]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from every_method import flat, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def trained(credits, step, seed=0):
 
 def assert_same(one, other, step):
     """One assignment is the other, stream by stream, and in what it does to a policy."""
-    for mine, theirs in zip(sum(one, []), sum(other, []), strict=True):
+    for mine, theirs in zip(flat(one), flat(other), strict=True):
         assert differing(mine, theirs, 0) == []
     assert trained(one, step) == trained(other, step)
 
@@ -124,7 +125,7 @@ def test_pillars_off_are_the_paths_without_them(seed):
     pinned = CRAFT(lam_min=0.01, lam_max=0.01, mu_min=0.01, mu_max=0.01)
     assert_same(credits(CRAFT(phase_aware=False), step), credits(pinned, step), step)
     plain = credits(CRAFT(polarised_kl=False), step)
-    for credit, polarised in zip(sum(plain, []), sum(credits(CRAFT(), step), []), strict=True):
+    for credit, polarised in zip(flat(plain), flat(credits(CRAFT(), step)), strict=True):
         assert set(credit.anchor.forms) == {KLForm.K3}
         assert set(differing(credit, polarised, 0)) <= {"anchor.forms"}
     out_of_reach = credits(CRAFT(theta_kl=1.0), step)  # |c| never exceeds 1, so no token is polarised
@@ -151,6 +152,16 @@ def test_no_weight_no_reference(method):
     assert all(credit.anchor is None for row in credits(method, step) for credit in row)
 
 
+@pytest.mark.parametrize("method", variants(), ids=repr)
+def test_every_credit_packs_and_pulls(method):
+    """Whatever a method sets, the one loss reads it: finite loss, finite gradients."""
+    for seed in range(5):
+        step = random_step(np.random.default_rng(seed), method.needs, rewards="binary", siblings=4)
+        loss, gradients, _ = trained(credits(method, step), step)
+        assert np.isfinite(np.frombuffer(loss, np.float32)).all()
+        assert all(np.isfinite(np.frombuffer(gradient, np.float32)).all() for gradient in gradients)
+
+
 def test_the_terms_of_a_full_craft_step():
     step = random_step(np.random.default_rng(2), CRAFT().needs)
     assert trained(credits(CRAFT(), step), step)[2] == {"surrogate", "likelihood", "anchor"}
@@ -169,12 +180,12 @@ def test_the_weight_carries_no_gradient(seed):
 def test_episodes_without_a_teacher():
     """No teacher, no pull; and where the teacher only weighs A, A stays."""
     step = random_step(np.random.default_rng(4), Needs(), rewards="binary", siblings=4)
-    plain = sum(credits(GRPO(kl=0.0), step), [])
+    plain = flat(credits(GRPO(kl=0.0), step))
     assert all(seen.teacher is None for row in step.evidence for seen in row)
     for method in (RLSD(kl=0.0), SCGRPO(kl=0.0), SGCD(kl=0.0)):
-        for credit, base in zip(sum(credits(method, step), []), plain, strict=True):
+        for credit, base in zip(flat(credits(method, step)), plain, strict=True):
             assert differing(credit, base, 0) == []
     for method in (SDAR(kl=0.0), TokenCRINGE(kl=0.0), CRAFT(phase_aware=False, kl=0.0)):
-        assert all(not credit.likelihood.any() for credit in sum(credits(method, step), []))
-    assert all(not credit.anchor.weights.any() for credit in sum(credits(SkillSD(), step), []))
-    assert all(credit.distillation is None for credit in sum(credits(OPSD(), step), []))
+        assert all(not credit.likelihood.any() for credit in flat(credits(method, step)))
+    assert all(not credit.anchor.weights.any() for credit in flat(credits(SkillSD(), step)))
+    assert all(credit.distillation is None for credit in flat(credits(OPSD(), step)))

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from every_method import shipped, variants
+from every_method import flat, shipped, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_methods import NAIVE, sampled
@@ -25,7 +25,8 @@ quick = settings(max_examples=60, deadline=None)
 def test_short_names_are_the_shipped_classes():
     assert {resolve(name) for name in SHORT.values()} == set(shipped().values())
     for name, cls in shipped().items():
-        assert cls.__doc__ and cls.paper, name
+        assert cls.__doc__, name
+        assert cls.paper, name
 
 
 @pytest.mark.parametrize("method", variants(), ids=repr)
@@ -87,10 +88,10 @@ def test_sgcd_keeps_the_sign_and_the_bound(seed, gamma, c, control):
     credits, _, _ = method.assign(step.groups, step.evidence, {})
     plain, _, _ = GRPO(kl=0.0).assign(step.groups, step.evidence, {})
     for row, base in zip(credits, plain, strict=True):
-        for weighted, flat in zip(row, base, strict=True):
-            assert np.array_equal(np.sign(weighted.advantages), np.sign(flat.advantages))
+        for weighted, even in zip(row, base, strict=True):
+            assert np.array_equal(np.sign(weighted.advantages), np.sign(even.advantages))
             # one rounding of the product
-            assert np.all(np.abs(weighted.advantages) <= c * np.abs(flat.advantages) * (1 + 1e-15))
+            assert np.all(np.abs(weighted.advantages) <= c * np.abs(even.advantages) * (1 + 1e-15))
 
 
 @quick
@@ -119,7 +120,7 @@ def test_aligned_is_printed_reversed_wherever_a_sibling_stands(seed):
     printed, aligned = (
         CRAFT(credit=credit, **options).assign(step.groups, step.evidence, {})[0] for credit in ("printed", "aligned")
     )
-    for one, other in zip(sum(printed, []), sum(aligned, []), strict=True):
+    for one, other in zip(flat(printed), flat(aligned), strict=True):
         np.testing.assert_array_equal(one.likelihood, -other.likelihood)
 
 
@@ -133,7 +134,7 @@ def test_the_fallback_is_never_reversed(seed):
         CRAFT(credit=credit, **options).assign(step.groups, step.evidence, {})[0]
         for credit in ("printed", "aligned", "fallback")
     ]
-    for entries in zip(*(sum(result, []) for result in results), strict=True):
+    for entries in zip(*(flat(result) for result in results), strict=True):
         assert len({entry.likelihood.tobytes() for entry in entries}) == 1
 
 

@@ -1,0 +1,79 @@
+"""Where the answer stands in a completion and the reference in a record."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from environments.reasoning.answers import extract_answer, is_wording, last_boxed, same_text, split_reference
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("<answer>1</answer> no, <answer> 2\n3 </answer>", "2\n3"),
+        ("<answer>1</answer> so \\boxed{2}", "1"),
+        ("first \\boxed{1}, then \\boxed{\\frac{1}{2}} #### 3", "\\frac{1}{2}"),
+        ("thinking\n#### 42\nthat is it", "42"),
+        ("#### Step 1\nAdd.\nFinal Answer: 7 apples\nbye", "7 apples"),
+        ("ANSWER: 3\n#### 4", "4"),
+        ("a\nlast line \n\n", "last line"),
+        ("just this", "just this"),
+        ("<answer>never closed", "<answer>never closed"),
+        ("</answer> 1 <answer>", "</answer> 1 <answer>"),
+        ("\\boxed{never {closed}\nline", "line"),
+        ("", ""),
+        (" \n\t\n", ""),
+    ],
+)
+def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
+    assert extract_answer(completion) == answer
+
+
+@given(st.text(), st.text())
+def test_a_tagged_answer_is_found_behind_any_text(before: str, answer: str) -> None:
+    if "<answer>" not in answer and "</answer>" not in answer:
+        assert extract_answer(f"{before}<answer>{answer}</answer>") == answer.strip()
+
+
+@pytest.mark.parametrize("piece", ["<answer>", "</answer>", "\\boxed{", "{", "####", "answer:", "\n", "answer   "])
+def test_hostile_repetition_is_read_in_linear_time(piece: str) -> None:
+    started = time.perf_counter()
+    extract_answer(piece * (1_000_000 // len(piece)))
+    assert time.perf_counter() - started < 5.0  # quadratic reading would take minutes
+
+
+def test_boxes() -> None:
+    assert last_boxed("\\boxed{a{b}c} d") == "a{b}c"
+    assert last_boxed("no box") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("2 + 2 = 4\n#### 4", ("2 + 2 = 4", "4")),
+        ("#### 4", (None, "4")),
+        ("So $x = \\boxed{\\frac12}$.", ("So $x = \\boxed{\\frac12}$.", "\\frac12")),
+        (" 1,234 ", (None, "1,234")),
+    ],
+)
+def test_the_reference_of_a_record(text: str, parts: tuple[str | None, str]) -> None:
+    assert split_reference(text) == parts
+
+
+@pytest.mark.parametrize(("first", "second"), [("1,234", "1234"), ("$42$", "42"), ("Paris.", "paris"), ("a  b", "A b")])
+def test_the_same_as_text(first: str, second: str) -> None:
+    assert same_text(first, second)
+
+
+@pytest.mark.parametrize(("first", "second"), [("1,2", "12"), ("4.2", "42"), ("", "0"), ("-1", "1")])
+def test_not_the_same_as_text(first: str, second: str) -> None:
+    assert not same_text(first, second)
+
+
+def test_wording_is_told_from_mathematics() -> None:
+    assert all(map(is_wording, ["Paris", "New York", "été"]))
+    assert not any(map(is_wording, ["x", "42", "\\text{even}", "x = abc", "ab"]))
