@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import tomli_w
 
 from harness import records
 from harness.errors import HarnessError, UserError
-from harness.evaluate import Progress, panel, play_panel, task_rows
+from harness.evaluate import panel, play_panel, task_rows, tasks_of
 from harness.experiment import Experiment, MethodSettings, fingerprint
 from harness.plugs import construct
 from harness.provenance import provenance
@@ -35,6 +35,7 @@ REFERENCES = (
     MethodSettings(label="do-nothing", plug="agents.policies.reference:DoNothing"),
     MethodSettings(label="gold", plug="agents.policies.reference:Gold"),
 )
+Progress = Callable[[str, int, int], None]
 Role = Literal["base", "method", "reference"]
 
 
@@ -81,9 +82,9 @@ def observe(experiment: Experiment, start: Start) -> dict[str, Any]:
     settings = experiment.environment
     with EnvironmentPool(settings) as pool:
         facts = pool.facts
+        tasks = tasks_of(facts, settings.train_split)
         if not facts.trainable(settings.train_split):
             raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
-        tasks = list(facts.tasks(settings.train_split))
         judged = panel(facts, settings.eval_split, experiment.evaluation.tasks)
         shared = sorted(set(tasks) & set(judged))
         if shared:
@@ -119,7 +120,7 @@ def slug(label: str) -> str:
 # ---------------------------------------------------------------- one run
 
 
-def run_job(job: Job, progress: Progress | Any) -> None:
+def run_job(job: Job, progress: Progress) -> None:
     """Do one run, or go on with it; at most one process at a time."""
     from harness.train import Run, final_evaluation, finish, train
 
@@ -181,10 +182,11 @@ def _alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HarnessError(f"another process is working on {folder.name}; wait for it, or end it") from None
         yield
-    except BlockingIOError:
-        raise HarnessError(f"another process is working on {folder.name}; wait for it, or end it") from None
     finally:
         os.close(handle)
 
@@ -247,22 +249,18 @@ def write_results(experiment: Experiment, jobs: Sequence[Job], start: Start, out
     table = tables.build(runs, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
     out.mkdir(parents=True, exist_ok=True)
     layouts.write_table(table, out)
-    _replace(out / "rows.jsonl", rows, "rows")
+    records.write_rows(out / "rows.jsonl", rows, "rows")
     # What differs from one call to the next (times, machine) stands apart from what may not.
-    _replace(out / "runs.jsonl", [run | {"budget": {k: v for k, v in run["budget"].items() if k != "wall_s"}} for run in runs], "runs")
+    records.write_rows(out / "runs.jsonl", [run | {"budget": {k: v for k, v in run["budget"].items() if k != "wall_s"}} for run in runs], "runs")
     records.write_json(out / "provenance.json", provenance() | {"start": start.measured, "initial_checkpoint": start.checkpoint_hash})
     if points:
-        _replace(out / "curve.jsonl", points, "curve")
+        records.write_rows(out / "curve.jsonl", points, "curve")
+        title = experiment.title or experiment.name
         for decoding in ("sampled", "greedy"):
-            figure = report.learning_curves(points, value=decoding, title=experiment.title or experiment.name)
+            figure = report.learning_curves(points, value=decoding, title=title)
             report.write_plot(figure, out / f"curve-{decoding}")
     sample = [job.folder / "episodes.jsonl.gz" for job in jobs if job.role == "method" and job.seed == experiment.seeds[0]]
     for file, job in zip(sample, [j for j in jobs if j.role == "method" and j.seed == experiment.seeds[0]], strict=True):
         if file.is_file():
             records.write_whole(out / "episodes" / f"{slug(job.method.label)}.jsonl.gz", file.read_bytes())
     return table
-
-
-def _replace(file: Path, rows: Sequence[dict[str, Any]], kind: str) -> None:
-    text = "".join(records.line_of(row) + "\n" for row in [{"schema": records.SCHEMA, "kind": kind}, *rows])
-    records.write_whole(file, text)

@@ -13,12 +13,14 @@ from harness.errors import HarnessError, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("harness", "environments", "agents")
+STOPPED = 130
+UsageError: Any = typer.BadParameter.__base__
+"""A command line that cannot be read. Typer brings Click under one name or another, depending on its version."""
 
 app = typer.Typer(
     name="harness",
     help="Matched comparison of credit-assignment methods for language-model agents.\n\n"
     "Start with: [bold]harness demo[/bold] (two minutes), then [bold]harness bench results/laptop[/bold].",
-    no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -180,13 +182,21 @@ def main() -> None:
     # Commands that start worker processes are imported again in them: keep this module light.
     try:
         _check_names()
-        app()
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)  # Ctrl-C comes back as its exit code
+    except KeyboardInterrupt:
+        code = STOPPED
+    except UsageError as error:
+        _say(f"error: {error.format_message()}")
+        sys.exit(2)
     except HarnessError as error:
         _say(f"error: {error}")
         sys.exit(2 if isinstance(error, UserError) else 1)
-    except KeyboardInterrupt:
+    except OSError as error:  # a folder that may not be written, a full disk
+        _say(f"error: {error}")
+        sys.exit(1)
+    if code == STOPPED:
         _say("stopped; the same command goes on where this one was")
-        sys.exit(130)
+    sys.exit(code)
 
 
 def _check_names() -> None:

@@ -16,8 +16,21 @@ from rich.table import Table as Grid
 
 from harness import records
 from harness.errors import HarnessError, UnknownNameError, UserError
-from harness.experiment import EnvironmentSettings, Experiment, MethodSettings, ModelSettings, read_experiment
+from harness.experiment import (
+    EnvironmentSettings,
+    Experiment,
+    MethodSettings,
+    ModelSettings,
+    parse_experiment,
+    read_experiment,
+)
 from harness.plugs import construct, resolve
+
+# Before torch is imported: a start made here must be the same bytes as one made in a worker, and two threads beside a busy
+# neighbour fall to a quarter of one alone.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 console = Console()
 DEMO = Path(__file__).resolve().parent.parent / "results" / "demo" / "spec.toml"
@@ -67,7 +80,7 @@ def compare(
     data = template.model_dump() | changed
     if steps:
         data["budget"] = data["budget"] | {"steps": steps}
-    experiment = Experiment.model_validate(data)
+    experiment = parse_experiment(data)
     out = runs / "comparisons" / f"{experiment.name}-{'-'.join(name.rpartition(':')[2].lower() for name in methods)}"
     layouts.terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
     console.print(f"written: {out}", highlight=False)
@@ -108,7 +121,6 @@ def _run_experiment(
     from harness.pool import run_all
     from harness.warmstart import start_of
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # so that the start is the same bytes as in a worker
     for method in experiment.methods:
         construct(method.plug, method.options, "method")  # a typing mistake shows before anything is run
     with _progress() as report:
@@ -236,6 +248,8 @@ def _speaker(policy: str, params: Any, cache: Path) -> Any:
     references = {"gold": "Gold", "do-nothing": "DoNothing"}
     if policy in references:
         return TextSpeaker(resolve(f"agents.policies.reference:{references[policy]}", "policy")())
+    if not Path(policy).is_dir() and policy not in ("tiny", "smollm2"):
+        raise UnknownNameError("policy", policy, (*references, "smollm2"), "(or the directory of a model)")
     from harness.backends.models import base_directory
 
     if policy == "tiny":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import UserError
+from harness.errors import UnknownNameError, UserError
 from harness.rollout import Request, Rollouts, Speaker
 from harness.seeds import SeedTree
 from harness.types import ContextRequest, Episode
@@ -21,11 +21,18 @@ CHUNK = 512
 
 def panel(environment: Any, split: str, tasks: int) -> list[str]:
     """The tasks everybody is judged on: the same for all seeds and methods, spread over the split."""
-    known = list(environment.tasks(split))
+    known = tasks_of(environment, split)
     if not known:
         raise UserError(f"split {split!r} has no tasks")
     order = SeedTree(0)["panel", split].rng().permutation(len(known))
     return [known[place] for place in sorted(order[:tasks].tolist())]
+
+
+def tasks_of(environment: Any, split: str) -> list[str]:
+    """The tasks of a split; a split the environment does not have is the caller's mistake."""
+    if split not in environment.splits:
+        raise UnknownNameError("split", split, environment.splits)
+    return list(environment.tasks(split))
 
 
 def play_panel(

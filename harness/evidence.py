@@ -45,7 +45,7 @@ def gather(
 ) -> Gathered:
     """Evidence for every episode of a step. `source` gives the contexts of a method that brings none of its own."""
     needs = method.needs
-    evidence = [[{} for _ in group.episodes] for group in groups]
+    evidence: list[list[dict[str, Any]]] = [[{} for _ in group.episodes] for group in groups]
     out = Gathered([])
     sequences = [[episode.sequence for episode in group.episodes] for group in groups]
     if needs.reference:

@@ -199,14 +199,22 @@ def read_experiment(path: Path | str) -> Experiment:
     path = Path(path)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"no experiment file {str(path)!r}") from None
+    except OSError as error:
+        if path.is_file():
+            raise UserError(f"{path}: {error.strerror}") from None
+        raise UnknownNameError("experiment file", str(path), _specs_near(path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     try:
         return parse_experiment(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+
+
+def _specs_near(path: Path) -> list[str]:
+    """Spec files, and folders that hold one, around a path that is none."""
+    around = [*path.parent.glob("*"), *path.parent.parent.glob(f"*/{path.name}")]
+    return [str(found) for found in around if found.suffix == ".toml" or any(found.glob("spec.toml")) or any(found.glob("*/spec.toml"))]
 
 
 def parse_experiment(data: Mapping[str, Any]) -> Experiment:

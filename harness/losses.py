@@ -11,9 +11,9 @@ per-token values under weights that are fixed for the whole step, so the losses 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -113,13 +113,16 @@ class Batch:
         )
 
 
+Record = TypeVar("Record", bound="Batch | AnchorBatch | DistillationBatch")
+
+
 def _cut(name: str, tensor: Tensor, longest: int) -> Tensor:
     if name in ("lengths", "prompts", "order"):
         return tensor
     return tensor[:, : longest if name == "tokens" else longest - 1]
 
 
-def _map(record: Any, change: Any) -> Any:
+def _map(record: Record, change: Callable[[str, Tensor], Tensor]) -> Record:
     """A copy of a (nested) dataclass with every tensor changed."""
     changed: dict[str, Any] = {}
     for entry in fields(record):
@@ -224,7 +227,7 @@ def anchor_divergence(
     """Per-token estimate of the divergence from the anchor, each token in its own form (Schulman 2020, "Approximating KL divergence")."""
     delta = current - anchor
     total: Tensor | None = None
-    for code in forms.unique().tolist():
+    for code in sorted(set(forms.tolist())):
         values = _kl_form(FORMS[code], delta, current, behaviour)
         total = values if total is None else torch.where(forms == code, values, total)
     return torch.zeros_like(delta) if total is None else total

@@ -64,11 +64,11 @@ def _check(index: int, sequence: TokenSequence, credit: Credit) -> None:
         raise ValueError(f"sequence {index} is empty")
     if sequence.mask[0]:
         raise ValueError(f"sequence {index}: its first token is marked as sampled, but nothing precedes it")
-    streams = {
+    streams: dict[str, np.ndarray | None] = {
         "advantages": credit.advantages,
         "likelihood": credit.likelihood,
-        "anchor": credit.anchor and credit.anchor.weights,
-        "distillation": credit.distillation and credit.distillation.weights,
+        "anchor": None if credit.anchor is None else credit.anchor.weights,
+        "distillation": None if credit.distillation is None else credit.distillation.weights,
     }
     for name, stream in streams.items():
         if stream is not None and len(stream) != len(sequence):

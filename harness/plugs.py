@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from harness.errors import UnknownNameError, UserError
@@ -20,16 +21,7 @@ def resolve(name: str, kind: str = "plug") -> Any:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise UserError(f"{kind} {name!r} must have the form 'module:Name'")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if not (module_name == missing or module_name.startswith(missing + ".")):
-            raise  # the module exists and lacks a dependency: its own error says which
-        raise UnknownNameError(kind, name, _siblings(module_name, attribute)) from None
+    module = load(module_name, kind, attribute)
     try:
         return getattr(module, attribute)
     except AttributeError:
@@ -37,18 +29,40 @@ def resolve(name: str, kind: str = "plug") -> Any:
         raise UnknownNameError(kind, name, public) from None
 
 
+def load(module_name: str, kind: str, attribute: str) -> ModuleType:
+    """The module of a plug; UnknownNameError names the nearest one that exists beside it."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not (module_name == missing or module_name.startswith(missing + ".")):
+            raise  # the module exists and lacks a dependency: its own error says which
+        given, near = f"{module_name}:{attribute}", _siblings(module_name, attribute)
+        raise UnknownNameError(kind, given, near, f"(there is no module {module_name!r} here)") from None
+
+
 def construct(name: str, options: Mapping[str, Any], kind: str = "plug") -> Any:
     """An instance of the class behind `"module:Name"`; unknown options are refused with the nearest known one."""
     cls = resolve(name, kind)
-    parameters = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        for option in options:
-            if option not in parameters:
-                raise UnknownNameError(f"option of {kind} {name}", option, parameters)
+    if not callable(cls):
+        raise UserError(f"{kind} {name!r} is a {type(cls).__name__}, not a class")
+    check_options(cls, options, f"option of {kind} {name}")
     try:
         return cls(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"{kind} {name}: {error}") from error
+
+
+def check_options(maker: Callable[..., Any], options: Mapping[str, Any], kind: str) -> None:
+    """UnknownNameError for the first option that `maker` does not take by name."""
+    parameters = inspect.signature(maker).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for option in options:
+            if option not in parameters:
+                raise UnknownNameError(kind, option, parameters)
 
 
 def _siblings(module_name: str, attribute: str) -> list[str]:

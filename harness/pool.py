@@ -8,13 +8,22 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from harness.bench import Job, run_job
 from harness.errors import HarnessError
@@ -47,7 +56,8 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[J
 
 
 def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Bars) -> list[tuple[Job, str]]:
-    pending: dict[Future[None], Job] = {pool.submit(_work, job): job for job in jobs}
+    with _deaf():
+        pending: dict[Future[None], Job] = {pool.submit(_work, job): job for job in jobs}
     failed: list[tuple[Job, str]] = []
     while pending:
         done, _ = wait(pending, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
@@ -61,6 +71,16 @@ def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Ba
             if error is not None:
                 failed.append((job, f"{type(error).__name__}: {error}"))
     return failed
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: processes started meanwhile never hear it, not even while they are still importing."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(inbox: Any) -> None:

@@ -1,8 +1,7 @@
-"""What a run ran on: versions, machine and code revision; no host name, no user, no path of the machine."""
+"""What a run ran on: versions, machine and commit; no host name, no user, no path of the machine. Which sources it ran says `harness.sources`."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -31,9 +30,6 @@ PACKAGES = (
 """Distributions whose version can change a number; those that are not installed are left out."""
 
 _TREES = ("harness", "environments", "agents")
-_ONLY_PRESENT = {f"harness/{name}.py" for name in ("cli", "layouts", "published", "report", "stats", "tables")}
-"""They read what a run recorded and cannot change it."""
-_SUFFIXES = {".py", ".md", ".toml", ".json", ".jsonl", ".txt", ".jinja"}
 
 
 def provenance(root: Path = ROOT) -> dict[str, Any]:
@@ -47,20 +43,8 @@ def provenance(root: Path = ROOT) -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         },
-        "code": {"revision": code_revision(root), **_git(root)},
+        "code": _git(root),
     }
-
-
-def code_revision(root: Path = ROOT) -> str:
-    """SHA-256 over name and content of every source file that can change a run (prompts and data included), as hex."""
-    digest = hashlib.sha256()
-    for tree in _TREES:
-        for file in sorted((root / tree).rglob("*"), key=lambda file: file.as_posix()):
-            name = file.relative_to(root).as_posix()
-            if file.suffix in _SUFFIXES and file.is_file() and name not in _ONLY_PRESENT:
-                content = file.read_bytes()
-                digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
 
 
 def _versions() -> dict[str, str]:

@@ -242,6 +242,11 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
         _sync_folder(path.parent)
 
 
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records") -> None:
+    """Replace a whole `.jsonl` file by these rows under their header."""
+    write_whole(path, "".join(line_of(row) + "\n" for row in ({"schema": SCHEMA, "kind": kind}, *rows)))
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Replace a file by indented JSON with sorted keys and a line end; NaN and infinities as null."""
     write_whole(path, json.dumps(_plain(value, "value"), sort_keys=True, indent=2, allow_nan=False) + "\n")

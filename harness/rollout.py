@@ -23,7 +23,20 @@ from harness.types import ContextRequest, Ending, Episode, Message, TokenSequenc
 from harness.workers import EnvironmentPool
 
 ATTEMPTS = 2
+ROLES = ("system", "user", "assistant", "tool")
+REPORTED = tuple(ending.value for ending in Ending if ending is not Ending.ERROR)
+"""Endings an environment may name; a failure it reports in `info["failure"]`."""
 FailureHook = Callable[[str, EnvironmentFailure], None]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token for token."""
+
+    said: tuple[tuple[int, ...], ...]
+    """What the policy had sampled in each turn; the last turn may be unfinished."""
+    seeds: SeedTree
+    """Of the episode that began so: the environment is reset as it was there."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,12 @@ class Request:
     """A privileged context the policy reads in front of the conversation (to measure what it is worth)."""
     script: tuple[str, ...] | None = None
     """Actions to say instead of asking the policy (demonstrations, gold replay)."""
+    prefix: Prefix | None = None
+    """What has been said already: the policy goes on from there. These tokens count as given, not as sampled."""
+
+    def __post_init__(self) -> None:
+        if self.script is not None and self.prefix is not None:
+            raise ValueError(f"the request for {self.task_id!r} has a script and a prefix; an episode takes one of them")
 
 
 @dataclass
@@ -65,6 +84,16 @@ class Conversation:
         self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
         self.turns.extend([self.turn] * len(tokens))
 
+    def cut(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        for entries in (self.tokens, self.mask, self.logprobs, self.turns):
+            del entries[length:]
+
+    def given(self) -> tuple[int, ...]:
+        """What the prefix says in this turn."""
+        prefix = self.request.prefix
+        return prefix.said[self.turn] if prefix is not None and self.turn < len(prefix.said) else ()
+
     def line(self) -> str:
         """The script's action for this turn; nothing when it has run out."""
         script = self.request.script or ()
@@ -72,7 +101,7 @@ class Conversation:
 
     def episode(self) -> Episode:
         failed = self.failure is not None
-        metrics = {} if failed else {key: float(value) for key, value in self.info.get("metrics", {}).items()}
+        metrics = {} if failed else dict(self.info.get("metrics", {}))
         if self.cut_mass:
             metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
         return Episode(
@@ -96,7 +125,10 @@ class Conversation:
 class Speaker(Protocol):
     """Says the agent's next words in every conversation."""
 
-    window: int | None
+    @property
+    def window(self) -> int | None:
+        """Most tokens of one conversation; None where it has none."""
+        ...
 
     def open(self, conversation: Conversation) -> None:
         """Take in the opening messages."""
@@ -118,6 +150,7 @@ class PolicySpeaker:
         self.backend, self.params = backend, params
         self.renderer: Renderer = backend.renderer
         self.window = backend.window
+        self._stops = {(stop,) for stop in self.renderer.stop_ids}
         self._stopped: dict[Hashable, bool] = {}
 
     def open(self, conversation: Conversation) -> None:
@@ -125,28 +158,46 @@ class PolicySpeaker:
         if request.context is not None:
             conversation.add(self.renderer.context(request.context), False)
         conversation.add(self.renderer.opening(conversation.messages, conversation.info.get("tools")), False)
+        # Of an opening that leaves no room to speak, only what the model can read is kept: the episode ends here, nothing in it is sampled.
+        conversation.cut(self.window)
 
     def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
         said: list[tuple[str, bool]] = [("", False)] * len(conversations)
-        sampling = [place for place, c in enumerate(conversations) if c.request.script is None]
+        sampling: list[int] = []
+        for place, conversation in enumerate(conversations):
+            conversation.add(conversation.given(), False)
+            if conversation.request.script is not None:
+                said[place] = self._recite(conversation)
+            elif self._turn_is_given(conversation):
+                stopped = conversation.given()[-1:] in self._stops
+                said[place] = self._take(conversation, Completion(np.zeros(0, np.int64), np.zeros(0), stopped))
+            else:
+                sampling.append(place)
         for greedy in (False, True):
             places = [place for place in sampling if conversations[place].request.greedy == greedy]
             done = self.backend.sample([self._prompt(conversations[p]) for p in places], replace(self.params, greedy=greedy))
             for place, completion in zip(places, done, strict=True):
                 said[place] = self._take(conversations[place], completion)
-        for place, conversation in enumerate(conversations):
-            if conversation.request.script is not None:
-                said[place] = self._recite(conversation)
         return said
 
     def hear(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
         bridge = self.renderer.bridge(messages, self._stopped[conversation.key])
+        if len(conversation.tokens) + len(bridge) >= self.window:
+            return False  # nothing follows it: kept, it would only make the sequence longer than the model can read
         conversation.add(bridge, False)
-        return len(conversation.tokens) < self.window
+        return True
 
     def _prompt(self, conversation: Conversation) -> Prompt:
         seed = conversation.request.seeds["sampling", conversation.turn].integer()
-        return Prompt(conversation.tokens, seed, None, conversation.key)
+        return Prompt(conversation.tokens, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key)
+
+    def _turn_is_given(self, conversation: Conversation) -> bool:
+        """Whether the prefix leaves nothing of this turn to sample."""
+        prefix, given = conversation.request.prefix, conversation.given()
+        if prefix is None or conversation.turn >= len(prefix.said):
+            return False
+        at_limit = len(given) >= self.params.max_new_tokens or len(conversation.tokens) >= self.window
+        return conversation.turn + 1 < len(prefix.said) or given[-1:] in self._stops or at_limit
 
     def _take(self, conversation: Conversation, completion: Completion) -> tuple[str, bool]:
         before = len(conversation.tokens)
@@ -157,7 +208,7 @@ class PolicySpeaker:
         if not np.all(np.isfinite(completion.logprobs)) or np.any(completion.logprobs > 1e-6):
             raise AssertionError(f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}")
         full = len(conversation.tokens) >= self.window and not completion.stopped
-        return self.renderer.decode(tokens), full
+        return self.renderer.decode([*conversation.given(), *tokens]), full
 
     def _recite(self, conversation: Conversation) -> tuple[str, bool]:
         """The script's next action as if it had been sampled, with log-probability 0."""
@@ -180,7 +231,7 @@ class TextPolicy(Protocol):
 class TextSpeaker:
     """A text policy; its episodes have no tokens."""
 
-    window = None
+    window: int | None = None
 
     def __init__(self, policy: TextPolicy | None = None) -> None:
         """Without a policy every request needs a script."""
@@ -253,7 +304,8 @@ class Rollouts:
         def reset(conversation: Conversation) -> Callable[[], Any]:
             def call() -> Any:
                 conversation.environment = make()
-                seed = conversation.request.seeds["environment"].integer() % 2**32
+                origin = conversation.request.prefix or conversation.request
+                seed = origin.seeds["environment"].integer() % 2**32
                 return conversation.environment.reset(seed=seed, options={"task_id": conversation.request.task_id})
 
             return call
@@ -262,7 +314,7 @@ class Rollouts:
             conversations, self.pool.deadlines.run([reset(c) for c in conversations]), strict=True
         ):
             try:
-                messages, info = _checked_reset(result)
+                messages, info = _checked(_reset_answer, result)
             except EnvironmentFailure as failure:
                 self._fail(conversation, failure)
                 continue
@@ -279,7 +331,7 @@ class Rollouts:
         results = self.pool.deadlines.run([call(*pair) for pair in stepping])
         for (conversation, _), result in zip(stepping, results, strict=True):
             try:
-                messages, reward, terminated, truncated, info = _checked_step(result)
+                messages, reward, terminated, truncated, info = _checked(_step_answer, result)
             except EnvironmentFailure as failure:
                 self._fail(conversation, failure)
                 continue
@@ -308,44 +360,51 @@ def _ending(terminated: bool, info: dict[str, Any]) -> Ending:
     return Ending.COMPLETED if terminated else Ending.TURN_LIMIT
 
 
-def _checked_reset(result: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
+def _checked(read: Callable[[Any], tuple[Any, ...]], result: Any) -> tuple[Any, ...]:
+    """What an environment answered, or EnvironmentFailure: whatever it did or said, it is not a reward."""
     if isinstance(result, EnvironmentFailure):
         raise result
+    try:
+        return read(result)
+    except EnvironmentFailure:
+        raise
+    except Exception as error:
+        raise EnvironmentFailure("garbage", f"{type(error).__name__}: {error}") from error
+
+
+def _reset_answer(result: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
     if not (isinstance(result, tuple) and len(result) == 2):
         raise EnvironmentFailure("garbage", f"reset returned {type(result).__name__}, not (messages, info)")
     messages, info = result
-    return _checked_messages(messages), _checked_info(info)
+    return _messages(messages), _info(info)
 
 
-def _checked_step(result: Any) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
-    if isinstance(result, EnvironmentFailure):
-        raise result
+def _step_answer(result: Any) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
     if not (isinstance(result, tuple) and len(result) == 5):
         raise EnvironmentFailure("garbage", f"step returned {type(result).__name__}, not a 5-tuple")
     messages, reward, terminated, truncated, info = result
-    try:
-        reward = float(reward)
-    except (TypeError, ValueError):
-        reward = math.nan
-    if not math.isfinite(reward):
-        raise EnvironmentFailure("garbage", f"step returned the reward {result[1]!r}")
-    return _checked_messages(messages), reward, bool(terminated), bool(truncated), _checked_info(info)
+    if not math.isfinite(float(reward)):
+        raise EnvironmentFailure("garbage", f"step returned the reward {reward!r}")
+    return _messages(messages), float(reward), bool(terminated), bool(truncated), _info(info)
 
 
-def _checked_info(info: Any) -> dict[str, Any]:
+def _info(info: Any) -> dict[str, Any]:
     if not isinstance(info, dict):
         raise EnvironmentFailure("garbage", f"info is {type(info).__name__}, not a dict")
     if info.get("failure"):
         failure = info["failure"]
-        raise EnvironmentFailure(str(failure.get("kind", "reported")), str(failure.get("message", "")))
-    return info
+        known = failure if isinstance(failure, dict) else {"message": failure}
+        raise EnvironmentFailure(str(known.get("kind", "reported")), str(known.get("message", "")))
+    metrics = {str(key): float(value) for key, value in dict(info.get("metrics") or {}).items()}
+    if any(map(math.isinf, metrics.values())):
+        raise EnvironmentFailure("garbage", f"metrics must be finite, got {metrics}")
+    if info.get("ending", Ending.COMPLETED) not in REPORTED:
+        raise EnvironmentFailure("garbage", f"ending is {info['ending']!r}; an environment reports one of {', '.join(REPORTED)}")
+    return info | ({"metrics": metrics} if metrics else {})
 
 
-def _checked_messages(messages: Any) -> tuple[Message, ...]:
-    try:
-        taken = tuple(messages)
-        if all(isinstance(m["role"], str) and isinstance(m["content"], str) for m in taken):
-            return taken
-    except (TypeError, KeyError):
-        pass
-    raise EnvironmentFailure("garbage", f"messages must be dicts with role and content, got {str(messages)[:200]!r}")
+def _messages(messages: Any) -> tuple[Message, ...]:
+    taken = () if isinstance(messages, str) else tuple(messages)
+    if isinstance(messages, str) or not all(m["role"] in ROLES and isinstance(m["content"], str) for m in taken):
+        raise EnvironmentFailure("garbage", f"messages must be dicts with role and content, got {str(messages)[:200]!r}")
+    return taken

@@ -40,7 +40,8 @@ def reached(*modules: str) -> set[tuple[str, Path]]:
         found.add((file.relative_to(root).as_posix(), file))
         if file.parent != root and file.parent.parent != root:
             found |= {(d.relative_to(root).as_posix(), d) for d in file.parent.iterdir() if d.suffix in DATA}
-        waiting.extend(_imports(file))
+        package = module if file.stem == "__init__" else module.rpartition(".")[0]
+        waiting.extend(_imports(file, package))
     return found
 
 
@@ -61,16 +62,18 @@ def _read(file: Path) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _imports(file: Path) -> tuple[str, ...]:
-    return tuple(_imported(ast.parse(_read(file)), file))
+def _imports(file: Path, package: str) -> tuple[str, ...]:
+    return tuple(_imported(ast.parse(_read(file)), package))
 
 
-def _imported(tree: ast.Module, file: Path) -> Iterator[str]:
+def _imported(tree: ast.Module, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            source = ".".join([*above, *filter(None, [node.module])])
+            yield source
             for alias in node.names:
-                yield f"{node.module}.{alias.name}"
+                yield f"{source}.{alias.name}"

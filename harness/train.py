@@ -25,7 +25,7 @@ import numpy as np
 from harness import records
 from harness.backends import SamplingParams
 from harness.errors import HarnessError, UserError
-from harness.evaluate import panel, play_panel, success_rate, task_rows
+from harness.evaluate import panel, play_panel, success_rate, task_rows, tasks_of
 from harness.evidence import Gathered, gather
 from harness.experiment import Experiment, MethodSettings
 from harness.packing import pack
@@ -102,9 +102,10 @@ class Run:
     @cached_property
     def train_tasks(self) -> list[str]:
         facts, split = self.pool.facts, self.experiment.environment.train_split
+        tasks = tasks_of(facts, split)
         if not facts.trainable(split):
             raise UserError(f"split {split!r} of {self.experiment.environment.id} may not be trained on")
-        return list(facts.tasks(split))
+        return tasks
 
 
 def train(run: Run) -> None:
@@ -131,11 +132,12 @@ def train(run: Run) -> None:
         run.spent.step += 1
         records.append(run.folder / "steps.jsonl", [row], kind="steps")
         records.append(run.folder / "timing.jsonl", [{"step": step, "wall_s": time.monotonic() - began}], kind="timing")
-        if run.spent.step % experiment.budget.checkpoint_every == 0 or run.spent.step == experiment.budget.steps:
-            _checkpoint(run, state)
-        if run.spent.step == experiment.budget.steps and groups:
+        last = run.spent.step == experiment.budget.steps
+        if last:  # before the last checkpoint, behind which nothing is played again
             kept = [e for group in groups[:SAMPLE_GROUPS] for e in group.episodes]
             records.write_episodes(run.folder / "episodes.jsonl.gz", kept)
+        if last or run.spent.step % experiment.budget.checkpoint_every == 0:
+            _checkpoint(run, state)
     _curve_point(run, run.spent.step)
     final_evaluation(run)
 
@@ -282,7 +284,7 @@ def _checkpoint(run: Run, state: Any) -> None:
         records.write_json(scratch / "run_state.json", {"spent": asdict(run.spent), "method": state, "seed": run.seed})
         shutil.rmtree(run.folder / name, ignore_errors=True)
         os.replace(scratch, run.folder / name)
-    except OSError as error:
+    except Exception as error:  # torch and safetensors report a full disk each by an error of their own
         shutil.rmtree(scratch, ignore_errors=True)
         raise HarnessError(f"could not write {name} in {run.folder}: {error}; make room and call again, the run continues") from error
     for older in checkpoints(run.folder)[:-1]:
@@ -311,4 +313,5 @@ def wall_seconds(folder: Path) -> float:
     file = folder / "timing.jsonl"
     if not file.is_file():
         return math.nan
-    return sum({row["step"]: row["wall_s"] for row in records.read(file).rows}.values())
+    by_step: dict[int, float] = {row["step"]: row["wall_s"] for row in records.read(file).rows}
+    return sum(by_step.values())

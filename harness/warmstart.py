@@ -20,14 +20,14 @@ import numpy as np
 
 from harness.backends import Backend, SamplingParams
 from harness.errors import UserError
-from harness.evaluate import panel, play_panel, success_rate
+from harness.evaluate import panel, play_panel, success_rate, tasks_of
 from harness.experiment import Experiment, LossSettings, OptimiserSettings, WarmStartSettings, fingerprint
 from harness.packing import pack
 from harness.plugs import resolve
-from harness.sources import revision
 from harness.records import write_json
 from harness.rollout import PolicySpeaker, Request, Rollouts, TextSpeaker
 from harness.seeds import SeedTree
+from harness.sources import revision
 from harness.types import ContextRequest, Credit, Episode, RolloutGroup, TokenSequence
 from harness.workers import EnvironmentPool
 
@@ -65,7 +65,7 @@ def start_of(experiment: Experiment, cache: Path, progress: Progress | None = No
                 "model": experiment.model.model_dump(exclude={"device"}),
                 "warm_start": settings.model_dump(),
                 "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
-                "code": revision("harness.warmstart", type(pool.facts).__module__, *(name.partition(":")[0] for name in settings.contexts)),
+                "code": revision("harness.warmstart", experiment.backend.partition(":")[0], type(pool.facts).__module__, *(name.partition(":")[0] for name in settings.contexts)),
             }
         )
         directory = cache / "warm-starts" / key[:16]
@@ -119,14 +119,15 @@ class _Demonstrator:
         if settings.context_share and not self.sources:
             raise UserError("warm_start.context_share is set, but warm_start.contexts names no source")
         split = experiment.environment.train_split
-        tasks = list(pool.facts.tasks(split))
+        tasks = tasks_of(pool.facts, split)
         order = SEEDS["tasks"].rng().permutation(len(tasks))
         self.tasks = [tasks[place] for place in order[: settings.demonstrations].tolist()]
 
     def texts(self) -> list[str]:
-        """Every message of every gold demonstration, for a tokenizer to be trained on."""
-        gold = self._gold(self.tasks)
-        return [str(m["content"]) for episode in self._recite(gold) for m in episode.messages]
+        """Every message of every gold demonstration and what teachers read of them, for a tokenizer to be trained on."""
+        said = [str(m["content"]) for episode in self._recite(self._gold(self.tasks)) for m in episode.messages]
+        read = [request.content for row in self.contexts(self.tasks) for request in row if request is not None]
+        return said + [text for text in read if isinstance(text, str)]
 
     def sequences(self, backend: Backend) -> list[TokenSequence]:
         """The demonstrations as the policy would have sampled them."""

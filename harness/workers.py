@@ -15,30 +15,41 @@ from typing import Any
 
 import gymnasium
 
-from harness.errors import EnvironmentFailure, UnknownNameError, UserError
+from harness.errors import EnvironmentFailure, HarnessError, UnknownNameError, UserError
 from harness.experiment import EnvironmentSettings
-from harness.plugs import resolve
+from harness.plugs import check_options, load
 
 Call = Callable[[], Any]
 
 
 def make_environment(settings: EnvironmentSettings) -> Any:
     """The environment of an experiment; the nearest right id when there is none of that name."""
-    module, colon, name = settings.id.partition(":")
+    module, colon, name = settings.id.rpartition(":")
+    if colon:
+        load(module, "environment", name)
+    if name not in gymnasium.registry:
+        raise UnknownNameError("environment", settings.id, _registered(module))
+    spec = gymnasium.registry[name]
     try:
+        _check_options(settings, spec)
         return gymnasium.make(settings.id, **settings.options)
-    except gymnasium.error.Error as error:
-        known = [f"{module}:{entry}" if colon else entry for entry in gymnasium.registry]
-        if (name or module) not in gymnasium.registry:
-            raise UnknownNameError("environment", settings.id, known) from None
-        raise UserError(f"environment {settings.id!r}: {error}") from None
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            resolve(f"{module}:{name or 'environment'}", "environment")
-        raise
-    except TypeError as error:
-        # gymnasium passes unknown options straight to the constructor.
-        raise UserError(f"environment {settings.id!r} does not take the options {settings.options}: {error}") from None
+    except (gymnasium.error.Error, TypeError, ValueError) as error:
+        if isinstance(error, HarnessError):
+            raise
+        raise UserError(f"environment {settings.id!r}: {error}") from error
+
+
+def _registered(module: str) -> list[str]:
+    """The ids a module has registered, with its name in front; every id where it is not known whose they are."""
+    package = module.partition(".")[0]
+    own = [name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith((f"{package}.", f"{package}:"))]
+    return [f"{module}:{name}" for name in own] if own else list(gymnasium.registry)
+
+
+def _check_options(settings: EnvironmentSettings, spec: Any) -> None:
+    entry = spec.entry_point
+    maker = entry if callable(entry) else gymnasium.envs.registration.load_env_creator(entry)
+    check_options(maker, settings.options, f"option of environment {settings.id}")
 
 
 @dataclass
@@ -140,8 +151,8 @@ class EnvironmentPool:
             self._idle.append(environment)
 
     def close(self) -> None:
-        for environment in self._idle:
-            environment.close()
+        # Within the deadline, and whatever it raises: closing fails after everything has been said.
+        self.deadlines.run([environment.close for environment in (*self._idle, self.facts)])
         self._idle.clear()
         self.deadlines.close()
 
@@ -155,5 +166,5 @@ class EnvironmentPool:
 def _close_quietly(environment: Any) -> None:
     try:
         environment.close()
-    except Exception:
+    except BaseException:
         return  # it has failed already, and that is recorded

@@ -13,7 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from jaxtyping import Float
 
-from harness.types import Anchor, Credit, Episode, Evidence, KLForm, RolloutGroup, TokenSequence
+from harness.types import Anchor, Credit, Distillation, Episode, Evidence, KLForm, RolloutGroup, TokenSequence
 
 Number = float | int
 """A hyperparameter: a spec may write 1 for 1.0."""
@@ -37,15 +37,6 @@ def one_of(owner: object, option: str, given: str, allowed: Sequence[str]) -> No
     hint = f"; did you mean {near[0]!r}?" if near else ""
     known = ", ".join(map(repr, allowed))
     raise ValueError(f"{type(owner).__name__}: {option} = {given!r} is not one of {known}{hint}")
-
-
-Divergence = Literal["forward", "reverse", "jsd"]
-
-
-def divergence(owner: object, option: str, given: str) -> Divergence:
-    """`given` if it names a divergence of the loss; ValueError otherwise."""
-    one_of(owner, option, given, ("forward", "reverse", "jsd"))
-    return cast(Divergence, given)
 
 
 def within(owner: object, low: Number, high: Number, **options: object) -> None:
@@ -103,3 +94,23 @@ def reference_anchor(
     if isinstance(forms, KLForm):
         forms = np.full(len(sequence), forms, dtype=object)
     return Anchor(on_mask(sequence, known.reference), on_mask(sequence, weight), forms)
+
+
+FORMS = ("forward", "reverse", "jsd")
+"""The divergences the loss knows, as `harness.types.Distillation` names them."""
+
+
+def distillation(
+    sequence: TokenSequence,
+    known: Evidence,
+    weight: Number,
+    form: str = "forward",
+    alpha: Number = 0.5,
+    ratio_clip: Number | None = None,
+) -> Distillation | None:
+    """Pull towards the teacher's distributions with one weight on every sampled token; None without a teacher."""
+    if known.teacher is None or known.teacher.distribution is None:
+        return None
+    divergence = cast(Literal["forward", "reverse", "jsd"], form)
+    clip = None if ratio_clip is None else float(ratio_clip)
+    return Distillation(known.teacher.distribution, on_mask(sequence, weight), divergence, float(alpha), clip)

@@ -13,7 +13,17 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, State, members, on_mask, one_of, reference_anchor, teacher_gap, within
+from agents.methods.base import (
+    Assignment,
+    Number,
+    State,
+    members,
+    on_mask,
+    one_of,
+    reference_anchor,
+    teacher_gap,
+    within,
+)
 from agents.methods.controller import Controller
 from agents.methods.counterfactual import MAX_GAP, permute_across_siblings, positions, token_importance
 from agents.methods.diagnostics import ROUNDING, gathered, mean, sign_agreement, teacher_share
@@ -62,25 +72,25 @@ class CRAFT:
     credit: str = "printed"
     weights: str = "tilted"
     alignment: str = "turn"
-    tau: float = 1.0
-    beta_plus: float = 5.0
-    beta_minus: float = 5.0
+    tau: Number = 1.0
+    beta_plus: Number = 5.0
+    beta_minus: Number = 5.0
     g_min: int = 2
     below: str = "fallback"
-    theta_g: float = 0.1
-    theta_kl: float = 0.0
+    theta_g: Number = 0.1
+    theta_kl: Number = 0.0
     swap: bool = False
-    lam: float = 0.01
-    lam_min: float = 0.005
-    lam_max: float = 0.02
-    mu_min: float = 0.005
-    mu_max: float = 0.02
-    alpha: float = 0.95
+    lam: Number = 0.01
+    lam_min: Number = 0.005
+    lam_max: Number = 0.02
+    mu_min: Number = 0.005
+    mu_max: Number = 0.02
+    alpha: Number = 0.95
     n_warmup: int = 10
-    rho_target: float = 0.5
-    kl: float = 0.01
-    sdar_coef: float = 0.01
-    sdar_beta: float = 5.0
+    rho_target: Number = 0.5
+    kl: Number = 0.01
+    sdar_coef: Number = 0.01
+    sdar_beta: Number = 5.0
 
     def __post_init__(self) -> None:
         one_of(self, "credit", self.credit, ("printed", "aligned", "fallback"))

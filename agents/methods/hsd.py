@@ -11,10 +11,22 @@ from jaxtyping import Float, Int
 
 from agents.contexts import SiblingAndAnswer
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, reference_anchor, within
+from agents.methods.base import (
+    FORMS,
+    Assignment,
+    Number,
+    State,
+    Stateless,
+    distillation,
+    members,
+    on_mask,
+    one_of,
+    reference_anchor,
+    within,
+)
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
-from harness.types import ContextRequest, Credit, Distillation, Episode, Evidence, Needs, RolloutGroup
+from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class HSD(Stateless):
     window: int = 5
 
     def __post_init__(self) -> None:
-        divergence(self, "direction", self.direction)
+        one_of(self, "direction", self.direction, FORMS)
         within(self, 0, np.inf, kl=self.kl, window=self.window)
         within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
         within(self, 1e-6, 1, mix=self.mix)
@@ -76,10 +88,9 @@ class HSD(Stateless):
             for index, (episode, seen) in enumerate(zip(group.episodes, known, strict=True)):
                 sequence = episode.sequence
                 both = None if self.failures_only and episode.success else pair(episode, seen, sequence.mask)
-                distillation = None
-                if both is not None and seen.teacher is not None and seen.teacher.distribution is not None:
-                    weights = on_mask(sequence, self.mix)
-                    distillation = Distillation(seen.teacher.distribution, weights, self.direction, float(self.alpha))
+                target = None
+                if both is not None:
+                    target = distillation(sequence, seen, self.mix, self.direction, self.alpha)
                     divergences.append(kl(*both))
                     place = divergence_point(group, index)
                     if place is not None:
@@ -87,7 +98,7 @@ class HSD(Stateless):
                         near.append(mass_near(divergences[-1], place, self.window))
                 surrogate = on_mask(sequence, (1 - self.mix) * advantages[index]) if self.mix < 1 else None
                 anchor = reference_anchor(episode, seen, self.kl)
-                row.append(Credit(surrogate, anchor=anchor, distillation=distillation))
+                row.append(Credit(surrogate, anchor=anchor, distillation=target))
             credits.append(row)
         log = {
             "degenerate_groups": degenerate_share(groups),

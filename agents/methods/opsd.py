@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from agents.contexts import Answer, ReferenceSolution
 from agents.methods.advantages import degenerate_share
-from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, within
+from agents.methods.base import FORMS, Assignment, Number, State, Stateless, distillation, members, one_of, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
-from harness.types import ContextRequest, Credit, Distillation, Evidence, Needs, RolloutGroup
+from harness.types import ContextRequest, Credit, Evidence, Needs, RolloutGroup
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class OPSD(Stateless):
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        one_of(self, "divergence", self.divergence, ("forward", "reverse", "jsd"))
+        one_of(self, "divergence", self.divergence, FORMS)
         within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
         within(self, 1, np.inf, top_k=1 if self.top_k is None else self.top_k)
 
@@ -56,24 +56,20 @@ def distil(
     groups: Sequence[RolloutGroup],
     evidence: Sequence[Sequence[Evidence]],
     state: State,
-    form: Divergence,
+    form: str,
     alpha: Number,
     ratio_clip: Number | None,
 ) -> Assignment:
     """Credits that hold a distillation of weight 1 on every sampled token of an episode with a teacher, and nothing else."""
     credits = []
     divergences = []
-    clip = None if ratio_clip is None else float(ratio_clip)
     for group, known in members(groups, evidence):
         row = []
         for episode, seen in zip(group.episodes, known, strict=True):
             both = pair(episode, seen, episode.sequence.mask)
-            distillation = None
-            if both is not None and seen.teacher is not None and seen.teacher.distribution is not None:
-                weights = on_mask(episode.sequence, 1.0)
-                distillation = Distillation(seen.teacher.distribution, weights, divergence, float(alpha), clip)
+            if both is not None:
                 divergences.append(kl(*both))
-            row.append(Credit(distillation=distillation))
+            row.append(Credit(distillation=distillation(episode.sequence, seen, 1.0, form, alpha, ratio_clip)))
         credits.append(row)
     log = {
         "degenerate_groups": degenerate_share(groups),

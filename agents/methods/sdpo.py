@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from agents.contexts import SuccessfulSibling
-from agents.methods.base import Assignment, Number, State, Stateless, one_of, within
+from agents.methods.base import FORMS, Assignment, Number, State, Stateless, one_of, within
 from agents.methods.opsd import distil
 from agents.transcripts import acted_at
 from harness.types import ContextRequest, Evidence, Needs, RolloutGroup
@@ -35,7 +35,7 @@ class SDPO(Stateless):
     feedback: bool = False
 
     def __post_init__(self) -> None:
-        one_of(self, "divergence", self.divergence, ("reverse", "jsd", "forward"))
+        one_of(self, "divergence", self.divergence, FORMS)
         within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
         within(self, 1, np.inf, top_k=1 if self.top_k is None else self.top_k)
         within(self, 1e-6, np.inf, ratio_clip=1 if self.ratio_clip is None else self.ratio_clip)

@@ -11,13 +11,24 @@ from jaxtyping import Float
 
 from agents.contexts import CreditReference
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, Number, State, Stateless, members, on_mask, one_of, reference_anchor, within
+from agents.methods.base import (
+    Assignment,
+    Number,
+    State,
+    Stateless,
+    distillation,
+    members,
+    on_mask,
+    one_of,
+    reference_anchor,
+    within,
+)
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import entropy, kl, pair
 from agents.methods.segmenter import Segmenter
 from agents.summariser import Summariser, structured_calls
 from agents.transcripts import acted_at
-from harness.types import ContextRequest, Credit, Distillation, Episode, Evidence, Needs, RolloutGroup
+from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
 
 
 @dataclass(frozen=True)
@@ -123,18 +134,17 @@ class SGCD(Stateless):
     ) -> Credit:
         """One episode's streams under the chosen arm."""
         stream = on_mask(episode.sequence, advantage)
-        distillation = None
-        if self.gamma > 0:
-            if self.control == "additive":
-                if reading and seen.teacher and seen.teacher.distribution:
-                    distillation = Distillation(seen.teacher.distribution, on_mask(episode.sequence, self.gamma))
-            else:
-                if self.control != "mean" and reading:
-                    stream[episode.sequence.mask] *= reading.weights
-                if self.control != "weights":
-                    stream *= mean_weight if self.control == "mean" else 1 / mean_weight
         anchor = reference_anchor(episode, seen, self.kl)
-        return Credit(stream, anchor=anchor, distillation=distillation)
+        if self.control == "additive":
+            target = distillation(episode.sequence, seen, self.gamma) if reading else None
+            return Credit(stream, anchor=anchor, distillation=target)
+        if self.control in ("weights", "normalised") and reading:
+            stream[episode.sequence.mask] *= reading.weights
+        if self.control == "mean":
+            stream *= mean_weight
+        elif self.control == "normalised":
+            stream /= mean_weight
+        return Credit(stream, anchor=anchor)
 
     def verdict(self, history: Sequence[Mapping[str, float]]) -> str | None:
         """Why a run with these step diagnostics is no SGCD run, or None: its features were all zero, or its weights inert."""

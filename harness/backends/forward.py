@@ -26,19 +26,20 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Cache:
-    """Keys and values of many rows, packed to the left: row r holds positions 0 .. lengths[r]-1; what lies beyond is never read."""
+    """Keys and values [row, kv, position, head] of many rows, packed to the left: row r holds positions 0 .. lengths[r]-1; what lies
+    beyond is never read."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Int[Tensor, " row"]) -> None:
         self.keys, self.values, self.lengths = keys, values, lengths
 
     def reserve(self, width: int) -> None:
         """Room for `width` positions in every row."""
-        have = self.keys[0].shape[1]
+        have = self.keys[0].shape[2]
         if width > have:
             # Half as much again: growing is a copy of everything.
-            add = max(width, have + have // 2) - have
-            self.keys = [F.pad(k, (0, 0, 0, 0, 0, add)) for k in self.keys]
-            self.values = [F.pad(v, (0, 0, 0, 0, 0, add)) for v in self.values]
+            width = max(width, have + have // 2)
+            self.keys = [_widened(k, width) for k in self.keys]
+            self.values = [_widened(v, width) for v in self.values]
 
     def rows(self, rows: Int[Tensor, " _"]) -> Cache:
         """A copy of these rows; a row may be named more than once."""
@@ -49,7 +50,7 @@ class Cache:
         last = int(part.lengths.max())
         self.reserve(last)
         for mine, theirs in zip(self.keys + self.values, part.keys + part.values, strict=True):
-            mine[rows, first:last] = theirs[:, first:last]
+            mine[rows, :, first:last] = theirs[:, :, first:last]
         self.lengths[rows] = part.lengths
 
 
@@ -92,7 +93,7 @@ class LlamaForward:
     def cache(self, rows: int, width: int) -> Cache:
         """An empty cache."""
         weight = self.model.lm_head.weight
-        shape = (rows, width, self.kv_heads, self.head)
+        shape = (rows, self.kv_heads, width, self.head)
         keys, values = ([weight.new_zeros(shape) for _ in self.model.model.layers] for _ in range(2))
         return Cache(keys, values, torch.zeros(rows, dtype=torch.int64, device=weight.device))
 
@@ -103,8 +104,9 @@ class LlamaForward:
     def thaw(self) -> None:
         self._frozen = None
 
-    def extend(self, ids: Int[Tensor, "row step"], counts: Int[Tensor, " row"], cache: Cache) -> Float[Tensor, "row step width"]:
-        """Hidden states of the next tokens of every row; row r gets its first `counts[r]`, the rest of its line is padding (0 or garbage out)."""
+    def extend(self, ids: Int[Tensor, "row step"], counts: Int[Tensor, " row"], cache: Cache) -> Float[Tensor, "row width"]:
+        """Add the next tokens of every row: its first `counts[r]`, the rest of its line is padding. Returns the hidden state after the last
+        one (garbage where there was none)."""
         rows, steps = ids.shape
         starts = cache.lengths
         cache.reserve(int(starts.max()) + steps)
@@ -112,21 +114,22 @@ class LlamaForward:
         reach = int(positions.max()) + 1
         seen = torch.arange(reach, device=ids.device) <= positions[:, :, None]
         bias = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=ids.device).masked_fill_(~seen, -torch.inf)[:, None]
-        index = torch.arange(rows, device=ids.device)[:, None]
+        index, last = torch.arange(rows, device=ids.device), (counts - 1).clamp(min=0)
+        bias_at_last = bias if steps == 1 else bias[index, :, last][:, :, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            cache.keys[layer][index, positions] = k
-            cache.values[layer][index, positions] = v
-            past_k, past_v = (store[layer][:, :reach].transpose(1, 2) for store in (cache.keys, cache.values))
-            if steps == 1:
-                # One query: the heads that share a key/value head are its queries, so nothing is repeated.
-                folded = q.reshape(rows, self.kv_heads, self.heads // self.kv_heads, self.head)
-                return F.scaled_dot_product_attention(folded, past_k, past_v, attn_mask=bias).reshape(rows, 1, -1)
-            return self._attention(q, past_k, past_v, bias)
+            cache.keys[layer][index[:, None], :, positions] = k
+            cache.values[layer][index[:, None], :, positions] = v
+            past_k, past_v = (store[layer][:, :, :reach] for store in (cache.keys, cache.values))
+            if q.shape[1] > 1:
+                return self._attention(q, past_k, past_v, bias)
+            # One query: the heads that share a key/value head are its queries, so nothing is repeated.
+            folded = q.reshape(rows, self.kv_heads, self.heads // self.kv_heads, self.head)
+            return F.scaled_dot_product_attention(folded, past_k, past_v, attn_mask=bias_at_last).reshape(rows, 1, -1)
 
-        hidden = self._layers(ids, positions, attend)
+        hidden = self._layers(ids, positions, attend, None if steps == 1 else (index, last))
         cache.lengths = starts + counts
-        return hidden
+        return hidden[:, 0]
 
     def score(
         self, ids: Int[Tensor, "row step"], prompts: Prompts | None = None
@@ -168,7 +171,8 @@ class LlamaForward:
         )
         return out.transpose(1, 2).reshape(rows, steps, -1)
 
-    def _layers(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def _layers(self, ids: Tensor, positions: Tensor, attend: Attend, only: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Hidden states of all tokens, or of `only` one a row: from the last layer's queries on, nothing else is computed then."""
         core = self.model.model
         # Only padding can lie beyond the window.
         positions = positions.clamp(max=self.window - 1)
@@ -176,9 +180,11 @@ class LlamaForward:
         x = core.embed_tokens(ids)
         for number, layer in enumerate(core.layers):
             normed = self._norm(x, layer.input_layernorm.weight)
-            q, k, v = self._qkv(number, layer, normed)
-            attended = attend(number, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
-            x = x + layer.self_attn.o_proj(attended)
+            qk, v = self._qkv(number, layer, normed)
+            q, k = torch.split(_rotate(qk, cos, sin), [self.heads, self.kv_heads], 2)
+            if only is not None and number == len(core.layers) - 1:
+                x, q = x[only][:, None], q[only][:, None]
+            x = x + layer.self_attn.o_proj(attend(number, q, k, v))
             normed = self._norm(x, layer.post_attention_layernorm.weight)
             x = x + self._mlp(number, layer, normed)
         return self._norm(x, core.norm.weight)
@@ -189,18 +195,20 @@ class LlamaForward:
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         return torch.cat([part.weight for part in parts]), bias, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
 
-    def _qkv(self, number: int, layer: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, number: int, layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys side by side [row, step, heads + kv, head], and values: what follows treats queries and keys alike."""
         attention = layer.self_attn
-        sizes = [self.heads * self.head, self.kv_heads * self.head, self.kv_heads * self.head]
         if self.fuse:
             weight, bias, _ = self._frozen[number] if self._frozen else self._projections(layer)
-            q, k, v = F.linear(x, weight, bias).split(sizes, -1)
+            joined = F.linear(x, weight, bias)
         else:
-            q, k, v = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-        q, k, v = (part.unflatten(-1, (-1, self.head)) for part in (q, k, v))
+            joined = torch.cat([attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)], -1)
+        joined = joined.view(*x.shape[:-1], -1, self.head)
+        qk, v = torch.split(joined, [self.heads + self.kv_heads, self.kv_heads], 2)
         if hasattr(attention, "q_norm"):
-            q, k = self._norm(q, attention.q_norm.weight), self._norm(k, attention.k_norm.weight)
-        return q, k, v
+            scales = [attention.q_norm.weight.expand(self.heads, -1), attention.k_norm.weight.expand(self.kv_heads, -1)]
+            qk = F.rms_norm(qk, (self.head,), None, self.epsilon) * torch.cat(scales)
+        return qk, v
 
     def _mlp(self, number: int, layer: Any, x: Tensor) -> Tensor:
         if not self.fuse:
@@ -213,19 +221,28 @@ class LlamaForward:
         return F.rms_norm(x, (x.shape[-1],), weight, self.epsilon)
 
     def _rotary(self, core: Any) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position, from the model's own rotary module (so that scaled variants come out right)."""
+        """cos and sin of every position, from the model's own rotary module (so that scaled variants come out right); the first half of
+        the sines is negated, as `_rotate` wants it."""
         weight = self.model.lm_head.weight
         if self._rotation is None or self._rotation[0].dtype != weight.dtype or self._rotation[0].device != weight.device:
             with torch.no_grad():
                 cos, sin = core.rotary_emb(weight[:1], torch.arange(self.window, device=weight.device)[None])
-            half = self.head // 2
-            self._rotation = cos[0, :, :half].clone(), sin[0, :, :half].clone()
+            first, second = sin[0].chunk(2, -1)
+            self._rotation = cos[0].clone(), torch.cat([-first, second], -1)
         return self._rotation
+
+
+def _widened(store: Float[Tensor, "row kv position head"], width: int) -> Float[Tensor, "row kv position head"]:
+    have = store.shape[2]
+    wide = store.new_empty((*store.shape[:2], width, store.shape[3]))
+    wide[:, :, :have] = store
+    wide[:, :, have:] = 0  # masked, but a NaN would survive that
+    return wide
 
 
 def _rotate(x: Float[Tensor, "row step head size"], cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding (Su et al. 2021) in the half-split convention of the Hugging Face models."""
     first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    return torch.addcmul(x * cos, torch.cat([second, first], -1), sin)
 
 

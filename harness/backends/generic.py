@@ -53,7 +53,7 @@ class GenericForward:
         """Nothing to undo."""
 
     def extend(self, ids: Tensor, counts: Tensor, cache: HoleCache) -> Tensor:
-        """Logits after the next tokens of every row; see `LlamaForward.extend`."""
+        """Logits after the last of every row's next tokens; see `LlamaForward.extend`."""
         steps = torch.arange(ids.shape[1], device=ids.device)
         positions = cache.lengths[:, None] + steps
         cache.seen = torch.cat([cache.seen, (steps < counts[:, None]).long()], 1)
@@ -65,7 +65,7 @@ class GenericForward:
             past_key_values=cache.store,
             use_cache=True,
         )
-        return out.logits  # type: ignore[no-any-return]
+        return out.logits[torch.arange(len(ids), device=ids.device), (counts - 1).clamp(min=0)]  # type: ignore[no-any-return]
 
     def score(self, ids: Tensor, prompts: None = None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Logits of whole rows, padded on the right: under causal attention no real token sees the padding."""

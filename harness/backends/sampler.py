@@ -95,8 +95,7 @@ class Sampler:
         ids = np.zeros((len(lines), int(counts.max())), dtype=np.int64)
         for row, line in enumerate(lines):
             ids[row, : len(line)] = line
-        hidden = self.forward.extend(torch.from_numpy(ids).to(self.device), counts, cache)
-        return hidden[torch.arange(len(lines), device=self.device), counts - 1]  # type: ignore[no-any-return]
+        return self.forward.extend(torch.from_numpy(ids).to(self.device), counts, cache)  # type: ignore[no-any-return]
 
     def _decode(
         self, prompts: Sequence[Prompt], params: SamplingParams, cache: Any, hidden: Tensor, first: int
@@ -130,7 +129,7 @@ class Sampler:
                     cache.write_back(index, working, first)
                 index, drawn = index[speaking], drawn[speaking]
                 working, speaking = cache.rows(index), speaking[speaking]
-            hidden = self.forward.extend(drawn[:, None], speaking.long(), working)[:, 0]
+            hidden = self.forward.extend(drawn[:, None], speaking.long(), working)
         if working is not cache:
             cache.write_back(index, working, first)
         return _completions(tokens, logprobs, counts, stopped, cut)
@@ -155,11 +154,10 @@ def _choose(
         if params.top_p < 1:
             probabilities, lost = _nucleus(probabilities, params.top_p)
         cumulative = probabilities.cumsum(-1)
-        threshold = uniforms.to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+        whole = cumulative[:, -1:].contiguous()
+        # A uniform that rounds to the whole mass would fall off the end.
+        threshold = torch.minimum(uniforms.to(whole.dtype)[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
         drawn = torch.searchsorted(cumulative, threshold, right=True)[:, 0]
-        # A uniform that rounds to the whole mass would fall off the end, onto an entry that may have none.
-        last = (cumulative < cumulative[:, -1:]).sum(-1)
-        drawn = torch.minimum(drawn, last)
     return drawn, full.gather(1, drawn[:, None])[:, 0].double(), lost
 
 

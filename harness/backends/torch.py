@@ -107,7 +107,7 @@ class TorchBackend:
         """Next-token log-probabilities in at least float32."""
         logits = forward.logits(hidden)
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        return (wide / self.temperature).log_softmax(-1)
+        return torch.log_softmax(wide / self.temperature, -1)
 
     def _initial_forward(self) -> Any:
         if self._initial is None:

@@ -19,8 +19,8 @@ class Spoilt(GRPO):
     kl: float = 0.0
 
     def assign(self, groups, evidence, state):
-        credits, state, log = super().assign(groups, evidence, state)
-        return self._spoil(groups, credits, state, log)
+        credits, later, log = super().assign(groups, evidence, {})
+        return self._spoil(groups, credits, later, log)
 
 
 class OffMask(Spoilt):

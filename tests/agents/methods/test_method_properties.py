@@ -19,7 +19,7 @@ from agents.methods.sgcd import SGCD
 from harness.plugs import resolve
 
 seeds = st.integers(0, 2**32 - 1)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=20, deadline=None)
 
 
 def test_short_names_are_the_shipped_classes():
@@ -31,21 +31,21 @@ def test_short_names_are_the_shipped_classes():
 
 @pytest.mark.parametrize("method", variants(), ids=repr)
 def test_contract(method):
-    check_method(method, seeds=range(25))
+    check_method(method, seeds=range(6))
 
 
 def test_contract_permuted_weights():
-    check_method(CRAFT(weights="permuted"), permutable=False)
+    check_method(CRAFT(weights="permuted"), seeds=range(15), permutable=False)
 
 
 def test_contract_additive_arm():
-    check_method(SGCD(control="additive"))
+    check_method(SGCD(control="additive"), seeds=range(10))
 
 
 @pytest.mark.parametrize("method", variants(), ids=repr)
 def test_agrees_with_the_looped_implementation(method):
     """To 1e-12: both sides are float64 sums of at most 14 terms in another order. See `room` for cut distributions."""
-    for seed in range(12):
+    for seed in range(6):
         step = random_step(np.random.default_rng(seed), method.needs)
         state = method.initial_state()
         for _ in range(2):  # the second time from a state that has moved
@@ -181,7 +181,7 @@ def mixed_only(step):
         (lambda: CRAFT(g_min=1), "g_min = 1"),
         (lambda: CRAFT(lam_min=0.5), "lam_max = 0.02 is outside"),
         (lambda: GRPO(kl=float("nan")), "must be a finite number"),
-        (lambda: GRPO(kl="0.1"), "must be a finite number"),
+        (lambda: GRPO(kl=True), "must be a finite number"),
         (lambda: SGCD(c=0.5), "c = 0.5"),
         (lambda: SGCD(control="normalized"), "did you mean 'normalised'"),
         (lambda: SGCD(summariser="rule"), "'rules', 'llm:MODEL'"),
