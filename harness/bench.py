@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any, Literal
 import tomli_w
 
 from harness import records
-from harness.errors import HarnessError, UserError
+from harness.errors import DamagedRecordError, HarnessError, UserError
 from harness.evaluate import panel, play_panel, task_rows, tasks_of
 from harness.experiment import Experiment, MethodSettings, fingerprint
 from harness.plugs import construct
@@ -162,15 +164,17 @@ def describe(job: Job) -> dict[str, Any]:
     if job.role != "method":
         return facts
     made = construct(job.method.plug, job.method.options, "method")
-    facts |= {"kl": float(getattr(made, "kl", 0.0)), "mixed_groups": job.experiment.sampling.mixed_groups}
+    kl = getattr(made, "static_kl", getattr(made, "kl", 0.0))
+    facts |= {"kl": kl, "mixed_groups": job.experiment.sampling.mixed_groups, "notes": list(getattr(made, "table_notes", ()))}
     if made.needs.teacher != "none":
         source = _context_of(job.experiment, job.method, job.role)
         facts["context"] = getattr(made, "context_name", None) or (
             construct(source, {}, "context source").name if source else "the method's own"
         )
-        known = job.start.measured.get("contexts", {}).get(source, {})
-        if known.get("teacher_adds_nothing"):
-            facts["notes"] = [f"teacher adds nothing: its context gains the start {known['adds']:+.3f} success"]
+        measured = job.start.measured.get("contexts", {}).values()
+        known = next((entry for entry in measured if entry["name"] == facts["context"]), None)
+        if known is not None and known["teacher_adds_nothing"]:
+            facts["notes"].append(f"teacher adds nothing: its context gains the start {known['adds']:+.3f} success")
     if getattr(made, "summariser_name", None):
         facts["summariser"] = made.summariser_name
     return facts
@@ -194,8 +198,14 @@ def _alone(folder: Path) -> Iterator[None]:
 # ---------------------------------------------------------------- what is written
 
 
-def gather_records(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Runs, evaluation rows and learning-curve points of finished jobs, in the jobs' order."""
+def gather_records(
+    jobs: Sequence[Job], allow_missing: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """Runs, evaluation rows and learning-curve points of finished jobs, in the jobs' order.
+
+    Raises DamagedRecordError naming file and line of a row that cannot be read; with `allow_missing` the rows that can be are used, and the
+    run's notes name the others.
+    """
     from harness.train import wall_seconds
 
     runs, rows, points = [], [], []
@@ -203,11 +213,18 @@ def gather_records(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[dict
         if not job.done:
             continue
         facts = describe(job)
-        notes = list(facts.get("notes", [])) + run_notes(job.folder)
+        reading = records.read(job.folder / "rows.jsonl")
+        if reading.damaged and not allow_missing:
+            raise DamagedRecordError(
+                f"{'; '.join(map(str, reading.damaged))}; the other runs are whole: remove done.json beside it and run the experiment "
+                "again to evaluate this one anew, or allow missing results"
+            )
+        damage = [f"damaged and left out: {where}" for where in reading.damaged]
+        notes = list(facts.get("notes", [])) + run_notes(job) + damage
         budget = json.loads((job.folder / "done.json").read_text())
         runs.append(facts | {"notes": notes, "budget": budget | {"wall_s": _known(wall_seconds(job.folder))}})
         name = {"method": job.method.label, "seed": job.seed}
-        rows += [name | {"matched": fingerprint(job.matched)} | row for row in records.read(job.folder / "rows.jsonl").strict()]
+        rows += [name | {"matched": fingerprint(job.matched)} | row for row in reading.rows]
         if (job.folder / "curve.jsonl").is_file():
             by_step = {row["step"]: row for row in records.read(job.folder / "curve.jsonl").rows}
             points += [name | by_step[step] for step in sorted(by_step)]
@@ -218,21 +235,31 @@ def _known(value: float) -> float | None:
     return None if value != value else value
 
 
-def run_notes(folder: Path) -> list[str]:
-    """What a reader of the row has to know of how the run went, from its own log."""
-    file = folder / "steps.jsonl"
+def run_notes(job: Job) -> list[str]:
+    """What a reader of the row has to know of how the run went, from its own log: whether the method's credit was worth its name, and how
+    much of the gradient its terms beside the surrogate had."""
+    file = job.folder / "steps.jsonl"
     if not file.is_file():
         return []
-    reading = records.read(file)
-    rows = list({row["step"]: row for row in reading.rows}.values())
-    notes = []
-    valid = [row["method/valid"] for row in rows if row.get("method/valid") is not None]
-    if valid and not any(valid):
-        notes.append("INVALID: the method's credit was inert in every step")
-    likelihood = [row["gradient/likelihood"] / row["gradient/surrogate"] for row in rows if row.get("gradient/likelihood") is not None and row.get("gradient/surrogate")]
-    if likelihood:
-        notes.append(f"likelihood term's gradient norm / surrogate's: {sum(likelihood) / len(likelihood):.3f}")
-    return notes
+    rows = list({row["step"]: row for row in records.read(file).rows}.values())
+    prefix = "method/"
+    history = [
+        {key.removeprefix(prefix): math.nan if value is None else value for key, value in row.items() if key.startswith(prefix)}
+        for row in rows
+    ]
+    judge = getattr(construct(job.method.plug, job.method.options, "method"), "verdict", None)
+    verdict = judge([entry for entry in history if entry]) if judge else None
+    return ([verdict] if verdict else []) + _term_shares(rows)
+
+
+def _term_shares(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Gradient norm of each term beside the surrogate's, where they were measured."""
+    said = []
+    for term in ("likelihood", "anchor", "distillation"):
+        shares = [row[f"gradient/{term}"] / row["gradient/surrogate"] for row in rows if row.get("gradient/surrogate") and row.get(f"gradient/{term}") is not None]
+        if shares:
+            said.append(f"{term} term: {statistics.median(shares):.2g} of the surrogate's gradient norm")
+    return said
 
 
 def write_spec(experiment: Experiment, file: Path) -> None:
@@ -245,7 +272,7 @@ def write_results(experiment: Experiment, jobs: Sequence[Job], start: Start, out
     """Everything a results folder holds, from the records of the jobs; returns the table."""
     from harness import layouts, report, tables
 
-    runs, rows, points = gather_records(jobs)
+    runs, rows, points = gather_records(jobs, allow_missing)
     table = tables.build(runs, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
     out.mkdir(parents=True, exist_ok=True)
     layouts.write_table(table, out)

@@ -83,7 +83,7 @@ def compare(
 @app.command()
 def evaluate(
     env: Annotated[str, typer.Option("--env", help="An environment id, e.g. Reasoning-v0.")],
-    policy: Annotated[str, typer.Option(help="gold, do-nothing, smollm2, endpoint:MODEL, or a model directory.")],
+    policy: Annotated[str, typer.Option(help="gold, do-nothing, smollm2, endpoint:MODEL, a model directory, or module:Name of your own.")],
     split: Annotated[str, typer.Option(help="Which tasks.")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 20,
     samples: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 1,
@@ -91,17 +91,47 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Per turn.")] = 128,
     temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
     options: Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")] = "{}",
+    policy_options: Annotated[str, typer.Option(help="JSON object passed to a policy of words: prices, params, max_calls, ...")] = "{}",
+    concurrency: Annotated[int, typer.Option(min=0, help="Episodes in flight (0: the policy's own).")] = 0,
+    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds an environment may take to answer.")] = 300.0,
     seed: int = 0,
     out: Annotated[Path, typer.Option(help="Where the episodes are written.")] = Path("runs/evaluations"),
     cache: CacheFolder = Path(".cache"),
 ) -> None:
-    """Play an environment with a policy that is not trained here.
+    """Play an environment with a policy that is not trained here. Called again, it plays only what is missing.
 
     Example: harness evaluate --env Reasoning-v0 --policy smollm2 --tasks 8
     """
     from harness import commands
+    from harness.playing import Evaluation
 
-    commands.evaluate(env, policy, split, tasks, samples, greedy, max_new_tokens, temperature, options, seed, out, cache)
+    asked = Evaluation(
+        env=env, policy=policy, split=split, tasks=tasks, samples=samples, greedy=greedy, max_new_tokens=max_new_tokens,
+        temperature=temperature, env_options=commands.json_object(options, "--env-options"),
+        policy_options=commands.json_object(policy_options, "--policy-options"), deadline_s=deadline, concurrency=concurrency,
+        seed=seed, out=out,
+    )  # fmt: skip
+    commands.evaluate(asked, cache)
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="smollm2, or the directory of a Hugging Face model.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="There is no password: think before you bind more than the loopback.")] = "127.0.0.1",
+    name: Annotated[str, typer.Option(help="The model's name in requests (default: its own).")] = "",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, help="Most completions computed at once.")] = 16,
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Serve a model as an OpenAI-compatible endpoint, token ids and log-probabilities included.
+
+    Example: harness serve smollm2 --port 8000
+    """
+    from harness import commands
+
+    commands.serve(model, host, port, name, dtype, device, batch, cache)
 
 
 @app.command()
@@ -131,6 +161,25 @@ def table(
     from harness import commands
 
     commands.table(spec, form, runs, cache, keep_going)
+
+
+@app.command()
+def fidelity(
+    spec: Annotated[Path, typer.Argument(help="A spec.toml whose methods are measured.")],
+    tasks: Annotated[int, typer.Option(min=0, help="Groups of siblings (0: the spec's prompts per step).")] = 0,
+    rolls: Annotated[int, typer.Option(min=1, help="Re-rolls of every prefix, in each of two independent sets.")] = 64,
+    seed: Annotated[int, typer.Option(help="Draws the tasks and everything sampled.")] = 0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Model directory of the policy (default: the spec's start).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where table and plots are written (default: beside the spec).")] = None,
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Measure each method's credit of single tokens against their true value, by re-rolling.
+
+    Example: harness fidelity results/fidelity/reasoning-mini/spec.toml
+    """
+    from harness import commands
+
+    commands.fidelity(spec, tasks, rolls, seed, checkpoint, out, cache)
 
 
 @app.command()

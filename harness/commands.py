@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,6 +31,9 @@ from harness.plugs import construct, resolve
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if TYPE_CHECKING:
+    from harness.playing import Evaluation
 
 console = Console()
 DEMO = Path(__file__).resolve().parent.parent / "results" / "demo" / "spec.toml"
@@ -95,12 +98,31 @@ def table(spec: Path, form: str, runs: Path, cache: Path, allow_missing: bool) -
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
     jobs = plan(experiment, start_of(experiment, cache), runs)
-    had, rows, _ = gather_records(jobs)
+    had, rows, _ = gather_records(jobs, allow_missing)
     built = tables.build(had, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
     if form == "terminal":
         layouts.terminal(built, console)
     else:
         sys.stdout.write({"markdown": layouts.markdown, "latex": layouts.latex, "csv": layouts.csv_text, "html": layouts.html_page}[form](built))
+
+
+def fidelity(spec: Path, tasks: int, rolls: int, seed: int, checkpoint: Path | None, out: Path | None, cache: Path) -> None:
+    from harness.fidelity import measure, report
+    from harness.warmstart import start_of
+
+    experiment = read_experiment(spec)
+    folder = out or spec.parent
+    with _progress() as progress:
+        start = start_of(experiment, cache, progress)
+        wanted = tasks or experiment.sampling.prompts_per_step
+        measured = measure(experiment, start, wanted, rolls, seed, checkpoint, progress)
+    _print_start(start.measured)
+    judged = report.write(measured, folder)
+    for grid in report.terminal(judged):
+        console.print(grid)
+    for said in report.heading(judged):
+        console.print(f"  {said}", highlight=False)
+    console.print(f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots", highlight=False)
 
 
 def spec_files(specs: Sequence[Path]) -> list[Path]:
@@ -203,59 +225,27 @@ def _numbers(text: str) -> tuple[int, ...]:
 # ---------------------------------------------------------------- playing and looking
 
 
-def evaluate(
-    env: str, policy: str, split: str, tasks: int, samples: int, greedy: bool, max_new_tokens: int, temperature: float,
-    options: str, seed: int, out: Path, cache: Path,
-) -> None:  # fmt: skip
-    from harness.backends import SamplingParams
-    from harness.evaluate import panel, play_panel, success_rate
-    from harness.rollout import Rollouts
-    from harness.seeds import SeedTree
-    from harness.workers import EnvironmentPool
+def evaluate(asked: Evaluation, cache: Path) -> None:
+    from harness import playing
 
-    settings = EnvironmentSettings(id=_environment_id(env), options=_object(options, "--env-options"))
-    with EnvironmentPool(settings) as pool, _progress() as report:
-        speaker = _speaker(policy, SamplingParams(max_new_tokens, temperature), cache)
-        chosen = panel(pool.facts, split, tasks)
-        decoding = "greedy" if greedy else "sampled"
-        rollouts = Rollouts(pool)
-        played = play_panel(
-            rollouts, speaker, chosen, SeedTree(seed)["evaluation"], decoding, samples, progress=lambda d, t: report("episodes", d, t)
-        )
-    file = out / f"{settings.id.rpartition(':')[2]}-{Path(policy.replace(':', '-')).name}-{decoding}-seed{seed}.jsonl.gz"
-    records.write_episodes(file, [episode for of_task in played for episode in of_task])
-    grid = Grid("task", "success", "reward", "turns", "ending")
-    for of_task in played:
-        endings = ", ".join(sorted({str(e.ending.value) for e in of_task}))
-        grid.add_row(
-            of_task[0].task_id, f"{sum(e.success for e in of_task)}/{len(of_task)}",
-            f"{sum(e.reward for e in of_task) / len(of_task):.2f}", f"{sum(_turns(e) for e in of_task) / len(of_task):.1f}", endings,
-        )  # fmt: skip
-    console.print(grid)
-    console.print(f"{policy} on {env}, {split}: success {success_rate(played):.3f} over {len(played)} tasks, {decoding}", highlight=False)
-    if rollouts.failures:
-        console.print(f"infrastructure failures (in no mean): {rollouts.failures}", highlight=False)
-    console.print(f"episodes: {file}   (look at one: harness show {file} 0)", highlight=False)
+    with _progress() as report:
+        playing.evaluate(asked, cache, console, report)
 
 
-def _turns(episode: Any) -> int:
-    return sum(message["role"] == "assistant" for message in episode.messages)
+def serve(model: str, host: str, port: int, name: str, dtype: str, device: str, batch: int, cache: Path) -> None:
+    from harness.backends.models import DTYPES, base_directory
+    from harness.serve import ModelServer
 
-
-def _speaker(policy: str, params: Any, cache: Path) -> Any:
-    from harness.rollout import PolicySpeaker, TextSpeaker
-
-    references = {"gold": "Gold", "do-nothing": "DoNothing"}
-    if policy in references:
-        return TextSpeaker(resolve(f"agents.policies.reference:{references[policy]}", "policy")())
-    if not Path(policy).is_dir() and policy not in ("tiny", "smollm2"):
-        raise UnknownNameError("policy", policy, (*references, "smollm2"), "(or the directory of a model)")
-    from harness.backends.models import base_directory
-
-    if policy == "tiny":
+    if model == "tiny":
         raise UserError("the tiny policy has no weights of its own; name the directory of a checkpoint")
-    directory = base_directory(ModelSettings(name=policy), cache)
-    return PolicySpeaker(resolve("harness.backends.torch:TorchBackend")(directory, temperature=params.temperature), params)
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    directory = base_directory(ModelSettings(name=model), cache)
+    backend = resolve("harness.backends.torch:TorchBackend")(directory, dtype=dtype, device=device)
+    with ModelServer(backend, name or Path(model).name, host, port, batch) as server:
+        console.print(f"{server.name} at {server.url}   window {backend.window} tokens, {backend.device}", highlight=False)
+        console.print(f"use it with: OPENAI_BASE_URL={server.url} OPENAI_API_KEY=none   (stop with Ctrl-C)", highlight=False, soft_wrap=True)
+        server.wait()
 
 
 def show(file: Path, index: int, tokens: bool) -> None:
@@ -303,7 +293,8 @@ def _environment_id(env: str) -> str:
     return env if ":" in env else f"environments:{env}"
 
 
-def _object(text: str, option: str) -> dict[str, Any]:
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """The object behind an option's JSON."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -319,7 +310,7 @@ def _object(text: str, option: str) -> dict[str, Any]:
 def check_env(env: str, options: str) -> None:
     from harness.workers import make_environment
 
-    made = make_environment(EnvironmentSettings(id=_environment_id(env), options=_object(options, "--env-options")))
+    made = make_environment(EnvironmentSettings(id=_environment_id(env), options=json_object(options, "--env-options")))
     check = resolve("environments.text:check_text_env")
     try:
         check(made)
@@ -331,7 +322,7 @@ def check_env(env: str, options: str) -> None:
 def check_method(method: str, options: str) -> None:
     check = resolve("agents.check:check_method")
     try:
-        check(construct(_plug_of(method), _object(options, "--options"), "method"))
+        check(construct(_plug_of(method), json_object(options, "--options"), "method"))
     except resolve("agents.check:MethodError") as error:
         raise UserError(f"{method} does not keep the contract:\n{error}") from None
     console.print(f"[green]{method} keeps the contract[/green]", highlight=False)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 RETRYABLE = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+TOO_LONG = re.compile(r"context[ _](?:length|size|window)|prompt is too long", re.I)
+"""How servers say that a request does not fit the window."""
 LARGEST_REPLY = 32 * 1024 * 1024
 """Bytes of a reply read before the server is held to be broken."""
 
@@ -40,6 +43,10 @@ class EndpointCallError(EndpointError):
     def __init__(self, kind: str, message: str, status: int | None = None) -> None:
         super().__init__(f"{kind}: {message}")
         self.kind, self.status = kind, status
+
+
+class ContextFullError(EndpointCallError):
+    """The conversation does not fit the model's window: nothing is broken, and no retry can help."""
 
 
 class BudgetSpentError(EndpointError):
@@ -191,7 +198,8 @@ class Endpoint:
             if error.status_code in RETRYABLE:
                 wait_s = _retry_after(error.response.headers)
                 raise _RetryableError("status", said, error.status_code, wait_s) from error
-            raise EndpointCallError("status", said, error.status_code) from error
+            kind = ContextFullError if TOO_LONG.search(f"{error.code} {error}") else EndpointCallError
+            raise kind("status", said, error.status_code) from error
         except openai.APIConnectionError as error:
             said = f"cannot reach {client.base_url}: {error.__cause__ or error}"
             raise _RetryableError("connection", said) from error

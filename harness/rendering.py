@@ -59,17 +59,25 @@ class Renderer:
 
     def literal_mask(self, tokens: np.ndarray, literals: Sequence[str]) -> np.ndarray:
         """True on tokens whose text overlaps an occurrence of a literal (case-sensitive, bool[token])."""
-        pieces = [self.tokenizer.decode([int(token)]) for token in tokens]
-        ends = np.cumsum([len(piece) for piece in pieces])
-        starts = ends - [len(piece) for piece in pieces]
-        text = "".join(pieces)
-        mask = np.zeros(len(pieces), dtype=bool)
+        text, starts, ends = self._spans(tokens)
+        mask = np.zeros(len(tokens), dtype=bool)
         for literal in filter(None, literals):
             at = text.find(literal)
             while at >= 0:
                 mask |= (starts < at + len(literal)) & (ends > at)
                 at = text.find(literal, at + 1)
         return mask
+
+    def _spans(self, tokens: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+        """The tokens' text and where in it each begins and ends; the tokens that make up one character share its place."""
+        text, spans, pending = "", np.zeros((len(tokens), 2), dtype=np.int64), 0
+        for place in range(len(tokens)):
+            piece = str(self.tokenizer.decode(tokens[pending : place + 1].tolist()))
+            if piece.endswith("\ufffd") and place - pending < 3 and place + 1 < len(tokens):
+                continue  # half a character: no character of UTF-8 has more than four bytes
+            spans[pending : place + 1] = len(text), len(text) + len(piece)
+            text, pending = text + piece, place + 1
+        return text, spans[:, 0], spans[:, 1]
 
     def _template(self, messages: list[dict[str, Any]], generate: bool, tools: list[Any] | None = None) -> str:
         return str(

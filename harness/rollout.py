@@ -2,8 +2,8 @@
 
     request -> reset -> opening tokens -> [sample -> step -> bridge tokens] ... -> Episode
 
-A failed environment is tried once more in a fresh one; if that fails too, the episode ends with `Ending.ERROR` and reward NaN. That is decided
-here and nowhere else.
+An episode whose environment or whose policy's endpoint failed is tried once more in a fresh environment; if that fails too, it ends with
+`Ending.ERROR` and reward NaN. That is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from harness.backends import Backend, Completion, Prompt, SamplingParams
-from harness.errors import EnvironmentFailure
+from harness.endpoint import BudgetSpentError, ContextFullError
+from harness.errors import EndpointError, EnvironmentFailure
 from harness.rendering import Renderer
 from harness.seeds import SeedTree
 from harness.types import ContextRequest, Ending, Episode, Message, TokenSequence
@@ -72,6 +73,8 @@ class Conversation:
     turns: list[int] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
+    """What a text policy counted (calls, tokens, cost); it becomes part of the metrics, of a failed episode too."""
     turn: int = 0
     reward: float = 0.0
     ending: Ending | None = None
@@ -104,6 +107,7 @@ class Conversation:
         metrics = {} if failed else dict(self.info.get("metrics", {}))
         if self.cut_mass:
             metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
+        metrics |= self.usage
         return Episode(
             task_id=self.request.task_id,
             sequence=TokenSequence(
@@ -121,6 +125,10 @@ class Conversation:
         )
 
 
+Spoken = tuple[str, bool] | EnvironmentFailure
+"""An agent's words and whether the window cut them off; or why its model could not be heard."""
+
+
 @runtime_checkable
 class Speaker(Protocol):
     """Says the agent's next words in every conversation."""
@@ -134,7 +142,7 @@ class Speaker(Protocol):
         """Take in the opening messages."""
         ...
 
-    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+    def speak(self, conversations: Sequence[Conversation]) -> Sequence[Spoken]:
         """The words, added to each conversation's tokens, and whether the window cut them off."""
         ...
 
@@ -225,7 +233,10 @@ class TextPolicy(Protocol):
 
     name: str
 
-    def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str: ...
+    def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str:
+        """The next action. `info` is the environment's, plus `turn`, `seed` (of this turn's chance), `greedy`, and `usage`: a dict of
+        counts the policy may add to. An EndpointError is the infrastructure's failure and not the agent's."""
+        ...
 
 
 class TextSpeaker:
@@ -240,19 +251,31 @@ class TextSpeaker:
     def open(self, conversation: Conversation) -> None:
         """Nothing to render."""
 
-    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
-        return [(self._words(conversation), False) for conversation in conversations]
+    def speak(self, conversations: Sequence[Conversation]) -> list[Spoken]:
+        return [self._words(conversation) for conversation in conversations]
 
     def hear(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
         return True
 
-    def _words(self, conversation: Conversation) -> str:
-        if conversation.request.script is not None:
-            return conversation.line()
-        assert self.policy is not None
+    def _words(self, conversation: Conversation) -> Spoken:
         request = conversation.request
-        info = conversation.info | {"turn": conversation.turn}
-        return self.policy.act(conversation.environment.unwrapped, request.task_id, conversation.messages, info)
+        if request.script is not None:
+            return conversation.line(), False
+        assert self.policy is not None
+        info = conversation.info | {
+            "turn": conversation.turn,
+            "seed": request.seeds["sampling", conversation.turn].integer(),
+            "greedy": request.greedy,
+            "usage": conversation.usage,
+        }
+        try:
+            return self.policy.act(conversation.environment.unwrapped, request.task_id, conversation.messages, info), False
+        except ContextFullError:
+            return "", True
+        except BudgetSpentError:
+            raise  # the user's own limit: nothing after it can be played either
+        except EndpointError as error:
+            return EnvironmentFailure(f"policy {getattr(error, 'kind', 'endpoint')}", str(error))
 
 
 class Rollouts:
@@ -287,7 +310,11 @@ class Rollouts:
         while active:
             spoken = speaker.speak(active)
             stepping: list[tuple[Conversation, str]] = []
-            for conversation, (text, cut) in zip(active, spoken, strict=True):
+            for conversation, said in zip(active, spoken, strict=True):
+                if isinstance(said, EnvironmentFailure):
+                    self._fail(conversation, said)
+                    continue
+                text, cut = said
                 conversation.messages.append({"role": "assistant", "content": text})
                 if cut:
                     conversation.ending = Ending.TOKEN_LIMIT

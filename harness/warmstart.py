@@ -28,7 +28,7 @@ from harness.records import write_json
 from harness.rollout import PolicySpeaker, Request, Rollouts, TextSpeaker
 from harness.seeds import SeedTree
 from harness.sources import revision
-from harness.types import ContextRequest, Credit, Episode, RolloutGroup, TokenSequence
+from harness.types import ContextRequest, Credit, Ending, Episode, RolloutGroup, TokenSequence
 from harness.workers import EnvironmentPool
 
 Progress = Callable[[str, int, int], None]
@@ -64,6 +64,7 @@ def start_of(experiment: Experiment, cache: Path, progress: Progress | None = No
                 "environment": [experiment.environment.id, experiment.environment.options, pool.facts.version],
                 "model": experiment.model.model_dump(exclude={"device"}),
                 "warm_start": settings.model_dump(),
+                "micro_tokens": experiment.optimiser.micro_tokens,
                 "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
                 "code": revision("harness.warmstart", experiment.backend.partition(":")[0], type(pool.facts).__module__, *(name.partition(":")[0] for name in settings.contexts)),
             }
@@ -94,7 +95,12 @@ def _make(
             from harness.backends.models import create_tiny
 
             create_tiny(scratch, demonstrator.texts(), experiment.model.tiny, SEEDS["weights"].integer())
-        optimiser = OptimiserSettings(lr=settings.lr, schedule="cosine", warmup_steps=min(20, settings.steps // 4))
+        optimiser = OptimiserSettings(
+            lr=settings.lr,
+            schedule="cosine",
+            warmup_steps=min(20, settings.steps // 4),
+            micro_tokens=experiment.optimiser.micro_tokens,
+        )
         backend = resolve(experiment.backend, "backend")(
             base or scratch, optimiser, settings.steps, 1.0, experiment.model.dtype, experiment.model.device
         )
@@ -144,9 +150,13 @@ class _Demonstrator:
             requests.append(Request(task, SEEDS["demonstration", task], context=context, script=tuple(script)))
         speaker = PolicySpeaker(backend, SamplingParams(self.experiment.sampling.max_new_tokens))
         episodes = self.rollouts.play(requests, speaker)
-        kept = [e.sequence for e in episodes if e.sequence.mask.any() and len(e.sequence) <= backend.window]
+        failed = sum(e.ending is Ending.ERROR for e in episodes)
+        kept = [e.sequence for e in episodes if e.ending not in (Ending.ERROR, Ending.TOKEN_LIMIT)]
         if len(kept) < len(episodes) / 2:
-            raise UserError(f"only {len(kept)} of {len(episodes)} demonstrations fit the model's window of {backend.window} tokens")
+            raise UserError(
+                f"only {len(kept)} of {len(episodes)} demonstrations can be learned from: {failed} failed in the environment, "
+                f"{len(episodes) - len(kept) - failed} do not fit the model's window of {backend.window} tokens"
+            )
         return kept
 
     def contexts(self, tasks: Sequence[str]) -> list[list[ContextRequest | None]]:

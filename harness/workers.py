@@ -42,7 +42,8 @@ def make_environment(settings: EnvironmentSettings) -> Any:
 def _registered(module: str) -> list[str]:
     """The ids a module has registered, with its name in front; every id where it is not known whose they are."""
     package = module.partition(".")[0]
-    own = [name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith((f"{package}.", f"{package}:"))]
+    home = {name: getattr(spec.entry_point, "__module__", spec.entry_point) for name, spec in gymnasium.registry.items()}
+    own = [name for name, place in home.items() if str(place).partition(":")[0].partition(".")[0] == package]
     return [f"{module}:{name}" for name in own] if own else list(gymnasium.registry)
 
 

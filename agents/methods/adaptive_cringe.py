@@ -58,6 +58,16 @@ class AdaptiveCRINGE:
         )
 
     @property
+    def static_kl(self) -> float | None:
+        """The weight of the reference, where it stands still."""
+        return None if self.adaptive else self.kl
+
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """What a row of a table has to say of this method."""
+        return self.controller.table_notes if self.adaptive else ()
+
+    @property
     def needs(self) -> Needs:
         return Needs(teacher="sampled", reference=(self.mu_max if self.adaptive else self.kl) > 0)
 

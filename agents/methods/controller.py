@@ -29,6 +29,14 @@ class Controller:
     n_warmup: int
     rho_target: Number
 
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """What a row of a table has to say of weights that move."""
+        return (
+            f"likelihood weight moves in [{self.lam_min:g}, {self.lam_max:g}], "
+            f"reference-KL weight in [{self.mu_min:g}, {self.mu_max:g}]",
+        )
+
     def start(self) -> State:
         return {"rho": 0.5, "steps": 0.0}
 

@@ -118,6 +118,16 @@ class CRAFT:
         )
 
     @property
+    def static_kl(self) -> float | None:
+        """The weight of the reference, where it stands still."""
+        return None if self.enabled and self.phase_aware else self.kl
+
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """What a row of a table has to say of this method."""
+        return self.controller.table_notes if self.enabled and self.phase_aware else ()
+
+    @property
     def needs(self) -> Needs:
         if not self.enabled:
             return self.baseline.needs

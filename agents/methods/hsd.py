@@ -68,6 +68,11 @@ class HSD(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
 
+    @property
+    def context_name(self) -> str:
+        """What the teacher reads, for the footnote of a table."""
+        return SiblingAndAnswer.name
+
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         """(answer, peer), redrawn at every call from the run's stream."""
         if self.failures_only and group.episodes[index].success:

@@ -43,6 +43,11 @@ class OPSD(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k)
 
+    @property
+    def context_name(self) -> str:
+        """What the teacher reads, for the footnote of a table."""
+        return f"{ReferenceSolution.name}, else {Answer.name}"
+
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         return ReferenceSolution()(group, index, rng) or Answer()(group, index, rng)
 

@@ -44,6 +44,11 @@ class SDPO(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k, ids_of="student")
 
+    @property
+    def context_name(self) -> str:
+        """What the teacher reads, for the footnote of a table."""
+        return SuccessfulSibling.name + (" and own feedback" if self.feedback else "")
+
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         sibling = SuccessfulSibling()(group, index, rng)
         episode = group.episodes[index]

@@ -26,7 +26,7 @@ from agents.methods.base import (
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import entropy, kl, pair
 from agents.methods.segmenter import Segmenter
-from agents.summariser import Summariser, structured_calls
+from agents.summariser import Summariser, structured_calls, summariser
 from agents.transcripts import acted_at
 from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
 
@@ -72,6 +72,18 @@ class SGCD(Stateless):
         if self.gamma == 0:
             return Needs(reference=self.kl > 0)
         return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
+
+    @property
+    def context_name(self) -> str:
+        """What the teacher reads, for the footnote of a table."""
+        if self.reference == "self":
+            return "the task's opening messages a second time"
+        return CreditReference(self.summariser).name
+
+    @property
+    def summariser_name(self) -> str | None:
+        """Who writes the credit reference, for the table; None where none is written."""
+        return summariser(self.summariser).name if self.reference == "credit" else None
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         if not mixed(group):

@@ -21,6 +21,8 @@ from torch import Tensor
 FAMILY = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FUSE_BELOW = 50_000_000
 """Parameters up to which projections are concatenated before use: a few large products beat many small ones, at the cost of a copy."""
+EXTEND_TOKENS = 2048
+"""Tokens of one pass of `extend`: what is in flight then stays in a CPU's cache, and attention masks of long prompts stay small."""
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
@@ -44,6 +46,11 @@ class Cache:
     def rows(self, rows: Int[Tensor, " _"]) -> Cache:
         """A copy of these rows; a row may be named more than once."""
         return Cache([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
+
+    def part(self, first: int, last: int) -> Cache:
+        """Rows first .. last-1 as a view: what is written there is written here (lengths apart), as long as neither grows."""
+        keys, values = ([store[first:last] for store in stores] for stores in (self.keys, self.values))
+        return Cache(keys, values, self.lengths[first:last])
 
     def write_back(self, rows: Int[Tensor, " _"], part: Cache, first: int) -> None:
         """Put what `part` (a copy of these rows) has from position `first` on into this cache."""
@@ -108,9 +115,16 @@ class LlamaForward:
         """Add the next tokens of every row: its first `counts[r]`, the rest of its line is padding. Returns the hidden state after the last
         one (garbage where there was none)."""
         rows, steps = ids.shape
-        starts = cache.lengths
-        cache.reserve(int(starts.max()) + steps)
-        positions = starts[:, None] + torch.arange(steps, device=ids.device)
+        cache.reserve(int(cache.lengths.max()) + steps)
+        size = max(1, EXTEND_TOKENS // steps)
+        parts = [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+        hidden = [self._extend(ids[part], counts[part], cache.part(part.start, part.stop)) for part in parts]
+        cache.lengths = cache.lengths + counts
+        return torch.cat(hidden)
+
+    def _extend(self, ids: Tensor, counts: Tensor, cache: Cache) -> Tensor:
+        rows, steps = ids.shape
+        positions = cache.lengths[:, None] + torch.arange(steps, device=ids.device)
         reach = int(positions.max()) + 1
         seen = torch.arange(reach, device=ids.device) <= positions[:, :, None]
         bias = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=ids.device).masked_fill_(~seen, -torch.inf)[:, None]
@@ -127,9 +141,7 @@ class LlamaForward:
             folded = q.reshape(rows, self.kv_heads, self.heads // self.kv_heads, self.head)
             return F.scaled_dot_product_attention(folded, past_k, past_v, attn_mask=bias_at_last).reshape(rows, 1, -1)
 
-        hidden = self._layers(ids, positions, attend, None if steps == 1 else (index, last))
-        cache.lengths = starts + counts
-        return hidden[:, 0]
+        return self._layers(ids, positions, attend, None if steps == 1 else (index, last))[:, 0]
 
     def score(
         self, ids: Int[Tensor, "row step"], prompts: Prompts | None = None
@@ -232,7 +244,7 @@ class LlamaForward:
         return self._rotation
 
 
-def _widened(store: Float[Tensor, "row kv position head"], width: int) -> Float[Tensor, "row kv position head"]:
+def _widened(store: Float[Tensor, "row kv position head"], width: int) -> Float[Tensor, "row kv wider head"]:
     have = store.shape[2]
     wide = store.new_empty((*store.shape[:2], width, store.shape[3]))
     wide[:, :, :have] = store

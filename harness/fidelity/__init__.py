@@ -74,7 +74,13 @@ def measure(
         methods, credits = assign(experiment, [world.group for world in worlds], backend, seeds)
         values = estimate(worlds, rollouts, speaker, rolls, seeds, progress)
     episodes = [
-        _episode_row(world.group, index, truth_of(n, world.group, index, values), {k: rows[n][index] for k, rows in credits.items()}, backend)
+        _episode_row(
+            world.group,
+            index,
+            truth_of(n, world.group, index, values),
+            {k: rows[n][index] for k, rows in credits.items()},
+            backend,
+        )
         for n, world in enumerate(worlds)
         for index in range(len(world.group.episodes))
     ]
@@ -95,7 +101,12 @@ def measure(
 
 
 def sample_worlds(
-    experiment: Experiment, pool: EnvironmentPool, rollouts: Rollouts, speaker: PolicySpeaker, tasks: int, seeds: SeedTree
+    experiment: Experiment,
+    pool: EnvironmentPool,
+    rollouts: Rollouts,
+    speaker: PolicySpeaker,
+    tasks: int,
+    seeds: SeedTree,
 ) -> list[World]:
     """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in one world. A group with a
     failed episode is left out."""
@@ -107,14 +118,20 @@ def sample_worlds(
         raise UserError(f"{tasks} tasks were asked for, split {split!r} has {len(known)}")
     order = seeds["task-order", 0].rng().permutation(len(known))[:tasks].tolist()
     place = seeds["rollout", 0]
-    requests = [Request(known[task], place[n, i], prefix=Prefix((), place[n])) for n, task in enumerate(order) for i in range(size)]
+    requests = [
+        Request(known[task], place[n, i], prefix=Prefix((), place[n]))
+        for n, task in enumerate(order)
+        for i in range(size)
+    ]
     episodes = rollouts.play(requests, speaker)
     worlds = []
     for n, task in enumerate(order):
         siblings = tuple(episodes[n * size : (n + 1) * size])
         if not any(episode.ending is Ending.ERROR for episode in siblings):
             gold = None if facts.terse else facts.gold(known[task])
-            group = RolloutGroup(known[task], siblings, None if gold is None else tuple(gold), facts.answer(known[task]))
+            group = RolloutGroup(
+                known[task], siblings, None if gold is None else tuple(gold), facts.answer(known[task])
+            )
             worlds.append(World(group, place[n]))
     if not worlds:
         raise HarnessError(f"no group was played without a failure: {rollouts.failures}")
@@ -134,8 +151,12 @@ def assign(
         gathered = gather(method, groups, backend, source, seeds["step", 0])
         assigned, _, _ = method.assign(groups, gathered.evidence, method.initial_state())
         flat = [credit for row in assigned for credit in row]
-        facts = {"plug": settings.plug, "options": settings.options, "context": _context_name(method, source)}
-        facts["teacher_share"] = gathered.with_context / len(sequences)
+        facts: Row = {
+            "plug": settings.plug,
+            "options": settings.options,
+            "context": _context_name(method, source),
+            "teacher_share": gathered.with_context / len(sequences),
+        }
         methods.append({"name": settings.label, "kind": "whole loss"} | facts)
         credits[settings.label] = _by_group(directions(sequences, flat, backend, experiment.loss), groups)
         own = own_streams(sequences, flat)

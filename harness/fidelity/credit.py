@@ -29,7 +29,9 @@ from harness.types import Credit, TokenSequence
 Streams = list[Float[np.ndarray, " _"]]
 
 
-def directions(sequences: Sequence[TokenSequence], credits: Sequence[Credit], backend: Backend, loss: LossSettings) -> Streams:
+def directions(
+    sequences: Sequence[TokenSequence], credits: Sequence[Credit], backend: Backend, loss: LossSettings
+) -> Streams:
     """The credit of every sampled token of every sequence, as defined above. The clip range and dual clip are the experiment's."""
     batch = pack(sequences, credits)
     policy = batch.logprobs.clone().requires_grad_()
@@ -44,7 +46,9 @@ def directions(sequences: Sequence[TokenSequence], credits: Sequence[Credit], ba
             credit -= policy.grad[row, sampled].numpy()
         if batch.distillation is not None:
             labels, ids = batch.tokens[row, 1:][sampled], batch.distillation.ids[row, sampled]
-            credit += _implied(labels.numpy(), ids.numpy(), support.grad[row, sampled].numpy(), support[row, sampled].detach().numpy())
+            credit += _implied(
+                labels.numpy(), ids.numpy(), support.grad[row, sampled].numpy(), support[row, sampled].detach().numpy()
+            )
         out[index] = credit * batch.step_tokens
     return out
 
@@ -65,7 +69,10 @@ def _support(sequences: Sequence[TokenSequence], credits: Sequence[Credit], batc
         return None
     k = batch.distillation.ids.shape[-1]
     nowhere = [np.zeros((len(sequence), k), dtype=np.int64) for sequence in sequences]
-    ids = [blank if c.distillation is None else c.distillation.target.ids for blank, c in zip(nowhere, credits, strict=True)]
+    ids = [
+        blank if c.distillation is None else c.distillation.target.ids
+        for blank, c in zip(nowhere, credits, strict=True)
+    ]
     scores = backend.score(sequences, ids=ids)
     whole = np.zeros((*batch.mask.shape, k))
     for row, index in enumerate(batch.order.tolist()):
@@ -75,7 +82,9 @@ def _support(sequences: Sequence[TokenSequence], credits: Sequence[Credit], batc
     return with_tail(Batch.tensor(whole)).detach().requires_grad_()
 
 
-def _implied(labels: np.ndarray, ids: np.ndarray, gradient: np.ndarray, logprobs: np.ndarray) -> Float[np.ndarray, " sampled"]:
+def _implied(
+    labels: np.ndarray, ids: np.ndarray, gradient: np.ndarray, logprobs: np.ndarray
+) -> Float[np.ndarray, " sampled"]:
     """-(dD/dz_y) / pi_y = sum_v g_v - g_y / pi_y from g = dD/dlog pi over [token, entry], the tail last; y in the tail stands for the tail."""
     found = ids == labels[:, None]
     column = np.where(found.any(axis=1), found.argmax(axis=1), ids.shape[1])

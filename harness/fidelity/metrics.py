@@ -4,16 +4,18 @@
     rank   Spearman's correlation of credit and truth over all tokens
     within the same inside each episode, mean over the episodes in which the truth varies; a constant credit ranks nothing and counts 0
     mass   share of the sum of |credit| that lies on the tenth of the tokens with the greatest |truth|; 0.1 for a uniform credit
+
+A figure is NaN where there is nothing to measure: no certain token, no episode whose truth varies, no credit at all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 from harness.seeds import SeedTree
@@ -28,119 +30,128 @@ RESAMPLES = 1000
 LEVEL = 0.95
 METRICS = ("sign", "rank", "within", "mass")
 
-Values = Float[np.ndarray, " token"]
-Where = Int[np.ndarray, " token"]
+Credits = Float[np.ndarray, "credit token"]
+Truths = Float[np.ndarray, " token"]
+Places = Int[np.ndarray, " _"]
+Figures = Float[np.ndarray, " credit"]
 
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """The sampled tokens of all episodes, in order: whose they are and what they were truly worth."""
+    """The sampled tokens of all episodes: whose they are and what they were truly worth."""
 
-    task: Where
-    episode: Where
+    task: Int[np.ndarray, " token"]
+    episode: Int[np.ndarray, " token"]
     """Number of the episode, counted through all tasks."""
-    truth: Values
-    error: Values
+    truth: Truths
+    error: Truths
 
     @property
     def certain(self) -> Bool[np.ndarray, " token"]:
-        return np.abs(self.truth) > CERTAIN * self.error
+        return np.asarray(np.abs(self.truth) > CERTAIN * self.error)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure and its 95 % interval over tasks; NaN where there is nothing to measure."""
+    """A figure and its 95 % interval over tasks."""
 
     value: float
     low: float
     high: float
 
 
-def sign_accuracy(credit: Values, tokens: Tokens) -> Values:
+def clear(credits: Credits) -> Credits:
+    """The credits, with 0 for what is negligible."""
+    return np.where(np.abs(credits) > NEGLIGIBLE, credits, 0.0)
+
+
+def sign_agreement(credits: Credits, tokens: Tokens) -> Credits:
     """1, 1/2 or 0 for every certain token, NaN for the others."""
-    agrees = (np.sign(_cleared(credit)) * np.sign(tokens.truth) + 1) / 2
-    return np.where(tokens.certain, agrees, np.nan)
+    return np.where(tokens.certain, (np.sign(credits) * np.sign(tokens.truth) + 1) / 2, np.nan)
 
 
-def rank_correlation(one: Values, other: Values) -> float:
-    """Spearman's rho, ties given their mean rank; 0 where one of them is constant."""
-    return _pearson(stats.rankdata(one), stats.rankdata(other))
+def rank_correlation(credits: Credits, truth: Truths) -> Figures:
+    """Spearman's rho of every credit with the truth, ties given their mean rank; 0 where credit or truth is constant."""
+    ranks = stats.rankdata(np.vstack([truth, credits]), axis=1)
+    ranks -= ranks.mean(axis=1, keepdims=True)
+    sizes = np.sqrt((ranks**2).sum(axis=1))
+    products = ranks[1:] @ ranks[0]
+    return _ratio(products, sizes[1:] * sizes[0], where_none=0.0)
 
 
-def within_episodes(credit: Values, tokens: Tokens) -> Values:
-    """The rank correlation inside every episode, in order of the episodes; NaN where the truth does not vary."""
-    cleared = _cleared(credit)
-    out = np.full(int(tokens.episode.max(initial=-1)) + 1, np.nan)
-    for number in range(len(out)):
+def within_episodes(credits: Credits, tokens: Tokens) -> Float[np.ndarray, "credit episode"]:
+    """The rank correlation inside every episode, in order of their numbers; NaN where the truth does not vary."""
+    out = np.full((len(credits), int(tokens.episode.max(initial=-1)) + 1), np.nan)
+    for number in np.unique(tokens.episode).tolist():
         places = np.flatnonzero(tokens.episode == number)
-        if len(places) and np.ptp(tokens.truth[places]) > 0:
-            out[number] = rank_correlation(cleared[places], tokens.truth[places])
+        if np.ptp(tokens.truth[places]) > 0:
+            out[:, number] = rank_correlation(credits[:, places], tokens.truth[places])
     return out
 
 
-def mass_on_consequential(credit: Values, truth: Values) -> float:
-    """Share of |credit| on the tenth (rounded up) of tokens with the greatest |truth|; tokens tied at its border share alike. NaN without credit."""
-    size, mass = np.abs(truth), np.abs(_cleared(credit))
-    total = float(mass.sum())
-    if total == 0:
-        return math.nan
+def mass_on_consequential(credits: Credits, truth: Truths) -> Figures:
+    """Share of |credit| on the tenth (rounded up) of the tokens with the greatest |truth|; tokens tied at its border share alike."""
+    size, mass = np.abs(truth), np.abs(credits)
     wanted = math.ceil(CONSEQUENTIAL * len(size))
     border = np.partition(size, len(size) - wanted)[len(size) - wanted]
     above, tied = size > border, size == border
-    share = (wanted - int(above.sum())) / int(tied.sum())
-    return float(mass[above].sum() + share * mass[tied].sum()) / total
+    weight = above + tied * ((wanted - above.sum()) / tied.sum())
+    return _ratio(mass @ weight, mass.sum(axis=1), where_none=math.nan)
 
 
-def judge(credits: Sequence[Values], tokens: Tokens, seeds: SeedTree) -> list[dict[str, Figure]]:
+def judge(credits: Credits, tokens: Tokens, seeds: SeedTree) -> list[dict[str, Figure]]:
     """The four metrics of every credit, all under the same resampled tasks (percentile bootstrap, clustered by task)."""
-    names = np.unique(tokens.task)
-    members = [np.flatnonzero(tokens.task == name) for name in names]
-    episodes = [np.unique(tokens.episode[places]) for places in members]
-    measures = [_measures(credit, tokens) for credit in credits]
-    whole = [{name: call(np.arange(len(tokens.task)), np.unique(tokens.episode)) for name, call in each.items()} for each in measures]
+    credits = clear(credits)
+    measure = _measure(credits, tokens)
+    clusters = [np.flatnonzero(tokens.task == task) for task in np.unique(tokens.task)]
+    episodes = [np.unique(tokens.episode[places]) for places in clusters]
+    whole = measure(np.arange(len(tokens.task)), np.unique(tokens.episode))
     rng = seeds["bootstrap"].rng()
-    drawn: list[dict[str, list[float]]] = [{name: [] for name in METRICS} for _ in credits]
-    for _ in range(RESAMPLES):
-        chosen = rng.integers(len(names), size=len(names))
-        places = np.concatenate([members[n] for n in chosen])
-        of_episodes = np.concatenate([episodes[n] for n in chosen])
-        for each, into in zip(measures, drawn, strict=True):
-            for name, call in each.items():
-                into[name].append(call(places, of_episodes))
+    drawn = np.empty((RESAMPLES, len(METRICS), len(credits)))
+    for sample in drawn:
+        chosen = rng.integers(len(clusters), size=len(clusters))
+        sample[:] = measure(
+            np.concatenate([clusters[n] for n in chosen]), np.concatenate([episodes[n] for n in chosen])
+        )
     return [
-        {name: Figure(figures[name], *_percentiles(samples[name])) for name in METRICS}
-        for figures, samples in zip(whole, drawn, strict=True)
+        {name: Figure(float(whole[m, c]), *_interval(drawn[:, m, c])) for m, name in enumerate(METRICS)}
+        for c in range(len(credits))
     ]
 
 
-def _measures(credit: Values, tokens: Tokens) -> dict[str, Callable[[np.ndarray, np.ndarray], float]]:
-    """The metrics as functions of the places of tokens and the numbers of episodes."""
-    signs, inside, cleared = sign_accuracy(credit, tokens), within_episodes(credit, tokens), _cleared(credit)
-    return {
-        "sign": lambda places, _: _mean(signs[places]),
-        "rank": lambda places, _: rank_correlation(cleared[places], tokens.truth[places]),
-        "within": lambda _, episodes: _mean(inside[episodes]),
-        "mass": lambda places, _: mass_on_consequential(credit[places], tokens.truth[places]),
-    }
+def _measure(credits: Credits, tokens: Tokens) -> Callable[[Places, Places], Float[np.ndarray, "metric credit"]]:
+    """The metrics, in the order of METRICS, as a function of the places of tokens and the numbers of episodes."""
+    signs, inside = sign_agreement(credits, tokens), within_episodes(credits, tokens)
+
+    def measure(places: Places, episodes: Places) -> Float[np.ndarray, "metric credit"]:
+        here, truth = credits[:, places], tokens.truth[places]
+        return np.stack(
+            [
+                _mean(signs[:, places]),
+                rank_correlation(here, truth),
+                _mean(inside[:, episodes]),
+                mass_on_consequential(here, truth),
+            ]
+        )
+
+    return measure
 
 
-def _cleared(credit: Values) -> Values:
-    return np.where(np.abs(credit) > NEGLIGIBLE, credit, 0.0)
+def _mean(values: Float[np.ndarray, "credit _"]) -> Figures:
+    """Mean of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=1), known.sum(axis=1), where_none=math.nan)
 
 
-def _mean(values: Values) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else math.nan
+def _ratio(above: Figures, below: Shaped[np.ndarray, " credit"], where_none: float) -> Figures:
+    """above / below, and `where_none` where below is 0."""
+    out: Figures = np.full(len(below), where_none)
+    np.divide(above, below, out=out, where=below > 0)
+    return out
 
 
-def _pearson(one: Values, other: Values) -> float:
-    one, other = one - one.mean(), other - other.mean()
-    size = math.sqrt(float(one @ one) * float(other @ other))
-    return float(one @ other) / size if size else 0.0
-
-
-def _percentiles(samples: Sequence[float]) -> tuple[float, float]:
-    known = np.array(samples)[~np.isnan(samples)]
+def _interval(samples: Float[np.ndarray, " _"]) -> tuple[float, float]:
+    known = samples[~np.isnan(samples)]
     if not len(known):
         return math.nan, math.nan
     low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Drawing
+from rich.table import Table as Grid
 
 from harness.fidelity import Measurement, Row
-from harness.fidelity.metrics import LEVEL, METRICS, NEGLIGIBLE, RESAMPLES, Figure, Tokens, judge
+from harness.fidelity.metrics import LEVEL, METRICS, NEGLIGIBLE, RESAMPLES, Figure, Tokens, clear, judge
 from harness.provenance import provenance
 from harness.records import SCHEMA, line_of, write_json, write_whole
 from harness.report import PALETTE, write_plot
@@ -34,6 +36,11 @@ CHANCE = {"sign": 0.5, "rank": 0.0, "within": 0.0, "mass": 0.1}
 UP, DOWN = "#0072B2", "#D55E00"
 SIGNED = LinearSegmentedColormap.from_list("signed", [DOWN, "#f2f2f2", UP])
 COLOURS = {"whole loss": PALETTE[0], "own stream": PALETTE[1], "control": "#555555"}
+CAPTIONS = {
+    "whole loss": "The whole loss: the advantage each method's loss amounts to",
+    "own stream": "Own streams: what a method says of single tokens beside the advantage",
+    "control": "Controls",
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def build(measurement: Measurement) -> Judged:
     credits["random"] = seeds["random"].rng().standard_normal(len(tokens.truth))
     credits["truth, estimated again"] = _flat([row["again"] for row in episodes])
     known = {row["name"]: row for row in measurement.methods}
-    judged = judge(list(credits.values()), tokens, seeds)
+    judged = judge(np.stack(list(credits.values())), tokens, seeds)
     lines = [
         Line(
             name,
@@ -103,22 +110,41 @@ def heading(judged: Judged) -> list[str]:
     ]
 
 
+def grids(judged: Judged) -> list[tuple[str, list[list[str]]]]:
+    """The table's blocks as text: caption, and rows of which the first is the header."""
+    header = ["Credit", *(TITLES[name] for name in METRICS), "Tokens with credit", "Teacher reads"]
+    blocks = []
+    for kind, caption in CAPTIONS.items():
+        lines = [line for line in judged.lines if line.kind == kind]
+        rows = [
+            [line.name, *(_text(line.figures[n]) for n in METRICS), f"{line.spoken:.2f}", line.context or "–"]
+            for line in lines
+        ]
+        if rows:
+            blocks.append((caption, [header, *rows]))
+    return blocks
+
+
 def markdown(judged: Judged) -> str:
     """table.md"""
-    names = ["Credit", *(TITLES[name] for name in METRICS), "Tokens with credit", "Teacher reads"]
     parts = [f"# Credit fidelity on {_short(judged)}", "\n".join(f"* {said}" for said in heading(judged))]
-    for kind, caption in (
-        ("whole loss", "The whole loss: the advantage each method's loss amounts to"),
-        ("own stream", "Own streams: what a method says of single tokens beside the advantage"),
-        ("control", "Controls"),
-    ):
-        lines = [line for line in judged.lines if line.kind == kind]
-        if not lines:
-            continue
-        cells = [[line.name, *(_text(line.figures[n]) for n in METRICS), f"{line.spoken:.2f}", line.context or ""] for line in lines]
-        rows = [names, ["---", *["---:"] * (len(METRICS) + 1), "---"], *cells]
-        parts.append(f"## {caption}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows))
+    for caption, (header, *rows) in grids(judged):
+        rule = ["---", *["---:"] * (len(header) - 2), "---"]
+        parts.append(f"## {caption}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows)))
     return "\n\n".join(parts) + "\n"
+
+
+def terminal(judged: Judged) -> list[Grid]:
+    """The table for a terminal, which teachers read what left out."""
+    out = []
+    for caption, (header, *rows) in grids(judged):
+        grid = Grid(header[0], title=caption, title_justify="left")
+        for name in header[1:-1]:
+            grid.add_column(name, justify="right")
+        for row in rows:
+            grid.add_row(*row[:-1])
+        out.append(grid)
+    return out
 
 
 def csv_text(judged: Judged) -> str:
@@ -128,7 +154,11 @@ def csv_text(judged: Judged) -> str:
     bounds = [f"{name}{end}" for name in METRICS for end in ("", "_low", "_high")]
     writer.writerow(["credit", "kind", "context", *bounds, "tokens_with_credit"])
     for line in judged.lines:
-        figures = [f"{value:.6f}" for n in METRICS for value in (line.figures[n].value, line.figures[n].low, line.figures[n].high)]
+        figures = [
+            f"{value:.6f}"
+            for n in METRICS
+            for value in (line.figures[n].value, line.figures[n].low, line.figures[n].high)
+        ]
         writer.writerow([line.name, line.kind, line.context or "", *figures, f"{line.spoken:.6f}"])
     return out.getvalue()
 
@@ -139,7 +169,9 @@ def write(measurement: Measurement, folder: Path) -> Judged:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "facts.json", measurement.facts | {"methods": measurement.methods})
     rows = ({"schema": SCHEMA, "kind": "fidelity"}, *measurement.episodes)
-    write_whole(folder / "episodes.jsonl.gz", gzip.compress("".join(line_of(row) + "\n" for row in rows).encode(), mtime=0))
+    write_whole(
+        folder / "episodes.jsonl.gz", gzip.compress("".join(line_of(row) + "\n" for row in rows).encode(), mtime=0)
+    )
     write_json(folder / "provenance.json", provenance())
     write_whole(folder / "table.md", markdown(judged))
     write_whole(folder / "table.csv", csv_text(judged))
@@ -153,7 +185,9 @@ def read(folder: Path) -> Measurement:
     """The measurement recorded in a folder."""
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     lines = gzip.decompress((folder / "episodes.jsonl.gz").read_bytes()).decode().splitlines()
-    return Measurement({k: v for k, v in facts.items() if k != "methods"}, facts["methods"], [json.loads(line) for line in lines[1:]])
+    return Measurement(
+        {k: v for k, v in facts.items() if k != "methods"}, facts["methods"], [json.loads(line) for line in lines[1:]]
+    )
 
 
 # ---------------------------------------------------------------- plots
@@ -168,7 +202,14 @@ def dots(judged: Judged) -> Drawing:
         axes.axvline(CHANCE[name], color="#888888", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for line, height in zip(lines, heights, strict=True):
             shown, colour = line.figures[name], COLOURS[line.kind]
-            axes.plot([shown.low, shown.high], [height, height], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="butt")
+            axes.plot(
+                [shown.low, shown.high],
+                [height, height],
+                color=colour,
+                linewidth=2.2,
+                alpha=0.45,
+                solid_capstyle="butt",
+            )
             axes.plot(shown.value, height, "o", color=colour, markersize=5)
         _dress(axes, TITLES[name])
         axes.set_yticks(heights, [line.name for line in lines], fontsize=9)
@@ -200,7 +241,10 @@ def examples(judged: Judged, pair: tuple[int, int]) -> Drawing:
     for column, place in enumerate(pair):
         row = judged.measurement.episodes[place]
         _bars(panels[0, column], row)
-        _strips(panels[1, column], np.stack([judged.credits[name][judged.tokens.episode == place] for name in names]), row["tokens"], names)
+        here = judged.tokens.episode == place
+        _strips(
+            panels[1, column], clear(np.stack([judged.credits[name][here] for name in names])), row["tokens"], names
+        )
     panels[0, 0].set_ylabel("truth: V(after) − V(before)", fontsize=9)
     figure.suptitle("Two siblings, token by token", fontsize=12, fontweight="bold", x=0.01, ha="left")
     return figure
@@ -211,16 +255,18 @@ def _bars(axes: Axes, row: Row) -> None:
     colours = [UP if value > 0 else DOWN for value in truth]
     axes.bar(range(len(truth)), truth, color=colours, width=0.7, yerr=2 * error, ecolor="#333333", capsize=2)
     axes.axhline(0, color="#333333", linewidth=0.8)
-    _dress(axes, f"{'success' if row['success'] else 'failure'} on “{row['prompt']}”  (bars: ± 2 standard errors)")
-    axes.set_xticks(range(len(truth)), row["tokens"], fontsize=10, family="monospace")
+    _dress(
+        axes,
+        f"{'success' if row['success'] else 'failure'} on “{_shown(row['prompt'])[:60]}”  (whiskers: ± 2 standard errors)",
+    )
+    axes.set_xticks(range(len(truth)), [_shown(token) for token in row["tokens"]], fontsize=10, family="monospace")
     axes.set_xlim(-0.5, len(truth) - 0.5)
 
 
 def _strips(axes: Axes, credits: np.ndarray, tokens: Sequence[str], names: Sequence[str]) -> None:
-    cleared = np.where(np.abs(credits) > NEGLIGIBLE, credits, 0.0)
-    largest = np.abs(cleared).max(axis=1, keepdims=True)
-    axes.imshow(cleared / np.where(largest > 0, largest, 1.0), cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(tokens)), tokens, fontsize=10, family="monospace")
+    largest = np.abs(credits).max(axis=1, keepdims=True)
+    axes.imshow(credits / np.where(largest > 0, largest, 1.0), cmap=SIGNED, vmin=-1, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(tokens)), [_shown(token) for token in tokens], fontsize=10, family="monospace")
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_xticks(np.arange(len(tokens) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
@@ -239,16 +285,22 @@ def _dress(axes: Axes, title: str) -> None:
     axes.set_axisbelow(True)
 
 
+def _shown(text: str) -> str:
+    """Text as a label: one line of printable characters, none of which starts a formula."""
+    return "".join(character if character.isprintable() else "·" for character in text).replace("$", r"\$")
+
+
 def _heights(kinds: Sequence[str]) -> list[float]:
     """From the top down, with a gap where the kind changes."""
-    gaps = np.cumsum([0, *(a != b for a, b in zip(kinds, kinds[1:], strict=False))])
+    gaps = np.cumsum([0, *(a != b for a, b in itertools.pairwise(kinds))])
     return [-(place + 0.8 * gap) for place, gap in enumerate(gaps.tolist())]
 
 
 def _text(figure: Figure) -> str:
     if math.isnan(figure.value):
         return "–"
-    return f"{figure.value + 0.0:.2f} [{figure.low + 0.0:.2f}, {figure.high + 0.0:.2f}]"
+    value, low, high = (round(number, 2) + 0.0 for number in (figure.value, figure.low, figure.high))  # + 0.0: no -0.00
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _flat(rows: Sequence[Sequence[float]]) -> np.ndarray:

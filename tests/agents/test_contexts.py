@@ -13,6 +13,8 @@ from agents.contexts import (
     SiblingOrSolution,
     SuccessfulSibling,
 )
+from agents.methods.hsd import HSD
+from agents.methods.opsd import OPSD
 from agents.methods.sdpo import SDPO
 from agents.methods.sgcd import SGCD
 from agents.transcripts import transcript
@@ -100,6 +102,16 @@ def test_the_credit_reference_hides_the_answer_and_says_which_tokens_to_leave_al
     assert "7" not in request.content
     assert request.literals == ("7",)
     assert "look 4" in request.content
+
+
+def test_methods_that_bring_their_context_name_it():
+    assert SGCD().context_name == "credit reference by rules, no language model"
+    assert SGCD(summariser="llm:m").context_name == "credit reference by language model m"
+    assert SGCD().summariser_name == "rules, no language model"
+    assert SGCD(reference="self").summariser_name is None
+    assert "second time" in SGCD(reference="self").context_name
+    names = [HSD().context_name, OPSD().context_name, SDPO().context_name, SDPO(feedback=True).context_name]
+    assert len(set(names)) == 4
 
 
 def test_the_self_context_repeats_the_opening_alone():

@@ -20,7 +20,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def harness(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_the_guides_method_keeps_the_contract(folder: Path) -> None:
@@ -31,7 +33,9 @@ def test_the_guides_method_keeps_the_contract(folder: Path) -> None:
 
 def test_a_broken_one_is_told_what_is_wrong(folder: Path) -> None:
     file = folder / "my_method.py"
-    file.write_text(file.read_text().replace("np.where(sequence.mask, advantage * weights, 0.0)", "advantage * weights"))
+    file.write_text(
+        file.read_text().replace("np.where(sequence.mask, advantage * weights, 0.0)", "advantage * weights")
+    )
     done = harness(folder, "check-method", "my_method:Mine")
     assert done.returncode == 2
     assert "mask" in done.stderr

@@ -83,6 +83,17 @@ def test_craft_by_hand():
     assert log["gate_share"] == 1.0
 
 
+def test_gaps_are_clamped_before_they_tilt():
+    # Deltas of 30 and 21 both count as 20 nats, so the failure weighs its siblings alike.
+    # Rewards 1 0 0 0: the siblings of the last have A = 3/4 (gap 30), -1/4 (21), -1/4 (-50, a weight of e^-40 beside theirs).
+    episodes = tuple(episode([0], reward) for reward in (1.0, 0.0, 0.0, 0.0))
+    known = tuple(taught(e, [gap]) for e, gap in zip(episodes, (30.0, 21.0, -50.0, 0.0), strict=True))
+    method = CRAFT(phase_aware=False, kl=0.0, beta_plus=0.1, lam=1.0)
+    credits, _, _ = method.assign([RolloutGroup("t", episodes)], [known], {})
+    cti = (0.25 - -0.25) / 0.500001  # mean of 3/4 and -1/4 is 1/4
+    assert credits[0][3].likelihood[1] == pytest.approx(math.tanh(0.05 * cti), rel=1e-12)
+
+
 def test_positions():
     # Turns 0 0 2 and 0 2 2: by turn, (0,0) (0,1) (2,0) and (0,0) (2,0) (2,1); by episode 0 1 2 twice.
     group = RolloutGroup("t", (episode([0, 0, 2]), episode([0, 2, 2])))

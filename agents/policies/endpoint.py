@@ -1,0 +1,140 @@
+"""A policy behind an OpenAI-compatible endpoint, with native tool calls; what it is told and what it says stays text to the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.endpoint import Endpoint, Reply
+from harness.types import Message
+
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What the protocol allows as a tool's name; a call of anything else, which servers refuse to read, is sent back as the text it was."""
+
+
+class EndpointPolicy:
+    """Asks a model for every action. Safe to share between threads.
+
+    A tool call of the model's becomes the action text `{"name": ..., "arguments": ...}`, the arguments exactly as the model wrote them:
+    what is wrong with them is for the environment to say. Of several calls in one reply the first is the action (one is asked for).
+    Raises EndpointError when the endpoint fails, which is never the agent's fault.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        temperature: float | int = 1.0,
+        max_tokens: int = 1024,
+        params: Mapping[str, Any] | None = None,
+        prices: Sequence[float | int] | None = None,
+        concurrency: int = 8,
+        timeout_s: float | int = 120.0,
+        attempts: int = 4,
+        cache: str | Path | None = None,
+        max_calls: int | None = None,
+        max_tokens_total: int | None = None,
+    ) -> None:
+        """The address defaults to OPENAI_BASE_URL; the key comes from OPENAI_API_KEY, and an address without one is asked without one.
+
+        max_tokens: per action. params: further entries of every request; one that is None takes an entry out, e.g. {"max_tokens": None,
+        "max_completion_tokens": 512}. prices: US dollars per million prompt and per million completion tokens. concurrency: requests
+        under way at once. The rest: see `harness.endpoint.Endpoint`.
+
+        Raises ValueError for prices that are not two numbers, and when neither an address nor a key says where the model is.
+        """
+        if prices is not None and (len(prices) != 2 or min(prices) < 0):
+            raise ValueError(f"prices are two numbers, dollars per million prompt and completion tokens; got {prices!r}")
+        address, key = base_url or os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+        if not (address or key):
+            raise ValueError(
+                f"where is the model {model!r}? Set OPENAI_BASE_URL (e.g. http://127.0.0.1:8000/v1, what `harness serve` prints), OPENAI_API_KEY, or both"
+            )
+        self.name, self.concurrency = f"endpoint:{model}", concurrency
+        self._fixed = {"temperature": temperature, "max_tokens": max_tokens}
+        self._params, self._prices = dict(params or {}), tuple(prices or ())
+        self._endpoint = Endpoint(
+            model, base_url=base_url, api_key=key or "none", timeout_s=timeout_s, attempts=attempts, concurrency=concurrency,
+            cache=None if cache is None else Path(cache), max_calls=max_calls, max_tokens_total=max_tokens_total,
+        )  # fmt: skip
+        self._spent: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str:
+        request = {**self._fixed, "seed": info["seed"] % 2**31}
+        if info.get("greedy"):
+            request["temperature"] = 0.0
+        if info.get("tools"):
+            request |= {"tools": info["tools"], "parallel_tool_calls": False}
+        request = {key: value for key, value in (request | self._params).items() if value is not None}
+        reply = self._endpoint.chat(as_chat(messages), **request)
+        self._count(reply, info["usage"])
+        return action_of(reply)
+
+    def spent(self) -> dict[str, float]:
+        """Calls answered, tokens and dollars so far, of lost episodes too; what came from the cache cost nothing and is left out."""
+        with self._lock:
+            return dict(self._spent)
+
+    def _count(self, reply: Reply, usage: dict[str, float]) -> None:
+        fresh = not reply.cached
+        counts = {"model_calls": 1.0, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+        if self._prices:
+            tokens = (reply.prompt_tokens, reply.completion_tokens)
+            counts["cost_usd"] = fresh * sum(n * price for n, price in zip(tokens, self._prices, strict=True)) / 1e6
+        with self._lock:
+            for name, count in counts.items():
+                usage[name] = usage.get(name, 0.0) + count
+                self._spent[name] = self._spent.get(name, 0.0) + fresh * count
+
+
+def action_of(reply: Reply) -> str:
+    """The action a reply means: its first tool call, or its text."""
+    if not reply.tool_calls:
+        return reply.text
+    call = reply.tool_calls[0]
+    return f'{{"name": {json.dumps(call["name"])}, "arguments": {call["arguments"].strip() or "{}"}}}'
+
+
+def as_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The conversation in the form the protocol wants: an action that was a tool call, and was answered by a tool, is one again.
+
+    An answer to an action that could not be read as a call has no call to belong to: it goes to the model as the user's.
+    """
+    chat: list[dict[str, Any]] = []
+    called = None
+    for place, message in enumerate(messages):
+        role, content = message["role"], _sendable(message["content"])
+        answered = place + 1 < len(messages) and messages[place + 1]["role"] == "tool"
+        call = _call(content) if role == "assistant" and answered else None
+        if call is not None:
+            called = f"call{place:05d}"
+            chat.append({"role": "assistant", "content": None, "tool_calls": [{"id": called, "type": "function", "function": call}]})
+        elif role == "tool" and called is not None:
+            chat.append({"role": "tool", "tool_call_id": called, "content": content})
+            called = None
+        else:
+            chat.append({"role": "user" if role == "tool" else role, "content": content})
+    return chat
+
+
+def _call(action: str) -> dict[str, str] | None:
+    try:
+        given = json.loads(action)
+        name, arguments = given["name"], given["arguments"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return None
+    if not (isinstance(name, str) and TOOL_NAME.fullmatch(name) and isinstance(arguments, dict)):
+        return None
+    return {"name": name, "arguments": _sendable(json.dumps(arguments, ensure_ascii=False))}
+
+
+def _sendable(text: str) -> str:
+    """Half a surrogate pair, which a model's JSON can carry, cannot be sent back."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,81 @@
+"""Small experiments for tests, and runs of them in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from harness.bench import Job, run_job
+from harness.experiment import Experiment, MethodSettings, parse_experiment
+from harness.warmstart import Start
+
+GRPO = MethodSettings(label="GRPO", plug="agents.methods.grpo:GRPO", options={"kl": 0.0})
+RLOO = MethodSettings(label="RLOO", plug="agents.methods.grpo:RLOO")
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "seeds": [0],
+    "environment": {"id": "odd_environments:Parity-v0"},
+    "model": {"name": "tiny", "device": "cpu"},
+    "sampling": {"group_size": 4, "prompts_per_step": 4, "max_new_tokens": 3},
+    "optimiser": {"lr": 3e-3},
+    "budget": {"steps": 6, "checkpoint_every": 2},
+    "evaluation": {"tasks": 6, "samples": 2, "every": 2, "curve_tasks": 4},
+    "methods": [GRPO.model_dump()],
+}
+
+
+def small(**changes: Any) -> Experiment:
+    """The experiment above; `environment={"id": ...}` is laid over the section, anything else replaces the entry."""
+    data = dict(SPEC)
+    for key, value in changes.items():
+        data[key] = data[key] | value if isinstance(data.get(key), dict) else value
+    return parse_experiment(data)
+
+
+def job(experiment: Experiment, directory: Path, folder: Path, seed: int = 0) -> Job:
+    """A run of the experiment's first method from the model in `directory`."""
+    start = Start(directory, "0" * 64, {})
+    return Job(experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, folder)
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def work(job: Job) -> None:
+    run_job(job, quiet)
+
+
+def work_on_a_small_disk(job: Job, largest_file: int, outbox: Any) -> None:
+    """Run with files of at most so many bytes; sends the error's type and words, or None."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
+    try:
+        run_job(job, quiet)
+    except Exception as error:
+        outbox.put((type(error).__name__, str(error)))
+    else:
+        outbox.put(None)
+
+
+@contextmanager
+def process(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
+    """A real process of its own, without the seconds that importing torch costs: a clean server has done that already."""
+    context = forkserver()
+    started = context.Process(target=target, args=args)
+    started.start()
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.join()
+
+
+def forkserver() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harness.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"])
+    return context
