@@ -262,7 +262,8 @@ def show(file: Path, index: int, tokens: bool) -> None:
         console.print(f"{role}", style=styles.get(role, "bold"), end="  ")
         console.print(str(message["content"]), markup=False, highlight=False)
     sequence = episode.sequence
-    console.rule(f"{int(sequence.mask.sum())} sampled of {len(sequence)} tokens, {-float(sequence.logprobs.sum()):.2f} nats")
+    if len(sequence):  # a policy of words leaves none
+        console.rule(f"{int(sequence.mask.sum())} sampled of {len(sequence)} tokens, {-float(sequence.logprobs.sum()):.2f} nats")
     if tokens:
         grid = Grid("position", "turn", "token id", "log-probability")
         for place in sequence.mask.nonzero()[0].tolist():

@@ -65,7 +65,7 @@ class _Message(BaseModel):
         return "".join(part.text for part in self.content) if isinstance(self.content, list) else self.content or ""
 
 
-class _Stream(BaseModel):
+class _Format(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
     type: Literal["text"]
 
@@ -88,7 +88,7 @@ class ChatRequest(BaseModel):
     stream: Literal[False] = False
     tools: list[dict[str, Any]] = []
     tool_choice: Literal["auto", "none"] = "auto"
-    response_format: _Stream | None = None
+    response_format: _Format | None = None
     presence_penalty: Literal[0] = 0
     frequency_penalty: Literal[0] = 0
 

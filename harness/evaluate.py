@@ -30,9 +30,10 @@ def panel(environment: Any, split: str, tasks: int) -> list[str]:
 
 def tasks_of(environment: Any, split: str) -> list[str]:
     """The tasks of a split; a split the environment does not have is the caller's mistake."""
-    if split not in environment.splits:
-        raise UnknownNameError("split", split, environment.splits)
-    return list(environment.tasks(split))
+    try:
+        return list(environment.tasks(split))  # an environment may know names of unions, which are no splits of their own
+    except ValueError:
+        raise UnknownNameError("split", split, environment.splits) from None
 
 
 def play_panel(

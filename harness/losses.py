@@ -49,6 +49,8 @@ class LossSpec(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class AnchorBatch:
+    """`harness.types.Anchor` of every row, as label columns."""
+
     logprobs: Float[Tensor, "row position"]
     weights: Float[Tensor, "row position"]
     forms: Int[Tensor, "row position"]
@@ -57,6 +59,8 @@ class AnchorBatch:
 
 @dataclass(frozen=True, eq=False)
 class DistillationBatch:
+    """`harness.types.Distillation` of every row, as label columns; one kind for the whole batch."""
+
     ids: Int[Tensor, "row position k"]
     logprobs: Float[Tensor, "row position k+1"]
     """The teacher's, the tail last."""

@@ -12,6 +12,7 @@ import contextlib
 import json
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ IDLE_S = 120.0
 """Silence after which a connection is closed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     prompts: Sequence[Prompt]
     params: SamplingParams
@@ -43,10 +44,11 @@ class Batcher:
     def __init__(self, backend: Backend, most: int) -> None:
         self._backend, self._most = backend, most
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._open = True
         self._thread = threading.Thread(target=self._work, daemon=True, name="model")
-        self._thread.start()
         self.batches: list[int] = []
         """Completions in each batch so far."""
+        self._thread.start()
 
     def ask(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
         """Completions of the prompts. `params.max_new_tokens` is ignored: every prompt carries its own limit."""
@@ -61,17 +63,25 @@ class Batcher:
 
     def _work(self) -> None:
         waiting: list[_Job] = []
-        open_ = True
-        while open_ or waiting:
-            with contextlib.suppress(queue.Empty):
-                while open_:
-                    job = self._inbox.get(timeout=LINGER_S if waiting else None)
-                    open_ = job is not None
-                    waiting += [job] if job is not None else []
-            if waiting:
-                batch = self._next(waiting)
-                waiting = [job for job in waiting if job not in batch]
-                self._compute(batch)
+        while self._gather(waiting):
+            batch = self._next(waiting)
+            waiting = [job for job in waiting if job not in batch]
+            self._compute(batch)
+
+    def _gather(self, waiting: list[_Job]) -> bool:
+        """Take in what has arrived, lingering for more; False when nothing is left to do and nothing will come."""
+        until = time.monotonic() + LINGER_S
+        while self._open and sum(len(job.prompts) for job in waiting) < self._most:
+            try:
+                job = self._inbox.get(timeout=max(until - time.monotonic(), 0.0) if waiting else None)
+            except queue.Empty:
+                break
+            if job is None:
+                self._open = False
+            else:
+                until = time.monotonic() + LINGER_S if not waiting else until
+                waiting.append(job)
+        return bool(waiting)
 
     def _next(self, waiting: Sequence[_Job]) -> list[_Job]:
         """The job that has waited longest, and those that fit beside it."""

@@ -79,7 +79,7 @@ def _task_row(task: str, played: Sequence[Placed], floor: Callable[[str], float]
         "finished": len(finished),
         "reward": mean([episode.reward for episode in finished]),
         "doing_nothing": floor(task) if floor is not None else None,
-        "turns": mean([float(sum(m["role"] == "assistant" for m in episode.messages)) for episode in finished]),
+        "turns": mean([e.metrics.get("turns", float(sum(m["role"] == "assistant" for m in e.messages))) for e in finished]),
         "endings": ", ".join(sorted({str(episode.ending.value) for _, episode in played})),
         "episodes": [place for place, _ in played],
     }
@@ -96,23 +96,24 @@ def tell(name: str, summary: Mapping[str, Any], console: Console) -> None:
     console.print(grid)
     console.rule(f"{summary['heading'] or name}   {summary['policy']}")
     idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"
-    console.print(f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes", highlight=False)
+    console.print(f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes", highlight=False, soft_wrap=True)
     if summary["pass_hat"]:
-        console.print("   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()), highlight=False)
+        console.print("   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()), highlight=False, soft_wrap=True)
     _tell_plain(summary["environment"], console)
     tell_counts("used by these episodes", summary["used"], console)
 
 
 def tell_counts(title: str, counts: Mapping[str, float], console: Console) -> None:
+    """Counts on one line; nothing where there are none."""
     if counts:
-        console.print(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()), highlight=False)
+        console.print(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()), highlight=False, soft_wrap=True)
 
 
 def _tell_plain(said: Mapping[str, Any], console: Console) -> None:
     """An environment's own summary: numbers and text as lines, a mapping of mappings as a grid."""
     for name, value in said.items():
         if not isinstance(value, Mapping):
-            console.print(f"{name} {_number(value)}", highlight=False)
+            console.print(f"{name} {_number(value)}", highlight=False, soft_wrap=True)
         elif value and all(isinstance(entry, Mapping) for entry in value.values()):
             columns = list(dict.fromkeys(column for entry in value.values() for column in entry))
             grid = Grid(name, *columns)
@@ -120,7 +121,7 @@ def _tell_plain(said: Mapping[str, Any], console: Console) -> None:
                 grid.add_row(str(row), *(_number(entry.get(column)) for column in columns))
             console.print(grid)
         else:
-            console.print(f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()), highlight=False)
+            console.print(f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()), highlight=False, soft_wrap=True)
 
 
 def _number(value: Any) -> str:

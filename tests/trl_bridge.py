@@ -20,7 +20,7 @@ def trainer_of(directory: Path, out: Path, batch: int, dtype: torch.dtype = torc
 
     settings = GRPOConfig(
         output_dir=str(out), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=batch, num_generations=batch,
-        gradient_checkpointing=False, **config,
+        activation_checkpointing=False, **config,
     )  # fmt: skip
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(directory, dtype=dtype),

@@ -19,6 +19,7 @@ def gathered(parts: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " to
 
 
 def mean(values: Shaped[np.ndarray, " _"]) -> float:
+    """The mean, 0 of nothing."""
     return float(np.mean(values)) if len(values) else 0.0
 
 

@@ -130,6 +130,19 @@ class Tau3AirlineEnv(TextEnv):
         """Whether an agent that only says hello succeeds at the task."""
         return self._engine.floor(self._task_named(task_id))
 
+    def summary(self, episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What these episodes say, as plain data under the words a reader sees. Each has `task_id`, `reward` and `metrics`."""
+        from environments.tau3_airline.metrics import Played, summarise  # it reads this module
+
+        found = summarise(self, [Played(e["task_id"], e["reward"], e["metrics"]) for e in episodes])
+        kinds = {kind: {"tasks": row.tasks, "success": row.success, "doing nothing": row.floor} for kind, row in found.kinds.items()}
+        return {
+            "what the reference does": kinds,
+            "successes without a tool call": found.zero_tool_successes,
+            "tool calls per episode": found.mean_tool_calls,
+            "agent's errors per episode": dict(found.errors),
+        }
+
     def _task_named(self, task_id: str) -> Task:
         self.split_of(task_id)  # refuses unknown names
         return self._by_id[task_id]

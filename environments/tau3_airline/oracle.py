@@ -31,10 +31,12 @@ def statuses(db: FlightDB, reservation: Reservation) -> list[str]:
 
 
 def flown(db: FlightDB, reservation: Reservation) -> bool:
+    """Whether any flight of a reservation has taken off."""
     return not {"landed", "flying"}.isdisjoint(statuses(db, reservation))
 
 
 def airline_cancelled(db: FlightDB, reservation: Reservation) -> bool:
+    """Whether the airline has cancelled any flight of a reservation."""
     return "cancelled" in statuses(db, reservation)
 
 

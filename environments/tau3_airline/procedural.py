@@ -93,6 +93,7 @@ def _payment(user: User, cost: int) -> tuple[str, str] | None:
 
 
 def cancels(db: FlightDB, user: User, reservation: Reservation) -> Iterator[Task]:
+    """Cancelling the reservation, once for every reason."""
     for reason, words in REASONS.items():
         yield _task(
             "cancel", reason, user, reservation, "I want to cancel a reservation.",
@@ -103,6 +104,7 @@ def cancels(db: FlightDB, user: User, reservation: Reservation) -> Iterator[Task
 
 
 def cabins(db: FlightDB, user: User, reservation: Reservation) -> Iterator[Task]:
+    """Changing to every other cabin."""
     outcome = oracle.cabin_change(db, reservation)
     for cabin in CABINS:
         if cabin == reservation.cabin:
@@ -218,6 +220,7 @@ def passengers(db: FlightDB, user: User, reservation: Reservation) -> Iterator[T
 
 
 def complaints(db: FlightDB, user: User, reservation: Reservation) -> Iterator[Task]:
+    """Asking for compensation."""
     amount = oracle.compensation(db, user, reservation)
     claimed = Call("send_certificate", {"user_id": user.user_id, "amount": 100 * len(reservation.passengers)})
     yield _task(

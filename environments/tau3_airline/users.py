@@ -41,6 +41,7 @@ class User(Protocol):
 
 
 def ends_dialogue(message: str) -> bool:
+    """Whether a user's message carries one of the tokens that end the conversation."""
     return any(token in message for token in (STOP, HAND_OVER, OUT_OF_SCOPE))
 
 

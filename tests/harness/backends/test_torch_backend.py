@@ -136,6 +136,22 @@ def test_finished_rows_leave_the_batch_and_the_kept_cache_stays_right(backend_of
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-12)
 
 
+def test_a_prefill_in_several_passes_is_the_same(backend_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = [Prompt(list(range(20, 26 + n % 7)), seed=n, key=n) for n in range(9)]
+
+    def two_turns() -> list[Completion]:
+        backend = backend_of()
+        first = backend.sample(prompts, SamplingParams(4))
+        longer = [Prompt([*p.tokens, *c.tokens.tolist(), *range(40, 42 + p.key % 3)], p.seed, None, p.key) for p, c in zip(prompts, first, strict=True)]
+        return [*first, *backend.sample(longer, SamplingParams(4))]
+
+    whole = two_turns()
+    monkeypatch.setattr("harness.backends.forward.EXTEND_TOKENS", 25)  # two or three prompts a pass, all rows in one while decoding
+    for a, b in zip(whole, two_turns(), strict=True):
+        assert a.tokens.tolist() == b.tokens.tolist()
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-12)
+
+
 def as_sequence(prompt: Prompt, completion: Completion) -> TokenSequence:
     tokens = np.array([*prompt.tokens, *completion.tokens.tolist()])
     mask = np.arange(len(tokens)) >= len(prompt.tokens)
