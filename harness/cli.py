@@ -157,7 +157,10 @@ def table(
     cache: CacheFolder = Path(".cache"),
     keep_going: Annotated[bool, typer.Option("--allow-missing", help="Although seeds are missing.")] = False,
 ) -> None:
-    """Print the table of an experiment from the runs there are."""
+    """Print the table of an experiment from the runs there are.
+
+    Example: harness table results/demo/spec.toml --format markdown
+    """
     from harness import commands
 
     commands.table(spec, form, runs, cache, keep_going)

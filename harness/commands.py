@@ -143,8 +143,12 @@ def _run_experiment(
     from harness.pool import run_all
     from harness.warmstart import start_of
 
+    # A typing mistake shows before anything is run.
     for method in experiment.methods:
-        construct(method.plug, method.options, "method")  # a typing mistake shows before anything is run
+        construct(method.plug, method.options, "method")
+    if experiment.context is not None:
+        construct(experiment.context, {}, "context source")
+    resolve(experiment.backend, "backend")
     with _progress() as report:
         start = start_of(experiment, cache, report)
     _print_start(start.measured)

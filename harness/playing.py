@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ Waves = Sequence[Sequence[Request]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be played. Everything but `tasks`, `samples`, `concurrency` and `out` is part of the record's name: changed, it is another record."""
+    """What is to be played. What changes an episode is part of the record's name: changed, it is another record."""
 
     env: str
     """An environment id, with or without its module."""
@@ -65,11 +65,12 @@ class Evaluation:
         name = self.env if ":" in self.env else f"environments:{self.env}"
         return EnvironmentSettings(id=name, options=dict(self.env_options), deadline_s=self.deadline_s)
 
-    def identity(self, version: str, weights: str) -> dict[str, Any]:
-        """What makes up the record's name: settings, the environment's version, the model's weights. Keys of endpoints are never written."""
-        left_out = {"tasks", "samples", "concurrency", "deadline_s", "out"}
-        said = {key: value for key, value in asdict(self).items() if key not in left_out}
-        return _without_keys(said | {"env": self.environment.id, "version": version, "weights": weights})
+    def identity(self, environment_version: str, policy_version: str) -> dict[str, Any]:
+        """What makes up the record's name: what changes an episode. Keys of endpoints are never written."""
+        same = {name: getattr(self, name) for name in ("policy", "split", "greedy", "max_new_tokens", "temperature", "env_options", "seed")}
+        return _without_keys(
+            same | {"env": self.environment.id, "environment_version": environment_version, "policy_version": policy_version}
+        )
 
     def file(self, identity: Mapping[str, Any]) -> Path:
         """Where the episodes stand."""
@@ -105,8 +106,8 @@ class Player:
     """Conversations that go on at once without waiting for each other, each in environments of its own."""
     batch: int = 1
     """Episodes of one lane that are sampled as one batch."""
-    weights: str = ""
-    """Hash of a model directory's weights."""
+    version: str = ""
+    """What makes the policy what it is, beyond its name: the hash of its weights, or what it says of itself."""
 
     def spent(self) -> dict[str, float]:
         """What a policy of words counted in this process, or nothing."""
@@ -134,7 +135,8 @@ def _words(plug: str, options: Mapping[str, Any], asked: Evaluation) -> Player:
     from harness.rollout import TextSpeaker
 
     policy = construct(plug, {**options, **asked.policy_options}, "policy")
-    return Player(TextSpeaker(policy), asked.concurrency or getattr(policy, "concurrency", 1))
+    version = getattr(policy, "version", records.line_of(asked.policy_options))
+    return Player(TextSpeaker(policy), asked.concurrency or getattr(policy, "concurrency", 1), version=version)
 
 
 def _tokens(asked: Evaluation, cache: Path) -> Player:
@@ -258,7 +260,7 @@ def evaluate(asked: Evaluation, cache: Path, console: Console, progress: Callabl
         pool = pools.enter_context(EnvironmentPool(asked.environment))
         environment = pool.facts
         requests = asked.requests(panel(environment, asked.split, asked.tasks))
-        identity = asked.identity(str(environment.version), player.weights)
+        identity = asked.identity(str(environment.version), player.version)
         record = Record(asked.file(identity))
         for damage in record.load():
             console.print(f"[yellow]{damage}[/yellow]", highlight=False)

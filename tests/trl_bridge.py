@@ -34,7 +34,10 @@ def trainer_of(directory: Path, out: Path, batch: int, dtype: torch.dtype = torc
 
 
 def loss_inputs(
-    sequences: Sequence[TokenSequence], advantages: Sequence[float], dtype: torch.dtype, references: Sequence[np.ndarray] | None = None
+    sequences: Sequence[TokenSequence],
+    advantages: Sequence[float],
+    dtype: torch.dtype,
+    references: Sequence[np.ndarray] | None = None,
 ) -> dict[str, torch.Tensor]:
     """What `_compute_loss` reads: prompts padded on the left, and everything from the first sampled token on, padded on the right.
 
@@ -47,7 +50,8 @@ def loss_inputs(
 
     def completions(values: Sequence[np.ndarray], kind: torch.dtype) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(
-            [torch.from_numpy(np.asarray(value[cut:])).to(kind) for value, cut in zip(values, cuts, strict=True)], batch_first=True
+            [torch.from_numpy(np.asarray(value[cut:])).to(kind) for value, cut in zip(values, cuts, strict=True)],
+            batch_first=True,
         )
 
     inputs = {

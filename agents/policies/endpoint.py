@@ -59,6 +59,8 @@ class EndpointPolicy:
         self.name, self.concurrency = f"endpoint:{model}", concurrency
         self._fixed = {"temperature": temperature, "max_tokens": max_tokens}
         self._params, self._prices = dict(params or {}), tuple(prices or ())
+        self.version = json.dumps({"model": model, **self._fixed, **self._params}, sort_keys=True)
+        """What changes the answers; where they come from and what they cost does not."""
         self._endpoint = Endpoint(
             model, base_url=base_url, api_key=key or "none", timeout_s=timeout_s, attempts=attempts, concurrency=concurrency,
             cache=None if cache is None else Path(cache), max_calls=max_calls, max_tokens_total=max_tokens_total,

@@ -1,6 +1,6 @@
 """Parity with the official package: the same trajectories graded here and by `tau2` itself, rewards compared.
 
-    python -m environments.tau3_airline.parity                         # gold and doing nothing on all fifty tasks
+    python -m environments.tau3_airline.parity                         # gold, doing nothing and disturbed gold on all fifty tasks
     python -m environments.tau3_airline.parity runs/.../EPISODES.jsonl # and what `harness evaluate` recorded
 
 Needs the official package beside this project in one interpreter (Python 3.12 or newer), at the revision the data are pinned to.
@@ -138,6 +138,7 @@ class Official:
             self._messages = importlib.import_module("tau2.data_model.message")
             self._simulation = importlib.import_module("tau2.data_model.simulation")
             airline = importlib.import_module("tau2.domains.airline.environment")
+            importlib.import_module("loguru").logger.disable("tau2")  # it prints every tool result
         except ImportError as error:
             raise OfficialMissingError(
                 f"the official τ³-bench package cannot be imported ({error}). It needs Python 3.12 or newer and is on no package index (`tau2` "
@@ -180,11 +181,42 @@ def compare(trajectories: Iterable[Trajectory], official: Official) -> Iterator[
 
 
 def built_in() -> Iterator[Trajectory]:
-    """Gold and doing nothing on every official task, played here with the one-shot user."""
+    """Gold, doing nothing and disturbed gold on every official task, played here with the one-shot user."""
     env = Tau3AirlineEnv()
     for task_id in env.tasks("base"):
-        yield Trajectory(f"gold {task_id}", task_id, _played(env, task_id, env.gold(task_id)))
+        gold = env.gold(task_id)
+        yield Trajectory(f"gold {task_id}", task_id, _played(env, task_id, gold))
         yield Trajectory(f"hello {task_id}", task_id, _played(env, task_id, ["Hello."]))
+        for number, actions in enumerate(disturbed(gold)):
+            yield Trajectory(f"disturbed {task_id}.{number}", task_id, _played(env, task_id, actions))
+
+
+def disturbed(gold: Sequence[str]) -> Iterator[list[str]]:
+    """What graders may disagree on: a call left out, made twice, numbers as floats and as text, lists turned round, noise, an early end."""
+    *calls, closing = gold
+    if calls:
+        yield [*calls[:-1], closing]
+        yield [*calls, calls[-1], closing]
+        yield [*(_changed(call, float) for call in calls), closing]
+        yield [*(_changed(call, str) for call in calls), closing]
+        yield [*(_changed(call, None) for call in calls), closing]
+        yield calls
+    noise = ['{"name": ', '{"name": "no_such_tool", "arguments": {}}', '{"name": "cancel_reservation", "arguments": {"id": 1}}', "{}"]
+    yield [*noise, *calls, closing]
+
+
+def _changed(action: str, number: type[float] | type[str] | None) -> str:
+    """The call with its whole numbers in another type, or with its lists turned round."""
+
+    def change(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: change(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [change(entry) for entry in (value if number else reversed(value))]
+        return number(value) if number and type(value) is int else value
+
+    call = read_call(action)
+    return Call(call.name, change(dict(call.arguments))).action()
 
 
 def _played(env: Tau3AirlineEnv, task_id: str, actions: Sequence[str]) -> list[Message]:

@@ -94,7 +94,9 @@ class LlamaForward:
     def supports(model: Any) -> bool:
         """Whether the model belongs to the family and uses full attention in every layer."""
         config = model.config
-        sliding = getattr(config, "use_sliding_window", False) or "sliding_attention" in (getattr(config, "layer_types", None) or ())
+        sliding = getattr(config, "use_sliding_window", False) or "sliding_attention" in (
+            getattr(config, "layer_types", None) or ()
+        )
         return type(model).__name__ in FAMILY and not sliding and getattr(config, "hidden_act", "silu") == "silu"
 
     def cache(self, rows: int, width: int) -> Cache:
@@ -111,7 +113,9 @@ class LlamaForward:
     def thaw(self) -> None:
         self._frozen = None
 
-    def extend(self, ids: Int[Tensor, "row step"], counts: Int[Tensor, " row"], cache: Cache) -> Float[Tensor, "row width"]:
+    def extend(
+        self, ids: Int[Tensor, "row step"], counts: Int[Tensor, " row"], cache: Cache
+    ) -> Float[Tensor, "row width"]:
         """Add the next tokens of every row: its first `counts[r]`, the rest of its line is padding. Returns the hidden state after the last
         one (garbage where there was none)."""
         rows, steps = ids.shape
@@ -127,7 +131,9 @@ class LlamaForward:
         positions = cache.lengths[:, None] + torch.arange(steps, device=ids.device)
         reach = int(positions.max()) + 1
         seen = torch.arange(reach, device=ids.device) <= positions[:, :, None]
-        bias = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=ids.device).masked_fill_(~seen, -torch.inf)[:, None]
+        bias = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=ids.device).masked_fill_(~seen, -torch.inf)[
+            :, None
+        ]
         index, last = torch.arange(rows, device=ids.device), (counts - 1).clamp(min=0)
         bias_at_last = bias if steps == 1 else bias[index, :, last][:, :, None]
 
@@ -157,9 +163,7 @@ class LlamaForward:
             positions = lengths[:, None] + own
             before = torch.arange(prompts.keys[0].shape[1], device=ids.device) < lengths[:, None]
             causal = own <= own[:, None]
-            mask = torch.cat(
-                [before[:, None].expand(-1, steps, -1), causal.expand(rows, -1, -1)], -1
-            )[:, None]
+            mask = torch.cat([before[:, None].expand(-1, steps, -1), causal.expand(rows, -1, -1)], -1)[:, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             made[0].append(k)
@@ -183,7 +187,9 @@ class LlamaForward:
         )
         return out.transpose(1, 2).reshape(rows, steps, -1)
 
-    def _layers(self, ids: Tensor, positions: Tensor, attend: Attend, only: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def _layers(
+        self, ids: Tensor, positions: Tensor, attend: Attend, only: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Hidden states of all tokens, or of `only` one a row: from the last layer's queries on, nothing else is computed then."""
         core = self.model.model
         # Only padding can lie beyond the window.
@@ -225,7 +231,11 @@ class LlamaForward:
     def _mlp(self, number: int, layer: Any, x: Tensor) -> Tensor:
         if not self.fuse:
             return layer.mlp(x)  # type: ignore[no-any-return]
-        weight = self._frozen[number][2] if self._frozen else torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
+        weight = (
+            self._frozen[number][2]
+            if self._frozen
+            else torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
+        )
         gate, up = F.linear(x, weight).chunk(2, -1)
         return layer.mlp.down_proj(F.silu(gate) * up)  # type: ignore[no-any-return]
 
@@ -236,7 +246,11 @@ class LlamaForward:
         """cos and sin of every position, from the model's own rotary module (so that scaled variants come out right); the first half of
         the sines is negated, as `_rotate` wants it."""
         weight = self.model.lm_head.weight
-        if self._rotation is None or self._rotation[0].dtype != weight.dtype or self._rotation[0].device != weight.device:
+        if (
+            self._rotation is None
+            or self._rotation[0].dtype != weight.dtype
+            or self._rotation[0].device != weight.device
+        ):
             with torch.no_grad():
                 cos, sin = core.rotary_emb(weight[:1], torch.arange(self.window, device=weight.device)[None])
             first, second = sin[0].chunk(2, -1)
@@ -256,5 +270,3 @@ def _rotate(x: Float[Tensor, "row step head size"], cos: Tensor, sin: Tensor) ->
     """Rotary embedding (Su et al. 2021) in the half-split convention of the Hugging Face models."""
     first, second = x.chunk(2, -1)
     return torch.addcmul(x * cos, torch.cat([second, first], -1), sin)
-
-

@@ -44,7 +44,9 @@ class GenericForward:
         from transformers import DynamicCache
 
         device = next(self.model.parameters()).device
-        return HoleCache(DynamicCache(config=self.model.config), torch.zeros((rows, 0), dtype=torch.int64, device=device))
+        return HoleCache(
+            DynamicCache(config=self.model.config), torch.zeros((rows, 0), dtype=torch.int64, device=device)
+        )
 
     def freeze(self) -> None:
         """Nothing to prepare."""

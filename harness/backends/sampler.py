@@ -171,6 +171,4 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 def _completions(tokens: Tensor, logprobs: Tensor, counts: Tensor, stopped: Tensor, cut: Tensor) -> list[Completion]:
     everything = (tokens.cpu().numpy(), logprobs.cpu().numpy(), counts.tolist(), stopped.tolist(), cut.tolist())
-    return [
-        Completion(t[:n].copy(), p[:n].copy(), s, c / max(n, 1)) for t, p, n, s, c in zip(*everything, strict=True)
-    ]
+    return [Completion(t[:n].copy(), p[:n].copy(), s, c / max(n, 1)) for t, p, n, s, c in zip(*everything, strict=True)]

@@ -83,3 +83,23 @@ def test_an_episode_takes_well_under_a_millisecond() -> None:
 
     # the best of five, so that a busy neighbour does not count
     assert min(timeit.repeat(episode, number=100, repeat=5)) / 100 < 5e-4
+
+
+def test_every_secret_is_trained_on_by_somebody_and_held_out_for_somebody() -> None:
+    """Four players: each secret of each window is in train for two of them, in dev for one and in test for one."""
+    env = Guess(windows=3, players=4)
+    for low in range(1, 4):
+        for secret in range(low, low + 7):
+            asked = [f"{name} {low}-{low + 6}:{secret}" for name in ("Ann", "Ben", "Cleo", "Dan")]
+            assert sorted(env.split_of(task) for task in asked) == ["dev", "test", "train", "train"]
+    for name in ("Ann", "Ben", "Cleo", "Dan"):
+        assert {env.split_of(task) for split in env.splits for task in env.tasks(split) if task.startswith(name)} == set(env.splits)
+    assert env.reset(options={"task_id": "Ann 3-9:7"})[0][0]["content"] == "Ann: guess 3 to 9"
+    assert play(env, "Ann 3-9:7", env.gold("Ann 3-9:7")) == (["higher", "lower", "yes"], 1.0)
+    check_text_env(env, samples=20)
+
+
+@pytest.mark.parametrize("players", [1, 2, 9, -1])
+def test_too_few_players_hold_nothing_out(players: int) -> None:
+    with pytest.raises(ValueError, match=f"no players or 3 to 8 of them, got {players}"):
+        Guess(players=players)

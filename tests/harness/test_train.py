@@ -17,10 +17,10 @@ from odd_environments import FAILED, PLAYED
 from safetensors.numpy import load_file
 
 from harness import records
-from harness.bench import Job, gather_records, run_job
+from harness.bench import BASE, Job, gather_records, run_job
 from harness.errors import HarnessError
 from harness.train import Run, checkpoints, sample_groups, train
-from harness.warmstart import Start
+from harness.warmstart import Start, start_of
 
 RECORDS = ("steps.jsonl", "rows.jsonl", "curve.jsonl", "episodes.jsonl.gz", "done.json")
 
@@ -94,6 +94,32 @@ def test_two_processes_do_not_work_on_one_run(tiny_directory: Path, tmp_path: Pa
         _wait_for(tmp_path / "steps.jsonl")
         with pytest.raises(HarnessError, match="another process is working on"):
             run_job(job(long, tiny_directory, tmp_path), quiet)
+
+
+# ---------------------------------------------------------------- it learns
+
+
+def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
+    """Guess-v0, two windows: from a start that counts up on most demonstrations. 30 steps gain 0.15 to 0.2 in training on the machines
+    this was measured on, and as much on held-out tasks; a coin's width of a rate from 56 episodes is 0.067."""
+    experiment = small(
+        environment={"id": "environments:Guess-v0", "options": {"windows": 2, "players": 4}},
+        model={"tiny": {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 64, "vocabulary": 290}},
+        warm_start={"steps": 200, "batch": 16, "lr": 1e-2, "habit_share": 0.6, "measure": 14},
+        sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
+        optimiser={"lr": 1e-3},
+        budget={"steps": 30, "checkpoint_every": 30},
+        evaluation={"every": 0, "tasks": 14, "samples": 4},
+    )
+    start = start_of(experiment, tmp_path / "cache")
+    rates = []
+    for role, method in (("base", BASE), ("method", experiment.methods[0])):
+        done = Job(experiment, start, role, method, 0, {}, tmp_path / role)
+        rows = records.read(finished(done) / "rows.jsonl").strict()
+        rates.append(np.mean([row["success"] for row in rows if row["decoding"] == "sampled"]))
+    rewards = [row["reward"] for row in records.read(done.folder / "steps.jsonl").strict()]
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
+    assert rates[1] > rates[0] + 0.07
 
 
 # ---------------------------------------------------------------- killed, damaged, out of space

@@ -35,11 +35,15 @@ class Pair:
 PAIRS = {
     "grpo": Pair({"loss_type": "grpo"}, LossSettings(aggregate="sequence-mean-token-mean")),
     "grpo, k3 anchor": Pair(
-        {"loss_type": "grpo", "beta": 0.3, "use_bias_correction_kl": False}, LossSettings(aggregate="sequence-mean-token-mean"), 0.3
+        {"loss_type": "grpo", "beta": 0.3, "use_bias_correction_kl": False},
+        LossSettings(aggregate="sequence-mean-token-mean"),
+        0.3,
     ),
     "bnpo": Pair({"loss_type": "bnpo"}, LossSettings()),
     "dapo": Pair({"loss_type": "dapo"}, LossSettings()),
-    "dapo, clip higher": Pair({"loss_type": "dapo", "epsilon": 0.1, "epsilon_high": 0.5}, LossSettings(clip_low=0.1, clip_high=0.5)),
+    "dapo, clip higher": Pair(
+        {"loss_type": "dapo", "epsilon": 0.1, "epsilon_high": 0.5}, LossSettings(clip_low=0.1, clip_high=0.5)
+    ),
     "dapo, k3 anchor": Pair({"loss_type": "dapo", "beta": 0.04, "use_bias_correction_kl": False}, LossSettings(), 0.04),
     "dapo, importance-weighted k3 anchor": Pair(
         {"loss_type": "dapo", "beta": 0.3, "use_bias_correction_kl": True}, LossSettings(), 0.3, KLForm.IS_K3
@@ -55,7 +59,7 @@ def a_step(ragged_groups: Make, backend: Any) -> tuple[list[TokenSequence], list
     """Multi-turn episodes whose behaviour lies up to 0.6 nat off the policy on either side, so that some ratios are clipped and some
     are not; an advantage each, and reference log-probabilities."""
     rng = np.random.default_rng(5)
-    sequences = sum(ragged_groups(11), [])
+    sequences = [sequence for group in ragged_groups(11) for sequence in group]
     near = []
     for sequence, score in zip(sequences, backend.score(sequences), strict=True):
         moved = np.where(sequence.mask, score.logprobs + rng.uniform(-0.6, 0.6, len(sequence)), 0.0)
@@ -104,13 +108,17 @@ def test_value_and_gradient_are_those_of_trl(
         assert off <= 1e-5 * float(expected.grad.abs().max()), parameter
 
 
-def test_a_wrong_constant_would_be_noticed(backend_of: Make, ragged_groups: Make, tiny_directory: Path, tmp_path: Path) -> None:
+def test_a_wrong_constant_would_be_noticed(
+    backend_of: Make, ragged_groups: Make, tiny_directory: Path, tmp_path: Path
+) -> None:
     from trl_bridge import loss_inputs, trainer_of
 
     backend = backend_of()
     sequences, advantages, references = a_step(ragged_groups, backend)
     trainer = trainer_of(tiny_directory, tmp_path, len(sequences), torch.float64, loss_type="dapo")
-    theirs = float(trainer._compute_loss(trainer.model.train(), loss_inputs(sequences, advantages, torch.float64)).detach())
+    theirs = float(
+        trainer._compute_loss(trainer.model.train(), loss_inputs(sequences, advantages, torch.float64)).detach()
+    )
     for other in ("grpo", "dapo, clip higher"):
         total, _ = ours(backend, sequences, advantages, references, PAIRS[other])
         assert total != pytest.approx(theirs, rel=1e-3)
