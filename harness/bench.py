@@ -72,7 +72,9 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
     wanted += [("method", method, experiment.seeds) for method in experiment.methods]
     wanted += [("reference", policy, experiment.seeds[:1]) for policy in REFERENCES]
     for role, method, seeds in wanted:
-        own = fingerprint([role, method.plug, method.options, _plug_revision(method), _context_of(experiment, method, role)])[:8]
+        own = fingerprint(
+            [role, method.plug, method.options, _plug_revision(method), _context_of(experiment, method, role)]
+        )[:8]
         for seed in seeds:
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
             jobs.append(Job(experiment, start, role, method, seed, matched, folder))
@@ -165,7 +167,11 @@ def describe(job: Job) -> dict[str, Any]:
         return facts
     made = construct(job.method.plug, job.method.options, "method")
     kl = getattr(made, "static_kl", getattr(made, "kl", 0.0))
-    facts |= {"kl": kl, "mixed_groups": job.experiment.sampling.mixed_groups, "notes": list(getattr(made, "table_notes", ()))}
+    facts |= {
+        "kl": kl,
+        "mixed_groups": job.experiment.sampling.mixed_groups,
+        "notes": list(getattr(made, "table_notes", ())),
+    }
     if made.needs.teacher != "none":
         source = _context_of(job.experiment, job.method, job.role)
         facts["context"] = getattr(made, "context_name", None) or (
@@ -244,7 +250,11 @@ def run_notes(job: Job) -> list[str]:
     rows = list({row["step"]: row for row in records.read(file).rows}.values())
     prefix = "method/"
     history = [
-        {key.removeprefix(prefix): math.nan if value is None else value for key, value in row.items() if key.startswith(prefix)}
+        {
+            key.removeprefix(prefix): math.nan if value is None else value
+            for key, value in row.items()
+            if key.startswith(prefix)
+        }
         for row in rows
     ]
     judge = getattr(construct(job.method.plug, job.method.options, "method"), "verdict", None)
@@ -256,7 +266,11 @@ def _term_shares(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Gradient norm of each term beside the surrogate's, where they were measured."""
     said = []
     for term in ("likelihood", "anchor", "distillation"):
-        shares = [row[f"gradient/{term}"] / row["gradient/surrogate"] for row in rows if row.get("gradient/surrogate") and row.get(f"gradient/{term}") is not None]
+        shares = [
+            row[f"gradient/{term}"] / row["gradient/surrogate"]
+            for row in rows
+            if row.get("gradient/surrogate") and row.get(f"gradient/{term}") is not None
+        ]
         if shares:
             said.append(f"{term} term: {statistics.median(shares):.2g} of the surrogate's gradient norm")
     return said
@@ -268,7 +282,9 @@ def write_spec(experiment: Experiment, file: Path) -> None:
     records.write_whole(file, tomli_w.dumps(data))
 
 
-def write_results(experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False) -> Any:
+def write_results(
+    experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False
+) -> Any:
     """Everything a results folder holds, from the records of the jobs; returns the table."""
     from harness import layouts, report, tables
 
@@ -278,16 +294,26 @@ def write_results(experiment: Experiment, jobs: Sequence[Job], start: Start, out
     layouts.write_table(table, out)
     records.write_rows(out / "rows.jsonl", rows, "rows")
     # What differs from one call to the next (times, machine) stands apart from what may not.
-    records.write_rows(out / "runs.jsonl", [run | {"budget": {k: v for k, v in run["budget"].items() if k != "wall_s"}} for run in runs], "runs")
-    records.write_json(out / "provenance.json", provenance() | {"start": start.measured, "initial_checkpoint": start.checkpoint_hash})
+    records.write_rows(
+        out / "runs.jsonl",
+        [run | {"budget": {k: v for k, v in run["budget"].items() if k != "wall_s"}} for run in runs],
+        "runs",
+    )
+    records.write_json(
+        out / "provenance.json", provenance() | {"start": start.measured, "initial_checkpoint": start.checkpoint_hash}
+    )
     if points:
         records.write_rows(out / "curve.jsonl", points, "curve")
         title = experiment.title or experiment.name
         for decoding in ("sampled", "greedy"):
             figure = report.learning_curves(points, value=decoding, title=title)
             report.write_plot(figure, out / f"curve-{decoding}")
-    sample = [job.folder / "episodes.jsonl.gz" for job in jobs if job.role == "method" and job.seed == experiment.seeds[0]]
-    for file, job in zip(sample, [j for j in jobs if j.role == "method" and j.seed == experiment.seeds[0]], strict=True):
+    sample = [
+        job.folder / "episodes.jsonl.gz" for job in jobs if job.role == "method" and job.seed == experiment.seeds[0]
+    ]
+    for file, job in zip(
+        sample, [j for j in jobs if j.role == "method" and j.seed == experiment.seeds[0]], strict=True
+    ):
         if file.is_file():
             records.write_whole(out / "episodes" / f"{slug(job.method.label)}.jsonl.gz", file.read_bytes())
     return table

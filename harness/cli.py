@@ -26,7 +26,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Runs = Annotated[Path, typer.Option("--runs", help="Where runs are kept while they are worked on.", envvar="HARNESS_RUNS")]
+Runs = Annotated[
+    Path, typer.Option("--runs", help="Where runs are kept while they are worked on.", envvar="HARNESS_RUNS")
+]
 CacheFolder = Annotated[
     Path, typer.Option("--cache", help="Where starting policies and converted models are kept.", envvar="HARNESS_CACHE")
 ]
@@ -39,7 +41,9 @@ def bench(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
-    keep_going: Annotated[bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")
+    ] = False,
 ) -> None:
     """Run experiments and write their tables beside their specs.
 
@@ -64,7 +68,10 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
 def compare(
     methods: Annotated[list[str], typer.Argument(help="Two or more: short names (harness methods) or module:Name.")],
     env: Annotated[str, typer.Option("--env", help="An environment id, e.g. ReasoningMini-v0.")],
-    spec: Annotated[Path | None, typer.Option(help="Spec to take everything else from (default: the laptop's for that environment).")] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="Spec to take everything else from (default: the laptop's for that environment)."),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 (default: the spec's).")] = "",
     steps: Annotated[int, typer.Option(min=0, help="Optimiser steps (0: the spec's).")] = 0,
     runs: Runs = Path("runs"),
@@ -83,7 +90,10 @@ def compare(
 @app.command()
 def evaluate(
     env: Annotated[str, typer.Option("--env", help="An environment id, e.g. Reasoning-v0.")],
-    policy: Annotated[str, typer.Option(help="gold, do-nothing, smollm2, endpoint:MODEL, a model directory, or module:Name of your own.")],
+    policy: Annotated[
+        str,
+        typer.Option(help="gold, do-nothing, smollm2, endpoint:MODEL, a model directory, or module:Name of your own."),
+    ],
     split: Annotated[str, typer.Option(help="Which tasks.")] = "test",
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 20,
     samples: Annotated[int, typer.Option(min=1, help="Episodes per task.")] = 1,
@@ -91,7 +101,9 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Per turn.")] = 128,
     temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
     options: Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")] = "{}",
-    policy_options: Annotated[str, typer.Option(help="JSON object passed to a policy of words: prices, params, max_calls, ...")] = "{}",
+    policy_options: Annotated[
+        str, typer.Option(help="JSON object passed to a policy of words: prices, params, max_calls, ...")
+    ] = "{}",
     concurrency: Annotated[int, typer.Option(min=0, help="Episodes in flight (0: the policy's own).")] = 0,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds an environment may take to answer.")] = 300.0,
     seed: int = 0,
@@ -118,7 +130,9 @@ def evaluate(
 def serve(
     model: Annotated[str, typer.Argument(help="smollm2, or the directory of a Hugging Face model.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="There is no password: think before you bind more than the loopback.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="There is no password: think before you bind more than the loopback.")
+    ] = "127.0.0.1",
     name: Annotated[str, typer.Option(help="The model's name in requests (default: its own).")] = "",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -172,8 +186,12 @@ def fidelity(
     tasks: Annotated[int, typer.Option(min=0, help="Groups of siblings (0: the spec's prompts per step).")] = 0,
     rolls: Annotated[int, typer.Option(min=1, help="Re-rolls of every prefix, in each of two independent sets.")] = 64,
     seed: Annotated[int, typer.Option(help="Draws the tasks and everything sampled.")] = 0,
-    checkpoint: Annotated[Path | None, typer.Option(help="Model directory of the policy (default: the spec's start).")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where table and plots are written (default: beside the spec).")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Model directory of the policy (default: the spec's start).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where table and plots are written (default: beside the spec).")
+    ] = None,
     cache: CacheFolder = Path(".cache"),
 ) -> None:
     """Measure each method's credit of single tokens against their true value, by re-rolling.

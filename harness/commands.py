@@ -50,7 +50,9 @@ def bench(specs: Sequence[Path], runs: Path, cache: Path, workers: int, allow_mi
     found = spec_files(specs)
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
-        console.print(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})", highlight=False)
+        console.print(
+            f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})", highlight=False
+        )
         built = _run_experiment(experiment, file.parent, runs, cache, workers, allow_missing)
         layouts.terminal(built, console)
         console.print(f"written: {file.parent}/table.md, table.csv, rows.jsonl, curves\n", highlight=False)
@@ -103,10 +105,16 @@ def table(spec: Path, form: str, runs: Path, cache: Path, allow_missing: bool) -
     if form == "terminal":
         layouts.terminal(built, console)
     else:
-        sys.stdout.write({"markdown": layouts.markdown, "latex": layouts.latex, "csv": layouts.csv_text, "html": layouts.html_page}[form](built))
+        sys.stdout.write(
+            {"markdown": layouts.markdown, "latex": layouts.latex, "csv": layouts.csv_text, "html": layouts.html_page}[
+                form
+            ](built)
+        )
 
 
-def fidelity(spec: Path, tasks: int, rolls: int, seed: int, checkpoint: Path | None, out: Path | None, cache: Path) -> None:
+def fidelity(
+    spec: Path, tasks: int, rolls: int, seed: int, checkpoint: Path | None, out: Path | None, cache: Path
+) -> None:
     from harness.fidelity import measure, report
     from harness.warmstart import start_of
 
@@ -122,7 +130,9 @@ def fidelity(spec: Path, tasks: int, rolls: int, seed: int, checkpoint: Path | N
         console.print(grid)
     for said in report.heading(judged):
         console.print(f"  {said}", highlight=False)
-    console.print(f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots", highlight=False)
+    console.print(
+        f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots", highlight=False
+    )
 
 
 def spec_files(specs: Sequence[Path]) -> list[Path]:
@@ -159,7 +169,9 @@ def _run_experiment(
     for job, why in failed:
         console.print(f"[red]failed[/red]: {job.name}: {why}", highlight=False)
     if failed and not allow_missing:
-        raise HarnessError(f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again")
+        raise HarnessError(
+            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
+        )
     return write_results(experiment, jobs, start, out, allow_missing)
 
 
@@ -184,7 +196,9 @@ def _print_start(measured: dict[str, Any]) -> None:
     )
     for known in measured["contexts"].values():
         verdict = "  [yellow]teacher adds nothing[/yellow]" if known["teacher_adds_nothing"] else ""
-        console.print(f"  behind {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}", highlight=False)
+        console.print(
+            f"  behind {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}", highlight=False
+        )
 
 
 @contextmanager
@@ -206,7 +220,12 @@ def _laptop_spec(env: str) -> Experiment:
     known = {read_experiment(file).environment.id: file for file in spec_files([LAPTOP])} if LAPTOP.is_dir() else {}
     wanted = env if ":" in env else f"environments:{env}"
     if wanted not in known:
-        raise UnknownNameError("environment with a laptop spec", env, [k.rpartition(":")[2] for k in known], "Name another spec with --spec.")
+        raise UnknownNameError(
+            "environment with a laptop spec",
+            env,
+            [k.rpartition(":")[2] for k in known],
+            "Name another spec with --spec.",
+        )
     return read_experiment(known[wanted])
 
 
@@ -247,8 +266,14 @@ def serve(model: str, host: str, port: int, name: str, dtype: str, device: str, 
     directory = base_directory(ModelSettings(name=model), cache)
     backend = resolve("harness.backends.torch:TorchBackend")(directory, dtype=dtype, device=device)
     with ModelServer(backend, name or Path(model).name, host, port, batch) as server:
-        console.print(f"{server.name} at {server.url}   window {backend.window} tokens, {backend.device}", highlight=False)
-        console.print(f"use it with: OPENAI_BASE_URL={server.url} OPENAI_API_KEY=none   (stop with Ctrl-C)", highlight=False, soft_wrap=True)
+        console.print(
+            f"{server.name} at {server.url}   window {backend.window} tokens, {backend.device}", highlight=False
+        )
+        console.print(
+            f"use it with: OPENAI_BASE_URL={server.url} OPENAI_API_KEY=none   (stop with Ctrl-C)",
+            highlight=False,
+            soft_wrap=True,
+        )
         server.wait()
 
 
@@ -267,11 +292,15 @@ def show(file: Path, index: int, tokens: bool) -> None:
         console.print(str(message["content"]), markup=False, highlight=False)
     sequence = episode.sequence
     if len(sequence):  # a policy of words leaves none
-        console.rule(f"{int(sequence.mask.sum())} sampled of {len(sequence)} tokens, {-float(sequence.logprobs.sum()):.2f} nats")
+        console.rule(
+            f"{int(sequence.mask.sum())} sampled of {len(sequence)} tokens, {-float(sequence.logprobs.sum()):.2f} nats"
+        )
     if tokens:
         grid = Grid("position", "turn", "token id", "log-probability")
         for place in sequence.mask.nonzero()[0].tolist():
-            grid.add_row(str(place), str(sequence.turns[place]), str(sequence.tokens[place]), f"{sequence.logprobs[place]:.4f}")
+            grid.add_row(
+                str(place), str(sequence.turns[place]), str(sequence.tokens[place]), f"{sequence.logprobs[place]:.4f}"
+            )
         console.print(grid)
 
 
@@ -331,5 +360,3 @@ def check_method(method: str, options: str) -> None:
     except resolve("agents.check:MethodError") as error:
         raise UserError(f"{method} does not keep the contract:\n{error}") from None
     console.print(f"[green]{method} keeps the contract[/green]", highlight=False)
-
-

@@ -19,11 +19,23 @@ from harness.seeds import SeedTree
 
 COLDEST = 1e-3
 """Temperatures below it, 0 among them, mean the likeliest token."""
-IGNORED = ("user", "metadata", "store", "service_tier", "parallel_tool_calls", "return_token_ids", "safety_identifier", "prompt_cache_key")
+IGNORED = (
+    "user",
+    "metadata",
+    "store",
+    "service_tier",
+    "parallel_tool_calls",
+    "return_token_ids",
+    "safety_identifier",
+    "prompt_cache_key",
+)
 """What clients send that changes nothing here."""
 TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
 """How models of the Hermes and Qwen families write a call."""
-PROBE = {"type": "function", "function": {"name": "probe_of_template", "description": "", "parameters": {"type": "object", "properties": {}}}}
+PROBE = {
+    "type": "function",
+    "function": {"name": "probe_of_template", "description": "", "parameters": {"type": "object", "properties": {}}},
+}
 
 
 class RequestError(Exception):
@@ -125,7 +137,11 @@ def read_request(body: bytes, served: str) -> ChatRequest:
     for key in given:
         if key not in ChatRequest.model_fields:
             near = nearest(key, ChatRequest.model_fields)
-            raise RequestError(f"unknown parameter {key!r}" + (f"; did you mean {near!r}?" if near else " (or it is not supported here)"), key)
+            raise RequestError(
+                f"unknown parameter {key!r}"
+                + (f"; did you mean {near!r}?" if near else " (or it is not supported here)"),
+                key,
+            )
     try:
         request = ChatRequest.model_validate(given)
     except ValidationError as error:
@@ -134,7 +150,12 @@ def read_request(body: bytes, served: str) -> ChatRequest:
         value = json.dumps(first["input"], default=str)[:200]
         raise RequestError(f"{place}: {first['msg']}; got {value}", place) from None
     if request.model != served:
-        raise RequestError(f"the model {request.model!r} does not exist here; this server has {served!r}", "model", "model_not_found", 404)
+        raise RequestError(
+            f"the model {request.model!r} does not exist here; this server has {served!r}",
+            "model",
+            "model_not_found",
+            404,
+        )
     return request
 
 
@@ -144,9 +165,18 @@ class ChatTemplate:
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
         asked = {"role": "user", "content": "?"}
-        called = {"role": "assistant", "content": "", "tool_calls": [{"id": "call00000", "type": "function", "function": {"name": "probe_of_template", "arguments": {}}}]}
+        called = {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "call00000", "type": "function", "function": {"name": "probe_of_template", "arguments": {}}}
+            ],
+        }
         self.shows_tools = self._shows([asked], [PROBE])
-        self.shows_calls = self._shows([asked, called, {"role": "tool", "content": "?", "tool_call_id": "call00000", "name": "probe_of_template"}], None)
+        self.shows_calls = self._shows(
+            [asked, called, {"role": "tool", "content": "?", "tool_call_id": "call00000", "name": "probe_of_template"}],
+            None,
+        )
 
     def tokens(self, request: ChatRequest) -> tuple[int, ...]:
         """The prompt, up to where the model speaks. Tools are passed on where the template shows them; a past tool call of a model whose
@@ -155,7 +185,9 @@ class ChatTemplate:
         try:
             text = self._render(messages, request.offered if self.shows_tools else None)
         except Exception as error:  # templates raise what they like, e.g. for roles that do not alternate
-            raise RequestError(f"the model's chat template does not take these messages: {error}", "messages") from error
+            raise RequestError(
+                f"the model's chat template does not take these messages: {error}", "messages"
+            ) from error
         return self.renderer.encode(text)
 
     def _plain(self, message: _Message) -> dict[str, Any]:
@@ -164,16 +196,22 @@ class ChatTemplate:
         calls = [{"name": call.function.name, "arguments": _arguments(call)} for call in message.tool_calls or ()]
         if calls and self.shows_calls:
             pairs = zip(message.tool_calls or (), calls, strict=True)
-            plain["tool_calls"] = [{"id": call.id, "type": "function", "function": function} for call, function in pairs]
+            plain["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": function} for call, function in pairs
+            ]
         elif calls:
-            plain["content"] = "\n".join(filter(None, [plain["content"], *(json.dumps(call, ensure_ascii=False) for call in calls)]))
+            plain["content"] = "\n".join(
+                filter(None, [plain["content"], *(json.dumps(call, ensure_ascii=False) for call in calls)])
+            )
         if message.tool_call_id is not None and self.shows_calls:
             plain["tool_call_id"] = message.tool_call_id
         return plain
 
     def _render(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         return str(
-            self.renderer.tokenizer.apply_chat_template(messages, tools=tools or None, add_generation_prompt=True, tokenize=False)
+            self.renderer.tokenizer.apply_chat_template(
+                messages, tools=tools or None, add_generation_prompt=True, tokenize=False
+            )
         )
 
     def _shows(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> bool:
@@ -189,7 +227,10 @@ def _arguments(call: _Call) -> dict[str, Any]:
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        raise RequestError(f"tool_calls: arguments must be the text of a JSON object, got {call.function.arguments[:200]!r}", "messages")
+        raise RequestError(
+            f"tool_calls: arguments must be the text of a JSON object, got {call.function.arguments[:200]!r}",
+            "messages",
+        )
     return arguments
 
 
@@ -200,15 +241,22 @@ def prompts_of(request: ChatRequest, tokens: tuple[int, ...], window: int) -> li
     """
     if len(tokens) >= window:
         raise RequestError(
-            f"this model's context length is {window} tokens, and the messages have {len(tokens)}", "messages", "context_length_exceeded"
+            f"this model's context length is {window} tokens, and the messages have {len(tokens)}",
+            "messages",
+            "context_length_exceeded",
         )
     seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
     room = window - len(tokens)
     limit = min(request.limit or room, room)
-    return [Prompt(tokens, seed if choice == 0 else SeedTree(seed)["choice", choice].integer(), limit) for choice in range(request.n)]
+    return [
+        Prompt(tokens, seed if choice == 0 else SeedTree(seed)["choice", choice].integer(), limit)
+        for choice in range(request.n)
+    ]
 
 
-def reply(request: ChatRequest, prompt: Sequence[int], completions: Sequence[Completion], renderer: Renderer) -> dict[str, Any]:
+def reply(
+    request: ChatRequest, prompt: Sequence[int], completions: Sequence[Completion], renderer: Renderer
+) -> dict[str, Any]:
     """A chat completion. Beyond OpenAI's fields: `prompt_token_ids`, and `token_ids` of every choice (its own end of turn among them)."""
     choices = [_choice(number, request, done, renderer) for number, done in enumerate(completions)]
     spoken = sum(len(choice["token_ids"]) for choice in choices)
@@ -229,7 +277,9 @@ def _choice(number: int, request: ChatRequest, done: Completion, renderer: Rende
     cuts = [at for at in map(text.find, request.stops) if at >= 0]
     if cuts:
         # Kept are the tokens whose text ends before the stop begins.
-        kept = bisect.bisect_right(range(len(tokens) + 1), min(cuts), key=lambda n: len(renderer.decode(tokens[:n]))) - 1
+        kept = (
+            bisect.bisect_right(range(len(tokens) + 1), min(cuts), key=lambda n: len(renderer.decode(tokens[:n]))) - 1
+        )
         text, tokens, finish = text[: min(cuts)], tokens[:kept], "stop"
     words, calls = read_calls(text) if request.offered else (text, [])
     message: dict[str, Any] = {"role": "assistant", "content": words or None if calls else words}

@@ -31,7 +31,9 @@ def panel(environment: Any, split: str, tasks: int) -> list[str]:
 def tasks_of(environment: Any, split: str) -> list[str]:
     """The tasks of a split; a split the environment does not have is the caller's mistake."""
     try:
-        return list(environment.tasks(split))  # an environment may know names of unions, which are no splits of their own
+        return list(
+            environment.tasks(split)
+        )  # an environment may know names of unions, which are no splits of their own
     except ValueError:
         raise UnknownNameError("split", split, environment.splits) from None
 

@@ -40,9 +40,7 @@ class _Plan:
     literals: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def gather(
-    method: Any, groups: Sequence[RolloutGroup], backend: Backend, source: Any, seeds: SeedTree
-) -> Gathered:
+def gather(method: Any, groups: Sequence[RolloutGroup], backend: Backend, source: Any, seeds: SeedTree) -> Gathered:
     """Evidence for every episode of a step. `source` gives the contexts of a method that brings none of its own."""
     needs = method.needs
     evidence: list[list[dict[str, Any]]] = [[{} for _ in group.episodes] for group in groups]

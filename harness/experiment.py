@@ -214,7 +214,11 @@ def read_experiment(path: Path | str) -> Experiment:
 def _specs_near(path: Path) -> list[str]:
     """Spec files, and folders that hold one, around a path that is none."""
     around = [*path.parent.glob("*"), *path.parent.parent.glob(f"*/{path.name}")]
-    return [str(found) for found in around if found.suffix == ".toml" or any(found.glob("spec.toml")) or any(found.glob("*/spec.toml"))]
+    return [
+        str(found)
+        for found in around
+        if found.suffix == ".toml" or any(found.glob("spec.toml")) or any(found.glob("*/spec.toml"))
+    ]
 
 
 def parse_experiment(data: Mapping[str, Any]) -> Experiment:

@@ -67,9 +67,13 @@ class Evaluation:
 
     def identity(self, environment_version: str, policy_version: str) -> dict[str, Any]:
         """What makes up the record's name: what changes an episode. Keys of endpoints are never written."""
-        same = {name: getattr(self, name) for name in ("policy", "split", "greedy", "max_new_tokens", "temperature", "env_options", "seed")}
+        same = {
+            name: getattr(self, name)
+            for name in ("policy", "split", "greedy", "max_new_tokens", "temperature", "env_options", "seed")
+        }
         return _without_keys(
-            same | {"env": self.environment.id, "environment_version": environment_version, "policy_version": policy_version}
+            same
+            | {"env": self.environment.id, "environment_version": environment_version, "policy_version": policy_version}
         )
 
     def file(self, identity: Mapping[str, Any]) -> Path:
@@ -90,7 +94,9 @@ class Evaluation:
 
 def _without_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_keys(entry) if isinstance(entry, Mapping) else entry for name, entry in settings.items() if name != "api_key"
+        name: _without_keys(entry) if isinstance(entry, Mapping) else entry
+        for name, entry in settings.items()
+        if name != "api_key"
     }
 
 
@@ -127,7 +133,9 @@ def player_of(asked: Evaluation, cache: Path) -> Player:
     if colon and not Path(asked.policy).is_dir():
         return _words(asked.policy, {}, asked)
     if asked.policy_options:
-        raise UserError(f"--policy-options are for policies of words; {asked.policy!r} takes none, got {dict(asked.policy_options)}")
+        raise UserError(
+            f"--policy-options are for policies of words; {asked.policy!r} takes none, got {dict(asked.policy_options)}"
+        )
     return _tokens(asked, cache)
 
 
@@ -247,7 +255,9 @@ class Watch:
         for episode in episodes:
             self.lost_in_a_row = self.lost_in_a_row + 1 if episode.ending is Ending.ERROR else 0
         if self.lost_in_a_row >= LOST_IN_A_ROW:
-            raise HarnessError(f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; {self.said()}")
+            raise HarnessError(
+                f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; {self.said()}"
+            )
 
     def said(self) -> str:
         return "; ".join(f"{kind}: {message}" for kind, message in self.reasons.items())
@@ -266,10 +276,14 @@ def evaluate(asked: Evaluation, cache: Path, console: Console, progress: Callabl
             console.print(f"[yellow]{damage}[/yellow]", highlight=False)
         missing = [request for request in requests if not record.finished(request)]
         if len(missing) < len(requests):
-            console.print(f"{len(requests) - len(missing)} of {len(requests)} episodes were played before", highlight=False)
+            console.print(
+                f"{len(requests) - len(missing)} of {len(requests)} episodes were played before", highlight=False
+            )
         watch = Watch(record, len(missing), progress)
         waves = [missing[start : start + player.batch] for start in range(0, len(missing), player.batch)]
-        others = [pools.enter_context(EnvironmentPool(asked.environment)) for _ in range(min(player.lanes, len(waves)) - 1)]
+        others = [
+            pools.enter_context(EnvironmentPool(asked.environment)) for _ in range(min(player.lanes, len(waves)) - 1)
+        ]
         play(waves, [Rollouts(each, watch.failed) for each in (pool, *others)], player.speaker, watch)
         lost = sum(episode.ending is Ending.ERROR for _, episode in record.of(requests))
         if lost == len(requests):
@@ -279,6 +293,11 @@ def evaluate(asked: Evaluation, cache: Path, console: Console, progress: Callabl
     tally.tell(asked.environment.id.rpartition(":")[2], summary, console)
     tally.tell_counts("spent by this call", player.spent(), console)
     if lost:
-        console.print(f"[yellow]{lost} episodes lost[/yellow] (the same command tries them again): {watch.said() or 'in an earlier call'}", highlight=False)
-    console.print(f"episodes: {record.file}   (look at one: harness show {record.file} 0)", highlight=False, soft_wrap=True)
+        console.print(
+            f"[yellow]{lost} episodes lost[/yellow] (the same command tries them again): {watch.said() or 'in an earlier call'}",
+            highlight=False,
+        )
+    console.print(
+        f"episodes: {record.file}   (look at one: harness show {record.file} 0)", highlight=False, soft_wrap=True
+    )
     return record.file

@@ -67,7 +67,9 @@ def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Ba
             error = future.exception()
             bars.finish(job.name, error is None)
             if isinstance(error, BrokenProcessPool):
-                raise HarnessError("a worker process was killed (out of memory?); call again: every run goes on from its checkpoint") from None
+                raise HarnessError(
+                    "a worker process was killed (out of memory?); call again: every run goes on from its checkpoint"
+                ) from None
             if error is not None:
                 failed.append((job, f"{type(error).__name__}: {error}"))
     return failed

@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from harness import answers
 from harness.backends import Backend, Completion, Prompt, SamplingParams
 from harness.endpoint import BudgetSpentError, ContextFullError
 from harness.errors import EndpointError, EnvironmentFailure
@@ -24,9 +25,6 @@ from harness.types import ContextRequest, Ending, Episode, Message, TokenSequenc
 from harness.workers import EnvironmentPool
 
 ATTEMPTS = 2
-ROLES = ("system", "user", "assistant", "tool")
-REPORTED = tuple(ending.value for ending in Ending if ending is not Ending.ERROR)
-"""Endings an environment may name; a failure it reports in `info["failure"]`."""
 FailureHook = Callable[[str, EnvironmentFailure], None]
 
 
@@ -57,7 +55,9 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.script is not None and self.prefix is not None:
-            raise ValueError(f"the request for {self.task_id!r} has a script and a prefix; an episode takes one of them")
+            raise ValueError(
+                f"the request for {self.task_id!r} has a script and a prefix; an episode takes one of them"
+            )
 
 
 @dataclass
@@ -183,7 +183,9 @@ class PolicySpeaker:
                 sampling.append(place)
         for greedy in (False, True):
             places = [place for place in sampling if conversations[place].request.greedy == greedy]
-            done = self.backend.sample([self._prompt(conversations[p]) for p in places], replace(self.params, greedy=greedy))
+            done = self.backend.sample(
+                [self._prompt(conversations[p]) for p in places], replace(self.params, greedy=greedy)
+            )
             for place, completion in zip(places, done, strict=True):
                 said[place] = self._take(conversations[place], completion)
         return said
@@ -197,7 +199,9 @@ class PolicySpeaker:
 
     def _prompt(self, conversation: Conversation) -> Prompt:
         seed = conversation.request.seeds["sampling", conversation.turn].integer()
-        return Prompt(conversation.tokens, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key)
+        return Prompt(
+            conversation.tokens, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key
+        )
 
     def _turn_is_given(self, conversation: Conversation) -> bool:
         """Whether the prefix leaves nothing of this turn to sample."""
@@ -214,7 +218,9 @@ class PolicySpeaker:
         conversation.cut_mass += completion.cut_mass
         self._stopped[conversation.key] = completion.stopped
         if not np.all(np.isfinite(completion.logprobs)) or np.any(completion.logprobs > 1e-6):
-            raise AssertionError(f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}")
+            raise AssertionError(
+                f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}"
+            )
         full = len(conversation.tokens) >= self.window and not completion.stopped
         return self.renderer.decode([*conversation.given(), *tokens]), full
 
@@ -269,7 +275,9 @@ class TextSpeaker:
             "usage": conversation.usage,
         }
         try:
-            return self.policy.act(conversation.environment.unwrapped, request.task_id, conversation.messages, info), False
+            return self.policy.act(
+                conversation.environment.unwrapped, request.task_id, conversation.messages, info
+            ), False
         except ContextFullError:
             return "", True
         except BudgetSpentError:
@@ -294,7 +302,9 @@ class Rollouts:
             failed: list[int] = []
             for start in range(0, len(waiting), self.pool.settings.concurrency):
                 wave = waiting[start : start + self.pool.settings.concurrency]
-                for place, conversation in zip(wave, self._play([requests[p] for p in wave], speaker, attempt), strict=True):
+                for place, conversation in zip(
+                    wave, self._play([requests[p] for p in wave], speaker, attempt), strict=True
+                ):
                     episodes[place] = conversation.episode()
                     if conversation.failure is not None:
                         failed.append(place)
@@ -341,7 +351,7 @@ class Rollouts:
             conversations, self.pool.deadlines.run([reset(c) for c in conversations]), strict=True
         ):
             try:
-                messages, info = _checked(_reset_answer, result)
+                messages, info = answers.reset(result)
             except EnvironmentFailure as failure:
                 self._fail(conversation, failure)
                 continue
@@ -358,7 +368,7 @@ class Rollouts:
         results = self.pool.deadlines.run([call(*pair) for pair in stepping])
         for (conversation, _), result in zip(stepping, results, strict=True):
             try:
-                messages, reward, terminated, truncated, info = _checked(_step_answer, result)
+                messages, reward, terminated, truncated, info = answers.step(result)
             except EnvironmentFailure as failure:
                 self._fail(conversation, failure)
                 continue
@@ -367,7 +377,7 @@ class Rollouts:
             if terminated or truncated:
                 conversation.turn += 1
                 conversation.reward = reward
-                conversation.ending = _ending(terminated, info)
+                conversation.ending = answers.ending(terminated, info)
             else:
                 fits = speaker.hear(conversation, messages)
                 conversation.turn += 1
@@ -379,59 +389,3 @@ class Rollouts:
         self.failures[failure.kind] = self.failures.get(failure.kind, 0) + 1
         if self._on_failure is not None:
             self._on_failure(conversation.request.task_id, failure)
-
-
-def _ending(terminated: bool, info: dict[str, Any]) -> Ending:
-    if "ending" in info:
-        return Ending(info["ending"])
-    return Ending.COMPLETED if terminated else Ending.TURN_LIMIT
-
-
-def _checked(read: Callable[[Any], tuple[Any, ...]], result: Any) -> tuple[Any, ...]:
-    """What an environment answered, or EnvironmentFailure: whatever it did or said, it is not a reward."""
-    if isinstance(result, EnvironmentFailure):
-        raise result
-    try:
-        return read(result)
-    except EnvironmentFailure:
-        raise
-    except Exception as error:
-        raise EnvironmentFailure("garbage", f"{type(error).__name__}: {error}") from error
-
-
-def _reset_answer(result: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise EnvironmentFailure("garbage", f"reset returned {type(result).__name__}, not (messages, info)")
-    messages, info = result
-    return _messages(messages), _info(info)
-
-
-def _step_answer(result: Any) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
-    if not (isinstance(result, tuple) and len(result) == 5):
-        raise EnvironmentFailure("garbage", f"step returned {type(result).__name__}, not a 5-tuple")
-    messages, reward, terminated, truncated, info = result
-    if not math.isfinite(float(reward)):
-        raise EnvironmentFailure("garbage", f"step returned the reward {reward!r}")
-    return _messages(messages), float(reward), bool(terminated), bool(truncated), _info(info)
-
-
-def _info(info: Any) -> dict[str, Any]:
-    if not isinstance(info, dict):
-        raise EnvironmentFailure("garbage", f"info is {type(info).__name__}, not a dict")
-    if info.get("failure"):
-        failure = info["failure"]
-        known = failure if isinstance(failure, dict) else {"message": failure}
-        raise EnvironmentFailure(str(known.get("kind", "reported")), str(known.get("message", "")))
-    metrics = {str(key): float(value) for key, value in dict(info.get("metrics") or {}).items()}
-    if any(map(math.isinf, metrics.values())):
-        raise EnvironmentFailure("garbage", f"metrics must be finite, got {metrics}")
-    if info.get("ending", Ending.COMPLETED) not in REPORTED:
-        raise EnvironmentFailure("garbage", f"ending is {info['ending']!r}; an environment reports one of {', '.join(REPORTED)}")
-    return info | ({"metrics": metrics} if metrics else {})
-
-
-def _messages(messages: Any) -> tuple[Message, ...]:
-    taken = () if isinstance(messages, str) else tuple(messages)
-    if isinstance(messages, str) or not all(m["role"] in ROLES and isinstance(m["content"], str) for m in taken):
-        raise EnvironmentFailure("garbage", f"messages must be dicts with role and content, got {str(messages)[:200]!r}")
-    return taken

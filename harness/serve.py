@@ -117,7 +117,9 @@ class ModelServer:
         try:
             self._http = _Http((host, port), _handler_of(self))
         except OSError as error:
-            raise UserError(f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port, 0 takes any free one") from None
+            raise UserError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another with --port, 0 takes any free one"
+            ) from None
         self.batcher = Batcher(backend, batch)
         self.url = f"http://{host}:{self._http.server_address[1]}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True, name="server")
@@ -151,7 +153,13 @@ class ModelServer:
         return reply(request, tokens, completions, self.backend.renderer)
 
     def models(self) -> dict[str, Any]:
-        card = {"id": self.name, "object": "model", "created": 0, "owned_by": "local", "max_model_len": self.backend.window}
+        card = {
+            "id": self.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "local",
+            "max_model_len": self.backend.window,
+        }
         return {"object": "list", "data": [card]}
 
 
@@ -172,7 +180,9 @@ def _handler_of(server: ModelServer) -> type[BaseHTTPRequestHandler]:
             elif self.path == "/health":
                 self._send(200, {"status": "ok"})
             else:
-                self._refuse(RequestError(f"there is no {self.path} here; GET /v1/models, POST /v1/chat/completions", status=404))
+                self._refuse(
+                    RequestError(f"there is no {self.path} here; GET /v1/models, POST /v1/chat/completions", status=404)
+                )
 
         def do_POST(self) -> None:
             try:

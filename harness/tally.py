@@ -20,7 +20,6 @@ Placed = tuple[int, Episode]
 """An episode and its place in the file it stands in."""
 
 
-
 def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
     """Plain data: the environment's heading, a row per task, the numbers over all tasks, and what the environment itself says of these episodes.
 
@@ -42,13 +41,24 @@ def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
         "episodes": len(finished),
         "lost": len(placed) - len(finished),
         "endings": {ending: endings.count(ending) for ending in sorted(set(endings))},
-        "used": {name: sum(e.metrics.get(name, 0.0) for _, e in placed) for name in COUNTS if any(name in e.metrics for _, e in placed)},
-        "environment": environment.summary([_plain(episode) for episode in finished]) if hasattr(environment, "summary") else {},
+        "used": {
+            name: sum(e.metrics.get(name, 0.0) for _, e in placed)
+            for name in COUNTS
+            if any(name in e.metrics for _, e in placed)
+        },
+        "environment": environment.summary([_plain(episode) for episode in finished])
+        if hasattr(environment, "summary")
+        else {},
     }
 
 
 def _plain(episode: Episode) -> dict[str, Any]:
-    return {"task_id": episode.task_id, "reward": episode.reward, "success": episode.success, "metrics": dict(episode.metrics)}
+    return {
+        "task_id": episode.task_id,
+        "reward": episode.reward,
+        "success": episode.success,
+        "metrics": dict(episode.metrics),
+    }
 
 
 def _floor_of(environment: Any) -> Callable[[str], float] | None:
@@ -79,7 +89,9 @@ def _task_row(task: str, played: Sequence[Placed], floor: Callable[[str], float]
         "finished": len(finished),
         "reward": mean([episode.reward for episode in finished]),
         "doing_nothing": floor(task) if floor is not None else None,
-        "turns": mean([e.metrics.get("turns", float(sum(m["role"] == "assistant" for m in e.messages))) for e in finished]),
+        "turns": mean(
+            [e.metrics.get("turns", float(sum(m["role"] == "assistant" for m in e.messages))) for e in finished]
+        ),
         "endings": ", ".join(sorted({str(episode.ending.value) for _, episode in played})),
         "episodes": [place for place, _ in played],
     }
@@ -96,9 +108,17 @@ def tell(name: str, summary: Mapping[str, Any], console: Console) -> None:
     console.print(grid)
     console.rule(f"{summary['heading'] or name}   {summary['policy']}")
     idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"
-    console.print(f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes", highlight=False, soft_wrap=True)
+    console.print(
+        f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes",
+        highlight=False,
+        soft_wrap=True,
+    )
     if summary["pass_hat"]:
-        console.print("   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()), highlight=False, soft_wrap=True)
+        console.print(
+            "   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()),
+            highlight=False,
+            soft_wrap=True,
+        )
     _tell_plain(summary["environment"], console)
     tell_counts("used by these episodes", summary["used"], console)
 
@@ -106,7 +126,11 @@ def tell(name: str, summary: Mapping[str, Any], console: Console) -> None:
 def tell_counts(title: str, counts: Mapping[str, float], console: Console) -> None:
     """Counts on one line; nothing where there are none."""
     if counts:
-        console.print(f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()), highlight=False, soft_wrap=True)
+        console.print(
+            f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()),
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _tell_plain(said: Mapping[str, Any], console: Console) -> None:
@@ -121,7 +145,11 @@ def _tell_plain(said: Mapping[str, Any], console: Console) -> None:
                 grid.add_row(str(row), *(_number(entry.get(column)) for column in columns))
             console.print(grid)
         else:
-            console.print(f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()), highlight=False, soft_wrap=True)
+            console.print(
+                f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()),
+                highlight=False,
+                soft_wrap=True,
+            )
 
 
 def _number(value: Any) -> str:

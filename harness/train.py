@@ -97,7 +97,9 @@ class Run:
     @cached_property
     def speaker(self) -> PolicySpeaker:
         sampling = self.experiment.sampling
-        return PolicySpeaker(self.backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+        return PolicySpeaker(
+            self.backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
+        )
 
     @cached_property
     def train_tasks(self) -> list[str]:
@@ -127,7 +129,11 @@ def train(run: Run) -> None:
             batch = pack(sequences, [credit for row_ in credits for credit in row_])
             updated = run.backend.update(batch, experiment.loss, per_term=step % TERM_GRADIENTS_EVERY == 0)
             run.spent.optimiser_steps += 1
-            row |= updated | _evidence_facts(run, gathered) | {f"method/{key}": value for key, value in diagnostics.items()}
+            row |= (
+                updated
+                | _evidence_facts(run, gathered)
+                | {f"method/{key}": value for key, value in diagnostics.items()}
+            )
             run.spent.external_calls += int(diagnostics.get("external_calls", 0))
         run.spent.step += 1
         records.append(run.folder / "steps.jsonl", [row], kind="steps")
@@ -238,7 +244,11 @@ def _curve_point(run: Run, step: int) -> None:
         return
     split = settings.curve_split or run.experiment.environment.eval_split
     tasks = panel(run.pool.facts, split, settings.curve_tasks)
-    point: dict[str, Any] = {"step": step, "rollouts": run.spent.rollouts, "generated_tokens": run.spent.generated_tokens}
+    point: dict[str, Any] = {
+        "step": step,
+        "rollouts": run.spent.rollouts,
+        "generated_tokens": run.spent.generated_tokens,
+    }
     for decoding in ("sampled", "greedy"):
         episodes = play_panel(run.rollouts, run.speaker, tasks, run.seeds["curve", step], decoding, 1)
         point[decoding] = success_rate(episodes)
@@ -286,7 +296,9 @@ def _checkpoint(run: Run, state: Any) -> None:
         os.replace(scratch, run.folder / name)
     except Exception as error:  # torch and safetensors report a full disk each by an error of their own
         shutil.rmtree(scratch, ignore_errors=True)
-        raise HarnessError(f"could not write {name} in {run.folder}: {error}; make room and call again, the run continues") from error
+        raise HarnessError(
+            f"could not write {name} in {run.folder}: {error}; make room and call again, the run continues"
+        ) from error
     for older in checkpoints(run.folder)[:-1]:
         shutil.rmtree(older, ignore_errors=True)
 

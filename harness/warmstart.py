@@ -66,7 +66,12 @@ def start_of(experiment: Experiment, cache: Path, progress: Progress | None = No
                 "warm_start": settings.model_dump(),
                 "micro_tokens": experiment.optimiser.micro_tokens,
                 "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
-                "code": revision("harness.warmstart", experiment.backend.partition(":")[0], type(pool.facts).__module__, *(name.partition(":")[0] for name in settings.contexts)),
+                "code": revision(
+                    "harness.warmstart",
+                    experiment.backend.partition(":")[0],
+                    type(pool.facts).__module__,
+                    *(name.partition(":")[0] for name in settings.contexts),
+                ),
             }
         )
         directory = cache / "warm-starts" / key[:16]
@@ -85,7 +90,12 @@ def checkpoint_hash(directory: Path) -> str:
 
 
 def _make(
-    experiment: Experiment, settings: WarmStartSettings, pool: EnvironmentPool, base: Path | None, directory: Path, progress: Progress | None
+    experiment: Experiment,
+    settings: WarmStartSettings,
+    pool: EnvironmentPool,
+    base: Path | None,
+    directory: Path,
+    progress: Progress | None,
 ) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -177,7 +187,9 @@ class _Demonstrator:
         gold = {task: self.pool.facts.gold(task) for task in tasks}
         missing = [task for task, actions in gold.items() if actions is None]
         if missing:
-            raise UserError(f"task {missing[0]!r} of {self.experiment.environment.id} has no gold actions to demonstrate")
+            raise UserError(
+                f"task {missing[0]!r} of {self.experiment.environment.id} has no gold actions to demonstrate"
+            )
         return {task: tuple(actions) for task, actions in gold.items()}
 
     def _recite(self, scripts: dict[str, tuple[str, ...]]) -> list[Episode]:
@@ -215,7 +227,9 @@ def _measure(
     stages = 2 + len(demonstrator.sources)
 
     def rate(stage: int, decoding: str, samples: int, contexts: list[ContextRequest | None] | None = None) -> float:
-        episodes = play_panel(demonstrator.rollouts, speaker, tasks, SEEDS["measure", stage], decoding, samples, contexts)
+        episodes = play_panel(
+            demonstrator.rollouts, speaker, tasks, SEEDS["measure", stage], decoding, samples, contexts
+        )
         if progress is not None:
             progress("measuring the start", stage + 1, stages)
         return success_rate(episodes)
@@ -237,4 +251,3 @@ def _measure(
             "teacher_adds_nothing": with_context - measured["sampled"] < MARGIN,
         }
     return measured
-

@@ -42,7 +42,9 @@ def make_environment(settings: EnvironmentSettings) -> Any:
 def _registered(module: str) -> list[str]:
     """The ids a module has registered, with its name in front; every id where it is not known whose they are."""
     package = module.partition(".")[0]
-    home = {name: getattr(spec.entry_point, "__module__", spec.entry_point) for name, spec in gymnasium.registry.items()}
+    home = {
+        name: getattr(spec.entry_point, "__module__", spec.entry_point) for name, spec in gymnasium.registry.items()
+    }
     own = [name for name, place in home.items() if str(place).partition(":")[0].partition(".")[0] == package]
     return [f"{module}:{name}" for name in own] if own else list(gymnasium.registry)
 
@@ -86,7 +88,9 @@ class Deadlines:
             if worker not in self._workers or index not in busy:
                 continue  # an abandoned call came back after all
             busy.discard(index)
-            results[index] = value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
+            results[index] = (
+                value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
+            )
             self._feed(worker, calls, waiting, busy)
         return results
 
@@ -117,7 +121,9 @@ class Deadlines:
             index, call = task
             try:
                 answer: tuple[Any, BaseException | None] = call(), None
-            except BaseException as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
+            except (
+                BaseException
+            ) as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
                 answer = None, error
             self._outbox.put((worker, index, *answer))
 

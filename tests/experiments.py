@@ -77,5 +77,7 @@ def process(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
 
 def forkserver() -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"])
+    context.set_forkserver_preload(
+        ["harness.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"]
+    )
     return context

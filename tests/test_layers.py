@@ -19,7 +19,7 @@ DOORS = ("harness/losses.py", "harness/backends/")
 """Where torch and its relatives may be imported."""
 LAYERS: list[set[str]] = [
     {"types", "errors", "endpoint"},
-    {"rendering", "experiment", "plugs", "seeds", "sources", "provenance", "workers"},
+    {"rendering", "experiment", "plugs", "seeds", "sources", "provenance", "workers", "answers"},
     {"packing", "losses", "records", "stats"},
     {"backends", "rollout", "evidence"},
     {"train", "evaluate", "tables", "report", "warmstart", "layouts", "published", "tally", "fidelity"},
@@ -28,7 +28,10 @@ LAYERS: list[set[str]] = [
 ]
 """harness/, from below: a module imports from its own layer and from those below it."""
 PATHS = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|tmp|opt|srv)/[\w.-]+|[A-Z]:\\\\\w")
-HOSTS = re.compile(r"artifactory|nexus\.|pypi\.\w+\.\w+/simple|[\w.-]+\.(?:internal|corp|intra)\b|--index-url|--extra-index-url", re.IGNORECASE)
+HOSTS = re.compile(
+    r"artifactory|nexus\.|pypi\.\w+\.\w+/simple|[\w.-]+\.(?:internal|corp|intra)\b|--index-url|--extra-index-url",
+    re.IGNORECASE,
+)
 
 
 def named(file: Path) -> str:
@@ -52,7 +55,9 @@ def part_of(name: str, *packages: str) -> bool:
 
 def complaints(files: list[Path], wrong: object) -> list[str]:
     assert files, "no sources were read"
-    return sorted({f"{named(file)}:{line} imports {name}" for file in files for line, name in imports(file) if wrong(file, name)})  # type: ignore[operator]
+    return sorted(
+        {f"{named(file)}:{line} imports {name}" for file in files for line, name in imports(file) if wrong(file, name)}
+    )  # type: ignore[operator]
 
 
 def under(tree: str) -> list[Path]:
@@ -93,13 +98,25 @@ def test_torch_and_its_relatives_stay_behind_their_doors() -> None:
 
 def test_importing_a_light_module_imports_nothing_heavy() -> None:
     """At a module's top level even the doors may not be gone through by what `harness --help` and worker processes load first."""
-    light = [ROOT / "harness" / f"{name}.py" for name in ("cli", "commands", "errors", "types", "experiment", "plugs", "seeds", "records")]
+    light = [
+        ROOT / "harness" / f"{name}.py"
+        for name in ("cli", "commands", "errors", "types", "experiment", "plugs", "seeds", "records")
+    ]
     for file in light:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in tops if isinstance(node, ast.Import) for alias in node.names}
         names |= {str(node.module) for node in tops if isinstance(node, ast.ImportFrom)}
-        heavy = HEAVY | {"pandas", "scipy", "matplotlib", "gymnasium", "harness.losses", "harness.packing", "harness.stats", "harness.tables"}
+        heavy = HEAVY | {
+            "pandas",
+            "scipy",
+            "matplotlib",
+            "gymnasium",
+            "harness.losses",
+            "harness.packing",
+            "harness.stats",
+            "harness.tables",
+        }
         assert not names & heavy, named(file)
 
 
@@ -109,7 +126,10 @@ def layer_of(name: str) -> int | None:
 
 
 def test_every_module_has_its_layer() -> None:
-    modules = {file.stem if file.parent.name == "harness" else file.parent.name for file in under("harness")} - {"__init__", "harness"}
+    modules = {file.stem if file.parent.name == "harness" else file.parent.name for file in under("harness")} - {
+        "__init__",
+        "harness",
+    }
     assert modules - set.union(*LAYERS) == set()
 
 
@@ -131,7 +151,9 @@ def test_there_is_no_circle_among_what_is_imported_at_once() -> None:
         parts = file.relative_to(ROOT).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         tops = [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
-        edges[module] = {str(node.module) for node in tops} | {f"{node.module}.{alias.name}" for node in tops for alias in node.names}
+        edges[module] = {str(node.module) for node in tops} | {
+            f"{node.module}.{alias.name}" for node in tops for alias in node.names
+        }
 
     done: set[str] = set()
 
@@ -195,12 +217,15 @@ def test_a_file_is_one_idea(file: Path) -> None:
 @pytest.mark.parametrize("file", PRODUCT, ids=named)
 def test_what_is_public_says_what_it_does(file: Path) -> None:
     """Public functions and classes at the top of a module; a command says it in its own words."""
-    quiet = []
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_") and not ast.get_docstring(node):
-            quiet.append(node.name)
     if named(file) == "harness/commands.py":
-        quiet = []  # each is named after the command of `harness.cli` that calls it, which carries the words
+        return  # each is named after the command of `harness.cli` that calls it, which carries the words
+    quiet = [
+        node.name
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
     assert quiet == []
 
 
@@ -215,6 +240,9 @@ def test_functions_fit_a_screen(file: Path) -> None:
 
 
 def test_every_marker_is_declared() -> None:
-    declared = {line.partition(":")[0] for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]}
+    declared = {
+        line.partition(":")[0]
+        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+    }
     used = {m for file in SOURCES for m in re.findall(r"pytest\.mark\.(\w+)", file.read_text(encoding="utf-8"))}
     assert used - {"parametrize", "skipif", "skip", "usefixtures", "xfail", "filterwarnings", "timeout"} <= declared

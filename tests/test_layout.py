@@ -32,11 +32,23 @@ def test_the_folders_at_the_top() -> None:
 
 def test_the_files_at_the_top() -> None:
     files = {name for name in tracked() if "/" not in name}
-    assert {"README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml", "constraints.txt", ".gitignore"} <= files
+    assert {
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        ".gitignore",
+    } <= files
 
 
 def test_what_can_be_made_again_is_not_committed() -> None:
-    made = [name for name in tracked() if name.startswith((".venv", ".cache", "runs/")) or name.endswith((".pyc", ".safetensors", ".pt"))]
+    made = [
+        name
+        for name in tracked()
+        if name.startswith((".venv", ".cache", "runs/")) or name.endswith((".pyc", ".safetensors", ".pt"))
+    ]
     assert made == []
 
 
@@ -72,7 +84,14 @@ def test_another_distribution_of_our_name_is_told_apart(tmp_path: Path, name: st
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one was imported')\n")
     start = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; sys.argv = ['harness', 'methods']; from harness.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"COLUMNS": "400"})
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | {"COLUMNS": "400"},
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"the package {name!r} comes from" in done.stderr

@@ -50,7 +50,9 @@ class EndpointPolicy:
         Raises ValueError for prices that are not two numbers, and when neither an address nor a key says where the model is.
         """
         if prices is not None and (len(prices) != 2 or min(prices) < 0):
-            raise ValueError(f"prices are two numbers, dollars per million prompt and completion tokens; got {prices!r}")
+            raise ValueError(
+                f"prices are two numbers, dollars per million prompt and completion tokens; got {prices!r}"
+            )
         address, key = base_url or os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
         if not (address or key):
             raise ValueError(
@@ -86,7 +88,11 @@ class EndpointPolicy:
 
     def _count(self, reply: Reply, usage: dict[str, float]) -> None:
         fresh = not reply.cached
-        counts = {"model_calls": 1.0, "prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+        counts = {
+            "model_calls": 1.0,
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+        }
         if self._prices:
             tokens = (reply.prompt_tokens, reply.completion_tokens)
             counts["cost_usd"] = fresh * sum(n * price for n, price in zip(tokens, self._prices, strict=True)) / 1e6
@@ -117,7 +123,13 @@ def as_chat(messages: Sequence[Message]) -> list[dict[str, Any]]:
         call = _call(content) if role == "assistant" and answered else None
         if call is not None:
             called = f"call{place:05d}"
-            chat.append({"role": "assistant", "content": None, "tool_calls": [{"id": called, "type": "function", "function": call}]})
+            chat.append(
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [{"id": called, "type": "function", "function": call}],
+                }
+            )
         elif role == "tool" and called is not None:
             chat.append({"role": "tool", "tool_call_id": called, "content": content})
             called = None

@@ -135,13 +135,22 @@ class Tau3AirlineEnv(TextEnv):
         from environments.tau3_airline.metrics import Played, summarise  # it reads this module
 
         found = summarise(self, [Played(e["task_id"], e["reward"], e["metrics"]) for e in episodes])
-        kinds = {kind: {"tasks": row.tasks, "success": row.success, "doing nothing": row.floor} for kind, row in found.kinds.items()}
-        return {
+        kinds = {
+            kind: {"tasks": row.tasks, "success": row.success, "doing nothing": row.floor}
+            for kind, row in found.kinds.items()
+        }
+        said = {
             "what the reference does": kinds,
             "successes without a tool call": found.zero_tool_successes,
             "tool calls per episode": found.mean_tool_calls,
             "agent's errors per episode": dict(found.errors),
         }
+        if self._user_model is not None:
+            names = {"prompt": "user_prompt_tokens", "completion": "user_completion_tokens"}
+            said["tokens of the user's model"] = {
+                part: int(sum(e["metrics"][name] for e in episodes)) for part, name in names.items()
+            }
+        return said
 
     def _task_named(self, task_id: str) -> Task:
         self.split_of(task_id)  # refuses unknown names
@@ -254,7 +263,8 @@ class Tau3AirlineEnv(TextEnv):
         }
         errors = {f"error_{kind}": self._errors[kind] for kind in ERRORS}
         kinds = {f"kind_{kind.replace('-', '_')}": float(kind == self._task.kind) for kind in KINDS}
-        return parts | {name: float(count) for name, count in (counts | errors).items()} | kinds
+        usage = self._person.usage if isinstance(self._person, LLMUser) else {}
+        return parts | {name: float(count) for name, count in (counts | errors | usage).items()} | kinds
 
 
 def _user_model(

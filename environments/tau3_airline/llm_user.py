@@ -85,6 +85,8 @@ class LLMUser:
 
     def __init__(self, task: Task, model: UserModel, seed: int) -> None:
         self._endpoint, self._params = model.connect(), {**model.params, "seed": seed}
+        self.usage = {"user_prompt_tokens": 0, "user_completion_tokens": 0}
+        """What this dialogue asked of the model, replies from the cache included."""
         self._messages = [
             {"role": "system", "content": f"{GUIDELINES}\n\n<scenario>\n{scenario(task)}\n</scenario>"},
         ]
@@ -96,10 +98,13 @@ class LLMUser:
         heard = message[:HEARD].encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent
         asked = [*self._messages, {"role": "user", "content": heard}]
         try:
-            said = self._endpoint.chat(asked, **self._params).text
+            reply = self._endpoint.chat(asked, **self._params)
         except Exception as error:  # whatever goes wrong on the way to the model is not the agent's fault
             kind = getattr(error, "kind", type(error).__name__)
             raise UserFailedError(str(kind), f"the user's model {self._endpoint.model!r} failed: {error}") from error
+        self.usage["user_prompt_tokens"] += reply.prompt_tokens
+        self.usage["user_completion_tokens"] += reply.completion_tokens
+        said = reply.text
         if not said.strip():
             raise UserFailedError("garbage", f"the user's model {self._endpoint.model!r} said nothing")
         self._messages = [*asked, {"role": "assistant", "content": said}]

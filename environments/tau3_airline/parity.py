@@ -52,6 +52,8 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Comparison:
+    """Both rewards of one trajectory."""
+
     trajectory: Trajectory
     ours: float
     official: float
@@ -161,7 +163,11 @@ class Official:
         )  # fmt: skip
         kinds = self._evaluator.EvaluationType
         found = self._evaluator.evaluate_simulation(
-            simulation=run, task=self._tasks[trajectory.task_id], evaluation_type=kinds.ALL, solo_mode=False, domain="airline"
+            simulation=run,
+            task=self._tasks[trajectory.task_id],
+            evaluation_type=kinds.ALL,
+            solo_mode=False,
+            domain="airline",
         )
         return float(found.reward), str((found.info or {}).get("error", ""))
 
@@ -201,7 +207,12 @@ def disturbed(gold: Sequence[str]) -> Iterator[list[str]]:
         yield [*(_changed(call, str) for call in calls), closing]
         yield [*(_changed(call, None) for call in calls), closing]
         yield calls
-    noise = ['{"name": ', '{"name": "no_such_tool", "arguments": {}}', '{"name": "cancel_reservation", "arguments": {"id": 1}}', "{}"]
+    noise = [
+        '{"name": ',
+        '{"name": "no_such_tool", "arguments": {}}',
+        '{"name": "cancel_reservation", "arguments": {"id": 1}}',
+        "{}",
+    ]
     yield [*noise, *calls, closing]
 
 
@@ -241,13 +252,17 @@ def recorded(file: Path) -> Iterator[Trajectory]:
                 continue
             trajectory = Trajectory(f"{file.name} line {number}", row["task_id"], row["messages"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}, line {number}: not a recorded episode ({type(error).__name__}: {error})") from None
+            raise ValueError(
+                f"{file}, line {number}: not a recorded episode ({type(error).__name__}: {error})"
+            ) from None
         yield trajectory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: all rewards agree. 1: some differ. 2: no official package, or a file that cannot be read."""
-    parser = argparse.ArgumentParser(prog="python -m environments.tau3_airline.parity", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m environments.tau3_airline.parity", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("files", nargs="*", type=Path, help="episodes to compare besides gold and doing nothing")
     files: list[Path] = parser.parse_args(arguments).files
     try:

@@ -48,7 +48,9 @@ def policy_on(server: ChatServer, **options: Any) -> EndpointPolicy:
     return EndpointPolicy("m", **{"base_url": server.url, "attempts": 1, "timeout_s": 20.0, **options})
 
 
-def played(pool: EnvironmentPool, policy: EndpointPolicy, tasks: tuple[str, ...] = ("8",)) -> tuple[list[Episode], Rollouts]:
+def played(
+    pool: EnvironmentPool, policy: EndpointPolicy, tasks: tuple[str, ...] = ("8",)
+) -> tuple[list[Episode], Rollouts]:
     rollouts = Rollouts(pool)
     return rollouts.play([Request(task, SeedTree(3)[task]) for task in tasks], TextSpeaker(policy)), rollouts
 
@@ -126,7 +128,9 @@ def test_whatever_was_said_is_a_request_that_a_server_takes(said: list[tuple[str
     json.dumps(chat, ensure_ascii=False).encode()  # nothing that cannot be sent
     for place, message in enumerate(chat):
         answers = message["role"] == "tool"
-        assert answers == bool(place and "tool_calls" in chat[place - 1])  # a tool's words follow their call, and every call has them
+        assert answers == bool(
+            place and "tool_calls" in chat[place - 1]
+        )  # a tool's words follow their call, and every call has them
         if answers:
             assert message["tool_call_id"] == chat[place - 1]["tool_calls"][0]["id"]
 
@@ -134,14 +138,19 @@ def test_whatever_was_said_is_a_request_that_a_server_takes(said: list[tuple[str
 def test_what_a_model_wrote_is_passed_on_as_it_is() -> None:
     assert action_of(Reply("", ({"name": "f", "arguments": '{"a": 1,}'},))) == '{"name": "f", "arguments": {"a": 1,}}'
     assert action_of(Reply("", ({"name": "f", "arguments": " "},))) == '{"name": "f", "arguments": {}}'
-    assert action_of(Reply("words", ({"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{}"}))) == '{"name": "f", "arguments": {}}'
+    assert (
+        action_of(Reply("words", ({"name": "f", "arguments": "{}"}, {"name": "g", "arguments": "{}"})))
+        == '{"name": "f", "arguments": {}}'
+    )
     assert action_of(Reply("words")) == "words"
 
 
 # ---------------------------------------------------------------- episodes
 
 
-def test_gold_by_native_tool_calls_scores_1(chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]) -> None:
+def test_gold_by_native_tool_calls_scores_1(
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
+) -> None:
     pool = pool_of()
     gold = pool.facts.gold("8")
     server = chat_server(recite(gold))
@@ -160,11 +169,17 @@ def test_gold_by_native_tool_calls_scores_1(chat_server: Callable[..., ChatServe
     assert ids == [m["tool_call_id"] for m in last["messages"] if m["role"] == "tool"]
     assert len(ids) == len(set(ids)) == len(gold) - 1
     # ChatServer says 11 prompt and 7 completion tokens per reply
-    assert [episode.metrics[k] for k in ("model_calls", "prompt_tokens", "completion_tokens")] == [len(gold), 11 * len(gold), 7 * len(gold)]
+    assert [episode.metrics[k] for k in ("model_calls", "prompt_tokens", "completion_tokens")] == [
+        len(gold),
+        11 * len(gold),
+        7 * len(gold),
+    ]
     assert "cost_usd" not in episode.metrics
 
 
-def test_greedy_asks_for_the_likeliest(chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]) -> None:
+def test_greedy_asks_for_the_likeliest(
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
+) -> None:
     server = chat_server(recite(["Bye."]))
     Rollouts(pool_of()).play([Request("0", SeedTree(3), greedy=True)], TextSpeaker(policy_on(server, temperature=0.7)))
     assert server.requests[0]["temperature"] == 0.0
@@ -206,8 +221,12 @@ def test_an_endpoints_fault_is_an_error_with_no_reward(
     fault: str, chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
 ) -> None:
     kind, answer, options = FAULTS[fault]
-    server = chat_server(lambda request, count: ChatServer.says(None, [("list_all_airports", "{}")]) if spoken(request) == 0 else answer(request, count))
-    (episode, ), rollouts = played(pool_of(), policy_on(server, **options), ("0",))
+    server = chat_server(
+        lambda request, count: (
+            ChatServer.says(None, [("list_all_airports", "{}")]) if spoken(request) == 0 else answer(request, count)
+        )
+    )
+    (episode,), rollouts = played(pool_of(), policy_on(server, **options), ("0",))
     assert episode.ending is Ending.ERROR
     assert math.isnan(episode.reward)
     assert not episode.success
@@ -230,7 +249,9 @@ def test_one_lost_conversation_leaves_its_neighbours_alone(
     chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
 ) -> None:
     def answer(request: dict[str, Any], count: int) -> Any:
-        return (500, "{}") if "emma_kim_9957" in json.dumps(request["messages"]) else ChatServer.says("Hello.")  # the user of task 0
+        return (
+            (500, "{}") if "emma_kim_9957" in json.dumps(request["messages"]) else ChatServer.says("Hello.")
+        )  # the user of task 0
 
     episodes, _ = played(pool_of(), policy_on(chat_server(answer)), ("0", "1", "2"))
     assert [episode.ending for episode in episodes] == [Ending.ERROR, Ending.COMPLETED, Ending.COMPLETED]
@@ -245,7 +266,9 @@ def test_a_full_window_ends_the_episode_and_is_no_failure(
     assert (episode.ending, episode.reward, rollouts.failures) == (Ending.TOKEN_LIMIT, 0.0, {})
 
 
-def test_a_spent_budget_stops_everything(chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]) -> None:
+def test_a_spent_budget_stops_everything(
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
+) -> None:
     server = chat_server(recite(["Hello."]))
     with pytest.raises(BudgetSpentError, match="2 calls"):
         played(pool_of(), policy_on(server, max_calls=2), ("0", "1", "2"))
@@ -340,6 +363,8 @@ def test_the_llm_user_and_the_policy_talk_through_our_server(
     assert [m["role"] for m in episode.messages] == ["system", *("assistant", "user") * 4]
     assert episode.metrics["model_calls"] == 3
     assert 0 < episode.metrics["completion_tokens"] <= 3 * 8
+    assert 0 < episode.metrics["user_completion_tokens"] <= 4 * 8  # its opening and three answers
+    assert episode.metrics["user_prompt_tokens"] > 4 * 100
     assert once().messages == episode.messages  # one seed, one dialogue: user and policy both
 
 
@@ -355,6 +380,8 @@ def test_smollm2_plays_an_airline_turn_with_itself(tmp_path: Path, pool_of: Call
             user="llm", user_model="smollm2", user_params={"temperature": 0.0, "max_tokens": 24}, max_turns=1,
             user_endpoint={"base_url": server.url, "api_key": "none", "timeout_s": 300.0},
         )  # fmt: skip
-        (episode,), _ = played(pool, EndpointPolicy("smollm2", base_url=server.url, max_tokens=24, timeout_s=300.0), ("26",))
+        (episode,), _ = played(
+            pool, EndpointPolicy("smollm2", base_url=server.url, max_tokens=24, timeout_s=300.0), ("26",)
+        )
     assert episode.ending in (Ending.TURN_LIMIT, Ending.COMPLETED)
     assert 1500 < episode.metrics["prompt_tokens"] < 3000  # the policy alone has about 1,600

@@ -75,7 +75,13 @@ def test_what_decides_a_result_decides_its_folder(start: Start, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"title": "T"}, {"seeds": [0, 7]}, {"budget": {"checkpoint_every": 1}}, {"methods": [GRPO.model_dump(), RLOO.model_dump()]}, {"environment": {"threads": 2}}],
+    [
+        {"title": "T"},
+        {"seeds": [0, 7]},
+        {"budget": {"checkpoint_every": 1}},
+        {"methods": [GRPO.model_dump(), RLOO.model_dump()]},
+        {"environment": {"threads": 2}},
+    ],
 )
 def test_what_does_not_leaves_finished_runs_finished(start: Start, tmp_path: Path, changes: dict[str, Any]) -> None:
     assert folder_of(start, tmp_path, **changes) == folder_of(start, tmp_path)
@@ -128,8 +134,18 @@ def test_a_results_folder_is_a_function_of_the_records(whole: Any, tmp_path: Pat
     experiment, jobs, start, _ = whole
     for name in ("one", "two"):
         write_results(experiment, jobs, start, tmp_path / name)
-    files = sorted(file.relative_to(tmp_path / "one").as_posix() for file in (tmp_path / "one").rglob("*") if file.is_file())
-    assert {"table.md", "table.csv", "rows.jsonl", "runs.jsonl", "curve.jsonl", "provenance.json", "episodes/grpo.jsonl.gz"} <= set(files)
+    files = sorted(
+        file.relative_to(tmp_path / "one").as_posix() for file in (tmp_path / "one").rglob("*") if file.is_file()
+    )
+    assert {
+        "table.md",
+        "table.csv",
+        "rows.jsonl",
+        "runs.jsonl",
+        "curve.jsonl",
+        "provenance.json",
+        "episodes/grpo.jsonl.gz",
+    } <= set(files)
     timed = {"table.md", "table.html", "table.tex", "table.csv"}
     for name in files:
         if name not in timed:
@@ -195,7 +211,9 @@ def command(tiny_directory: Path, tmp_path: Path) -> Iterator[Callable[[], subpr
     """`harness bench` on a spec that takes some seconds, in a process group of its own as a terminal would give it."""
     model = {"name": str(tiny_directory)}
     environment = {"id": "environments:Guess-v0"}
-    spec = small(name="long", model=model, environment=environment, budget={"steps": 60, "checkpoint_every": 5}, seeds=[0, 1])
+    spec = small(
+        name="long", model=model, environment=environment, budget={"steps": 60, "checkpoint_every": 5}, seeds=[0, 1]
+    )
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / "spec.toml").write_text(tomli_w.dumps(json.loads(spec.model_dump_json(exclude_none=True))))
     started: list[subprocess.Popen[str]] = []
@@ -203,7 +221,17 @@ def command(tiny_directory: Path, tmp_path: Path) -> Iterator[Callable[[], subpr
     def start() -> subprocess.Popen[str]:
         words = [sys.executable, "-m", "harness.cli", "bench", "long", "--runs", "runs", "--cache", "cache", "-j", "2"]
         environ = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-        started.append(subprocess.Popen(words, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True))
+        started.append(
+            subprocess.Popen(
+                words,
+                cwd=tmp_path,
+                env=environ,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
         return started[-1]
 
     yield start

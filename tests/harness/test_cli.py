@@ -88,7 +88,18 @@ def test_starting_imports_nothing_heavy() -> None:
 def test_help_names_every_command_and_a_bare_call_is_help(harness: Command) -> None:
     said = harness("--help")
     assert said.code == 0
-    for name in ("bench", "demo", "compare", "evaluate", "show", "table", "methods", "environments", "check-env", "check-method"):
+    for name in (
+        "bench",
+        "demo",
+        "compare",
+        "evaluate",
+        "show",
+        "table",
+        "methods",
+        "environments",
+        "check-env",
+        "check-method",
+    ):
         assert name in said.out
     assert harness() == said
 
@@ -116,15 +127,30 @@ def test_every_command_shows_an_example(harness: Command, name: str) -> None:
         (["table", "guessing/spec.toml", "--format", "markdwn"], "unknown format 'markdwn'; did you mean 'markdown'?"),
         (["compare", "grpo", "--env", "Guess-v0", "--spec", "guessing/spec.toml"], "compare needs two or more methods"),
         (["compare", "grpo", "grpo", "--env", "Guess-v0", "--spec", "guessing/spec.toml"], "method labels must differ"),
-        (["compare", "grop", "rloo", "--env", "Guess-v0", "--spec", "guessing/spec.toml"], "unknown method 'grop'; did you mean 'grpo'?"),
-        (["compare", "grpo", "rloo", "--env", "Guess-v0", "--spec", "guessing/spec.toml", "--seeds", "0;1"], "got '0;1'"),
+        (
+            ["compare", "grop", "rloo", "--env", "Guess-v0", "--spec", "guessing/spec.toml"],
+            "unknown method 'grop'; did you mean 'grpo'?",
+        ),
+        (
+            ["compare", "grpo", "rloo", "--env", "Guess-v0", "--spec", "guessing/spec.toml", "--seeds", "0;1"],
+            "got '0;1'",
+        ),
         (["evaluate", "--env", "Gues-v0", "--policy", "gold"], "did you mean 'environments:Guess-v0'?"),
         (["evaluate", "--env", "Guess-v0", "--policy", "glod"], "did you mean 'gold'?"),
-        (["evaluate", "--env", "Guess-v0", "--policy", "gold", "--split", "tset"], "unknown split 'tset'; did you mean 'test'?"),
+        (
+            ["evaluate", "--env", "Guess-v0", "--policy", "gold", "--split", "tset"],
+            "unknown split 'tset'; did you mean 'test'?",
+        ),
         (["evaluate", "--env", "Guess-v0", "--policy", "gold", "--env-options", '{"siez": 9}'], "did you mean 'size'?"),
-        (["evaluate", "--env", "Guess-v0", "--policy", "gold", "--env-options", '{"size": 2}'], "Guess needs size >= 4"),
+        (
+            ["evaluate", "--env", "Guess-v0", "--policy", "gold", "--env-options", '{"size": 2}'],
+            "Guess needs size >= 4",
+        ),
         (["evaluate", "--env", "Guess-v0", "--policy", "gold", "--env-options", "size=9"], "--env-options is not JSON"),
-        (["evaluate", "--env", "Reasoning-v0", "--policy", "gold", "--env-options", '{"dataset": "chain_smu"}'], "did you mean 'chain_sum'?"),
+        (
+            ["evaluate", "--env", "Reasoning-v0", "--policy", "gold", "--env-options", '{"dataset": "chain_smu"}'],
+            "did you mean 'chain_sum'?",
+        ),
         (["check-env", "nowhere:Guess-v0"], "unknown environment 'nowhere:Guess-v0'"),
         (["check-method", "crfat"], "unknown method 'crfat'; did you mean 'craft'?"),
         (["check-method", "grpo", "--options", '{"lk": 1}'], "did you mean 'kl'?"),
@@ -132,7 +158,9 @@ def test_every_command_shows_an_example(harness: Command, name: str) -> None:
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_line_with_the_way_out(harness: Command, spec: Any, tmp_path: Path, words: list[str], message: str) -> None:
+def test_a_mistake_is_one_line_with_the_way_out(
+    harness: Command, spec: Any, tmp_path: Path, words: list[str], message: str
+) -> None:
     spec()
     (tmp_path / "empty").mkdir()
     said = harness(*words)
@@ -150,12 +178,18 @@ def test_a_mistake_is_one_line_with_the_way_out(harness: Command, spec: Any, tmp
         ("kl = 0.0", "lk = 0.0", "unknown option of method agents.methods.grpo:GRPO 'lk'; did you mean 'kl'?"),
         ("environments:Guess-v0", "environments:Gess-v0", "did you mean 'environments:Guess-v0'?"),
         ('eval_split = "test"', 'eval_split = "tets"', "unknown split 'tets'; did you mean 'test'?"),
-        ("harness.backends.torch:TorchBackend", "harness.backends.torhc:TorchBackend", "did you mean 'harness.backends.torch:TorchBackend'?"),
+        (
+            "harness.backends.torch:TorchBackend",
+            "harness.backends.torhc:TorchBackend",
+            "did you mean 'harness.backends.torch:TorchBackend'?",
+        ),
         ("group_size = 4", "group_size = 1", "sampling.group_size: Input should be greater than or equal to 2"),
         ("group_size = 4", "group_size = ", "not valid TOML"),
     ],
 )
-def test_a_mistake_in_a_spec_is_one_line_before_anything_is_run(harness: Command, spec: Any, tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_mistake_in_a_spec_is_one_line_before_anything_is_run(
+    harness: Command, spec: Any, tmp_path: Path, old: str, new: str, message: str
+) -> None:
     rewritten(spec(), old, new)
     said = harness("bench", "guessing")
     assert (said.code, said.err.count("\n")) == (2, 1)
@@ -226,7 +260,19 @@ def test_the_two_ends_are_evaluated(harness: Command, policy: str, success: floa
 
 
 def test_a_model_is_evaluated(harness: Command, tiny_directory: Path) -> None:
-    said = harness("evaluate", "--env", "Guess-v0", "--policy", str(tiny_directory), "--tasks", "2", "--max-new-tokens", "3", "--out", "out")
+    said = harness(
+        "evaluate",
+        "--env",
+        "Guess-v0",
+        "--policy",
+        str(tiny_directory),
+        "--tasks",
+        "2",
+        "--max-new-tokens",
+        "3",
+        "--out",
+        "out",
+    )
     assert (said.code, said.err) == (0, "")
     file = next(Path("out").glob("*.jsonl"))
     assert "log-probability" in harness("show", str(file), "0", "--tokens").out
@@ -243,7 +289,9 @@ def test_bench_table_and_damage(harness: Command, spec: Any, tmp_path: Path) -> 
     assert "nothing to make a table of" in early.err
     said = harness("bench", "guessing")
     assert (said.code, said.err) == (0, "")
-    assert all(name in said.out for name in ("8 runs, 0 of them finished before", "GRPO", "RLOO", "written: guessing/table.md"))
+    assert all(
+        name in said.out for name in ("8 runs, 0 of them finished before", "GRPO", "RLOO", "written: guessing/table.md")
+    )
     before = {f: f.stat().st_mtime_ns for f in (tmp_path / "runs").rglob("*")}
     table = (file.parent / "table.md").read_bytes()
     again = harness("bench", "guessing")
@@ -268,7 +316,21 @@ def test_bench_table_and_damage(harness: Command, spec: Any, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_compare_two_methods_head_to_head(harness: Command, spec: Any) -> None:
     file = spec()
-    words = ["compare", "grpo", "rloo", "--env", "Guess-v0", "--spec", str(file), "--steps", "2", "--seeds", "5,6", "-j", "2"]
+    words = [
+        "compare",
+        "grpo",
+        "rloo",
+        "--env",
+        "Guess-v0",
+        "--spec",
+        str(file),
+        "--steps",
+        "2",
+        "--seeds",
+        "5,6",
+        "-j",
+        "2",
+    ]
     said = harness(*words)
     assert (said.code, said.err) == (0, "")
     assert "Difference to grpo" in said.out
@@ -277,7 +339,9 @@ def test_compare_two_methods_head_to_head(harness: Command, spec: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_is_named_and_the_others_are_kept(harness: Command, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_is_named_and_the_others_are_kept(
+    harness: Command, spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A method that raises: its runs are named, the others' records stay, and the table is not written."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_raising_method.py").write_text(

@@ -54,7 +54,11 @@ def by_task(group: RolloutGroup, index: int, rng: np.random.Generator) -> Contex
 
 def pairs(groups: list[RolloutGroup], found: list[list[Evidence]]) -> list[tuple[Episode, Evidence]]:
     assert [len(row) for row in found] == [len(group.episodes) for group in groups]
-    return [(e, known) for group, row in zip(groups, found, strict=True) for e, known in zip(group.episodes, row, strict=True)]
+    return [
+        (e, known)
+        for group, row in zip(groups, found, strict=True)
+        for e, known in zip(group.episodes, row, strict=True)
+    ]
 
 
 def test_a_method_that_needs_nothing_costs_nothing(groups: Any, backend_of: Any) -> None:
@@ -90,7 +94,9 @@ def test_the_teacher_reads_the_context_and_the_same_tokens(groups: Any, backend_
         np.testing.assert_allclose(known.teacher.logprobs, alone.logprobs, atol=1e-10)
         assert known.student is None
         assert not known.teacher.logprobs[~sequence.mask].any()
-        np.testing.assert_array_equal(known.masked, backend.renderer.literal_mask(sequence.tokens, ["3"]) & sequence.mask)
+        np.testing.assert_array_equal(
+            known.masked, backend.renderer.literal_mask(sequence.tokens, ["3"]) & sequence.mask
+        )
         if (place := (context, tuple(sequence.tokens))) not in distinct:
             distinct.add(place)
             tokens += len(context) + len(sequence)
@@ -101,7 +107,9 @@ def test_the_teacher_reads_the_context_and_the_same_tokens(groups: Any, backend_
 
 @pytest.mark.parametrize("ids_of", ["teacher", "student"])
 @pytest.mark.parametrize("top_k", [5, None])
-def test_both_distributions_stand_on_the_same_entries(groups: Any, backend_of: Any, ids_of: Any, top_k: int | None) -> None:
+def test_both_distributions_stand_on_the_same_entries(
+    groups: Any, backend_of: Any, ids_of: Any, top_k: int | None
+) -> None:
     backend = backend_of()
     needs = Needs(teacher="distribution", top_k=top_k, ids_of=ids_of)
     gathered = gather(Asks(needs), groups, backend, by_task, SEEDS)
@@ -130,7 +138,9 @@ def test_a_methods_own_context_goes_before_the_experiments(groups: Any, backend_
     assert gathered.with_context == 3
     for group, row in zip(groups, gathered.evidence, strict=True):
         assert [known.teacher is not None for known in row] == [False, False, True, False]
-        alone = backend.score([group.episodes[2].sequence], contexts=[backend.renderer.context(ContextRequest("lower"))])[0]
+        alone = backend.score(
+            [group.episodes[2].sequence], contexts=[backend.renderer.context(ContextRequest("lower"))]
+        )[0]
         np.testing.assert_allclose(row[2].teacher.logprobs, alone.logprobs, atol=1e-10)
         assert row[2].masked is None  # nothing was to be masked
 

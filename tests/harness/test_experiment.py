@@ -33,7 +33,12 @@ def test_a_spec_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_an_experiment_can_be_written_and_read_again(tmp_path: Path) -> None:
-    rich = small(warm_start={"steps": 3, "contexts": ["a:B"]}, methods=[GRPO.model_dump()], sampling={"top_p": 0.9}, context="a:B")
+    rich = small(
+        warm_start={"steps": 3, "contexts": ["a:B"]},
+        methods=[GRPO.model_dump()],
+        sampling={"top_p": 0.9},
+        context="a:B",
+    )
     write_spec(rich, tmp_path / "spec.toml")
     assert read_experiment(tmp_path / "spec.toml") == rich
 
@@ -102,9 +107,13 @@ def test_an_experiment_is_frozen() -> None:
 def test_a_file_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "guess").mkdir()
     (tmp_path / "guess" / "spec.toml").write_text(tomli_w.dumps(SPEC))
-    for given, near in (("guess/spec.tml", "guess/spec.toml"), ("gues/spec.toml", "guess/spec.toml"), ("gess", "guess")):
+    for wrong, near in (
+        ("guess/spec.tml", "guess/spec.toml"),
+        ("gues/spec.toml", "guess/spec.toml"),
+        ("gess", "guess"),
+    ):
         with pytest.raises(UnknownNameError, match="unknown experiment file") as caught:
-            read_experiment(tmp_path / given)
+            read_experiment(tmp_path / wrong)
         assert caught.value.nearest == str(tmp_path / near)
     with pytest.raises(UnknownNameError, match="unknown experiment file"):
         read_experiment(tmp_path / "guess")  # a folder is no file

@@ -52,7 +52,9 @@ def test_the_form_is_module_and_name(given: str) -> None:
 
 
 def test_an_unknown_option_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="unknown option of method agents.methods.grpo:GRPO 'lk'; did you mean 'kl'"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown option of method agents\.methods\.grpo:GRPO 'lk'; did you mean 'kl'"
+    ):
         construct("agents.methods.grpo:GRPO", {"lk": 1.0}, "method")
 
 
@@ -67,7 +69,9 @@ def test_what_is_no_class_cannot_be_made() -> None:
 
 
 def test_a_file_in_the_current_directory_is_a_plug(beside: Path) -> None:
-    (beside / "my_very_own_plug.py").write_text("class Mine:\n    def __init__(self, **more):\n        self.more = more\n")
+    (beside / "my_very_own_plug.py").write_text(
+        "class Mine:\n    def __init__(self, **more):\n        self.more = more\n"
+    )
     assert construct("my_very_own_plug:Mine", {"anything": 1}).more == {"anything": 1}
     with pytest.raises(UnknownNameError, match="did you mean 'my_very_own_plug:Mine'"):
         resolve("my_very_own_plgu:Mine")

@@ -63,7 +63,13 @@ def test_an_end_that_was_not_sampled_stands_in_the_bridge(renderer: Renderer) ->
 def test_several_replies_make_one_bridge(renderer: Renderer) -> None:
     both = renderer.bridge([{"role": "tool", "content": "8"}, user("go on")], True)
     said = renderer.tokenizer.decode(both)
-    assert said.index("<|tool|>") < said.index("8") < said.index("<|user|>") < said.index("go on") < said.index("<|assistant|>")
+    assert (
+        said.index("<|tool|>")
+        < said.index("8")
+        < said.index("<|user|>")
+        < said.index("go on")
+        < said.index("<|assistant|>")
+    )
 
 
 def test_no_reply_lets_the_agent_speak_again(renderer: Renderer) -> None:
@@ -73,7 +79,10 @@ def test_no_reply_lets_the_agent_speak_again(renderer: Renderer) -> None:
 @pytest.mark.parametrize("content", ["guess 7", ({"role": "system", "content": "guess 7"},)])
 def test_a_context_is_rendered_as_messages_in_front(renderer: Renderer, content: Any) -> None:
     said = renderer.tokenizer.decode(renderer.context(ContextRequest(content)))
-    assert said.strip() == renderer.tokenizer.apply_chat_template([{"role": "system", "content": "guess 7"}], tokenize=False).strip()
+    assert (
+        said.strip()
+        == renderer.tokenizer.apply_chat_template([{"role": "system", "content": "guess 7"}], tokenize=False).strip()
+    )
     assert "<|assistant|>" not in said
 
 
@@ -89,7 +98,9 @@ def test_the_agents_words_are_without_its_end_of_turn(renderer: Renderer) -> Non
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT, TEXT.filter(bool), TEXT)
-def test_a_literal_is_masked_wherever_a_token_touches_it(renderer: Renderer, before: str, literal: str, after: str) -> None:
+def test_a_literal_is_masked_wherever_a_token_touches_it(
+    renderer: Renderer, before: str, literal: str, after: str
+) -> None:
     """Held against spans of bytes: the tokenizer is byte-level, so every token is a run of the text's bytes."""
     text = before + literal + after
     tokens = np.array(renderer.encode(text), dtype=np.int64)

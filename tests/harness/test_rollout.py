@@ -35,7 +35,11 @@ def pool_of() -> Iterator[Callable[..., EnvironmentPool]]:
 
     def make(deadline_s: float = 20.0, threads: int = 1, concurrency: int = 512, **options: Any) -> EnvironmentPool:
         settings = EnvironmentSettings(
-            id="odd_environments:Faulty-v0", options=options, deadline_s=deadline_s, threads=threads, concurrency=concurrency
+            id="odd_environments:Faulty-v0",
+            options=options,
+            deadline_s=deadline_s,
+            threads=threads,
+            concurrency=concurrency,
         )
         pools.append(EnvironmentPool(settings))
         return pools[-1]
@@ -156,7 +160,9 @@ def test_greedy_takes_the_likeliest_token_whatever_the_seed(pool_of: Any, speake
 
 def test_sampled_and_greedy_episodes_stand_in_one_call(pool_of: Any, speaker: PolicySpeaker) -> None:
     sampled, greedy = requests(copies=1), requests(copies=1, greedy=True)
-    mixed = Rollouts(pool_of()).play([request for pair in zip(sampled, greedy, strict=True) for request in pair], speaker)
+    mixed = Rollouts(pool_of()).play(
+        [request for pair in zip(sampled, greedy, strict=True) for request in pair], speaker
+    )
     assert rows(mixed[::2], 9) == rows(Rollouts(pool_of()).play(sampled, speaker), 9)
     assert rows(mixed[1::2], 9) == rows(Rollouts(pool_of()).play(greedy, speaker), 9)
 
@@ -237,9 +243,13 @@ CASES += [(fault, "step", kind) for fault, (kind, _) in STEP_FAULTS.items()]
 
 
 @pytest.mark.parametrize(("fault", "at", "kind"), [case for case in CASES if case[0] != "hangs"])
-def test_a_failed_episode_is_an_error_and_never_a_reward(pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str) -> None:
+def test_a_failed_episode_is_an_error_and_never_a_reward(
+    pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str
+) -> None:
     seen: list[tuple[str, str]] = []
-    rollouts = Rollouts(pool_of(fault=fault, at=at, only=TASKS[1]), lambda task, failure: seen.append((task, failure.kind)))
+    rollouts = Rollouts(
+        pool_of(fault=fault, at=at, only=TASKS[1]), lambda task, failure: seen.append((task, failure.kind))
+    )
     good, bad, fine = rollouts.play(requests(copies=1), speaker)
     assert bad.ending is Ending.ERROR
     assert math.isnan(bad.reward)
@@ -251,8 +261,12 @@ def test_a_failed_episode_is_an_error_and_never_a_reward(pool_of: Any, speaker: 
     assert FAILED[TASKS[1]] == 2
 
 
-@pytest.mark.parametrize(("fault", "at", "kind"), [case for case in CASES if case[0] in ("raises", "exits", "says nothing", "reports")])
-def test_a_second_attempt_is_made_in_a_fresh_environment(pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "at", "kind"), [case for case in CASES if case[0] in ("raises", "exits", "says nothing", "reports")]
+)
+def test_a_second_attempt_is_made_in_a_fresh_environment(
+    pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str
+) -> None:
     healthy = Rollouts(pool_of()).play(requests(), speaker)
     pool = pool_of(fault=fault, at=at, only=TASKS[1], times=1)
     rollouts = Rollouts(pool)
@@ -262,16 +276,20 @@ def test_a_second_attempt_is_made_in_a_fresh_environment(pool_of: Any, speaker: 
     assert rollouts.failures == {kind: 1}
     attempts = [number for number, task in PLAYED if task == TASKS[1]]
     assert len(attempts) == 3  # two siblings, one of them twice
-    assert attempts[-1] > max(number for number, _ in PLAYED[:-1])  # the last one is an instance that nobody had played in
+    assert attempts[-1] > max(
+        number for number, _ in PLAYED[:-1]
+    )  # the last one is an instance that nobody had played in
     PLAYED.clear()
     rollouts.play(requests(), speaker)
     assert len(attempts) == 3
-    failed = {number for number in attempts[:2]} - {number for number, _ in PLAYED}
+    failed = set(attempts[:2]) - {number for number, _ in PLAYED}
     assert len(failed) == 1  # the one that failed is never used again
 
 
 @pytest.mark.parametrize("at", ["reset", "step"])
-def test_an_environment_that_hangs_costs_its_deadline_and_no_more(pool_of: Any, speaker: PolicySpeaker, at: str) -> None:
+def test_an_environment_that_hangs_costs_its_deadline_and_no_more(
+    pool_of: Any, speaker: PolicySpeaker, at: str
+) -> None:
     before = threading.active_count()
     pool = pool_of(fault="hangs", at=at, only=TASKS[1], deadline_s=0.3)
     rollouts = Rollouts(pool)

@@ -19,7 +19,9 @@ def test_a_place_is_the_same_in_every_process() -> None:
     said = "from harness.seeds import SeedTree; print(SeedTree(7)['sampling', 3, 'task'].integer(), SeedTree(7)['a'].rng().integers(1000))"
     ours = f"{SeedTree(7)['sampling', 3, 'task'].integer()} {SeedTree(7)['a'].rng().integers(1000)}"
     for hash_seed in ("1", "2"):
-        done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed})
+        done = subprocess.run(
+            [sys.executable, "-c", said], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": hash_seed}
+        )
         assert done.stdout.strip() == ours
     # sha256("1:78:sampling1:34:task"), bytes 16 to 23, halved
     assert SeedTree(7)["sampling", 3, "task"].integer() == 716585696119300296

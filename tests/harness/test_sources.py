@@ -45,13 +45,22 @@ def test_other_distributions_do_not_count(project: Path) -> None:
     assert names("numpy", "gymnasium.core", "nowhere") == set()
 
 
-@pytest.mark.parametrize(("changed", "moves"), [("pack/upper.py", True), ("pack/sub/words.md", True), ("pack/stranger.py", False)])
+@pytest.mark.parametrize(
+    ("changed", "moves"), [("pack/upper.py", True), ("pack/sub/words.md", True), ("pack/stranger.py", False)]
+)
 def test_the_revision_moves_with_what_is_reached(project: Path, changed: str, moves: bool) -> None:
     """Asked in processes of their own: one process answers for the files as it first read them."""
 
     def ask() -> str:
         line = "from harness.sources import revision; print(revision('plug'))"
-        done = subprocess.run([sys.executable, "-c", line], cwd=project, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+        done = subprocess.run(
+            [sys.executable, "-c", line],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONPATH": str(ROOT)},
+        )
         return done.stdout
 
     before = ask()
@@ -60,7 +69,9 @@ def test_the_revision_moves_with_what_is_reached(project: Path, changed: str, mo
     assert (ask() != before) is moves
 
 
-def test_the_revision_is_of_names_and_contents_and_not_of_the_place(project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_is_of_names_and_contents_and_not_of_the_place(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = revision("plug")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for name, text in FILES.items():
@@ -73,10 +84,19 @@ def test_the_revision_is_of_names_and_contents_and_not_of_the_place(project: Pat
 
 def test_training_reaches_what_decides_its_result() -> None:
     found = names("harness.train", "harness.backends.torch", "environments.guess")
-    assert {f"harness/{name}.py" for name in ("train", "rollout", "losses", "packing", "evidence", "seeds", "rendering")} <= found
-    assert {"harness/backends/torch.py", "harness/backends/sampler.py", "environments/guess.py", "environments/text.py"} <= found
+    assert {
+        f"harness/{name}.py" for name in ("train", "rollout", "losses", "packing", "evidence", "seeds", "rendering")
+    } <= found
+    assert {
+        "harness/backends/torch.py",
+        "harness/backends/sampler.py",
+        "environments/guess.py",
+        "environments/text.py",
+    } <= found
     # what only shows results, and what other experiments are made of
-    assert not found & {f"harness/{name}.py" for name in ("cli", "commands", "tables", "layouts", "report", "stats", "bench", "pool")}
+    assert not found & {
+        f"harness/{name}.py" for name in ("cli", "commands", "tables", "layouts", "report", "stats", "bench", "pool")
+    }
     assert not any(name.startswith("agents/") or "tau3" in name for name in found)
 
 

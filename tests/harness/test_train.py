@@ -100,15 +100,17 @@ def test_two_processes_do_not_work_on_one_run(tiny_directory: Path, tmp_path: Pa
 
 
 def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
-    """Guess-v0, two windows: from a start that counts up on most demonstrations. 30 steps gain 0.15 to 0.2 in training on the machines
-    this was measured on, and as much on held-out tasks; a coin's width of a rate from 56 episodes is 0.067."""
+    """Guess-v0, two windows, from a start that counts up on most of its demonstrations. Under seeds 0 to 3, 20 steps raise success on held-out
+    tasks from 0.56 to between 0.71 and 0.86; a rate of 56 episodes has a standard error of 0.067."""
     experiment = small(
         environment={"id": "environments:Guess-v0", "options": {"windows": 2, "players": 4}},
-        model={"tiny": {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 64, "vocabulary": 290}},
+        model={
+            "tiny": {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 64, "vocabulary": 290}
+        },
         warm_start={"steps": 200, "batch": 16, "lr": 1e-2, "habit_share": 0.6, "measure": 14},
         sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
-        optimiser={"lr": 1e-3},
-        budget={"steps": 30, "checkpoint_every": 30},
+        optimiser={"lr": 2e-3},
+        budget={"steps": 20, "checkpoint_every": 20},
         evaluation={"every": 0, "tasks": 14, "samples": 4},
     )
     start = start_of(experiment, tmp_path / "cache")
@@ -195,10 +197,14 @@ def test_rows_that_were_cut_short_are_written_again(tiny_directory: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("largest_file", "named"), [(1500, "steps.jsonl"), (30_000, "checkpoint-000002")])
-def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(tiny_directory: Path, tmp_path: Path, largest_file: int, named: str) -> None:
+def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(
+    tiny_directory: Path, tmp_path: Path, largest_file: int, named: str
+) -> None:
     """No file may grow beyond so many bytes: the model has about 80,000."""
     calm = finished(job(small(), tiny_directory, tmp_path / "calm"))
-    squeezed = job(small(budget={"checkpoint_every": 2 if "checkpoint" in named else 6}), tiny_directory, tmp_path / "run")
+    squeezed = job(
+        small(budget={"checkpoint_every": 2 if "checkpoint" in named else 6}), tiny_directory, tmp_path / "run"
+    )
     outbox = forkserver().SimpleQueue()
     with process(work_on_a_small_disk, squeezed, largest_file, outbox) as running:
         kind, words = outbox.get()
@@ -308,7 +314,9 @@ def test_the_limit_of_candidates_holds(tiny_directory: Path, tmp_path: Path) -> 
     """Every task is always solved: no group is mixed, and the step is over after candidate_limit x prompts_per_step of them."""
     environment = {"id": "odd_environments:Parity-v0", "options": {"numbers": (1,)}}
     sampling = {"mixed_groups": True, "candidate_limit": 3, "prompts_per_step": 4}
-    folder = finished(job(small(environment=environment, sampling=sampling, budget={"steps": 2}), tiny_directory, tmp_path))
+    folder = finished(
+        job(small(environment=environment, sampling=sampling, budget={"steps": 2}), tiny_directory, tmp_path)
+    )
     spent = json.loads((folder / "done.json").read_text())
     assert (spent["candidates"], spent["rollouts"], spent["optimiser_steps"]) == (24, 96, 0)
     assert [row["groups"] for row in records.read(folder / "steps.jsonl").strict()] == [0, 0]

@@ -16,7 +16,11 @@ from harness.experiment import Experiment
 from harness.sources import ROOT
 from harness.warmstart import MARGIN, checkpoint_hash, start_of
 
-TINY = {"name": "tiny", "device": "cpu", "tiny": {"width": 32, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 64, "window": 96, "vocabulary": 280}}
+TINY = {
+    "name": "tiny",
+    "device": "cpu",
+    "tiny": {"width": 32, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 64, "window": 96, "vocabulary": 280},
+}
 GUESS = {"id": "environments:Guess-v0", "options": {"windows": 3}}
 
 
@@ -34,7 +38,9 @@ def test_a_start_is_made_once(cache: Path) -> None:
     start = start_of(experiment(), cache)
     assert start.directory.parent == cache / "warm-starts"
     assert not [entry for entry in start.directory.parent.iterdir() if entry.name.startswith(".")]
-    assert {"config.json", "model.safetensors", "tokenizer.json", "measured.json"} <= {f.name for f in start.directory.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "measured.json"} <= {
+        f.name for f in start.directory.iterdir()
+    }
     assert not (start.directory / "trainer_state.pt").exists()
     before = {file: file.stat().st_mtime_ns for file in start.directory.iterdir()}
     assert start_of(experiment(), cache) == start
@@ -108,7 +114,9 @@ def test_demonstrations_teach(cache: Path) -> None:
         for start in (gold, habit):
             speaker = PolicySpeaker(TorchBackend(start.directory, device="cpu"), SamplingParams(4))
             rates.append(success_rate(play_panel(Rollouts(pool), speaker, tasks, SeedTree(0), "greedy", 1)))
-        counted = [len(pool.facts.gold(task)) > 0 and pool.facts.habit(task)[-1] == pool.facts.answer(task) for task in tasks]
+        counted = [
+            len(pool.facts.gold(task)) > 0 and pool.facts.habit(task)[-1] == pool.facts.answer(task) for task in tasks
+        ]
     assert rates[0] > 0.9
     assert rates[1] == pytest.approx(np.mean(counted), abs=0.1)
 
@@ -155,7 +163,10 @@ def test_a_share_of_contexts_needs_a_context(tmp_path: Path) -> None:
 
 def test_a_window_too_small_for_the_demonstrations_is_said(tmp_path: Path) -> None:
     cramped = TINY | {"tiny": TINY["tiny"] | {"window": 16}}  # type: ignore[operator]
-    with pytest.raises(UserError, match=r"only \d of 12 demonstrations can .*: 0 failed .*, \d+ do not fit the model's window of 16 tokens"):
+    with pytest.raises(
+        UserError,
+        match=r"only \d of 12 demonstrations can .*: 0 failed .*, \d+ do not fit the model's window of 16 tokens",
+    ):
         start_of(experiment(model=cramped), tmp_path)
 
 
