@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.errors import EnvironmentFailure
 from harness.types import Ending, Message
 
+Answer = TypeVar("Answer")
 ROLES = ("system", "user", "assistant", "tool")
 REPORTED = tuple(ending.value for ending in Ending if ending is not Ending.ERROR)
 """Endings an environment may name; a failure it reports in `info["failure"]`."""
@@ -34,7 +35,7 @@ def ending(terminated: bool, info: dict[str, Any]) -> Ending:
     return Ending.COMPLETED if terminated else Ending.TURN_LIMIT
 
 
-def _read(read: Callable[[Any], Any], answer: Any) -> Any:
+def _read(read: Callable[[Any], Answer], answer: Any) -> Answer:
     if isinstance(answer, EnvironmentFailure):
         raise answer
     try:

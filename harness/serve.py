@@ -25,8 +25,8 @@ from harness.errors import UserError
 
 LARGEST_BODY = 32 * 1024 * 1024
 """Bytes of a request."""
-LINGER_S = 0.005
-"""Wait for company before a batch is computed: requests sent together arrive together, but not in the same instant."""
+LINGER_S = 0.1
+"""Longest wait for company before a batch is computed."""
 IDLE_S = 120.0
 """Silence after which a connection is closed."""
 
@@ -36,6 +36,10 @@ class _Job:
     prompts: Sequence[Prompt]
     params: SamplingParams
     done: Future[list[Completion]] = field(default_factory=Future)
+
+
+def _rows(jobs: Sequence[_Job]) -> int:
+    return sum(len(job.prompts) for job in jobs)
 
 
 class Batcher:
@@ -63,33 +67,37 @@ class Batcher:
 
     def _work(self) -> None:
         waiting: list[_Job] = []
-        while self._gather(waiting):
+        company = 1
+        while self._gather(waiting, company):
             batch = self._next(waiting)
             waiting = [job for job in waiting if job not in batch]
             self._compute(batch)
+            # Clients answered together ask again together, and those who asked meanwhile are there already.
+            company = _rows(batch) + _rows(waiting) + self._inbox.qsize()
 
-    def _gather(self, waiting: list[_Job]) -> bool:
-        """Take in what has arrived, lingering for more; False when nothing is left to do and nothing will come."""
+    def _gather(self, waiting: list[_Job], company: int) -> bool:
+        """Take in what has arrived; linger while fewer ask than did a moment ago. False when nothing is left and nothing will come."""
         until = time.monotonic() + LINGER_S
-        while self._open and sum(len(job.prompts) for job in waiting) < self._most:
+        while self._open:
+            complete = _rows(waiting) >= min(company, self._most)
+            left = 0.0 if complete else max(until - time.monotonic(), 0.0)
             try:
-                job = self._inbox.get(timeout=max(until - time.monotonic(), 0.0) if waiting else None)
+                job = self._inbox.get(timeout=left if waiting else None)
             except queue.Empty:
                 break
             if job is None:
                 self._open = False
             else:
-                until = time.monotonic() + LINGER_S if not waiting else until
+                until = until if waiting else time.monotonic() + LINGER_S
                 waiting.append(job)
         return bool(waiting)
 
     def _next(self, waiting: Sequence[_Job]) -> list[_Job]:
         """The job that has waited longest, and those that fit beside it."""
-        batch, rows = [waiting[0]], len(waiting[0].prompts)
+        batch = [waiting[0]]
         for job in waiting[1:]:
-            if job.params == waiting[0].params and rows + len(job.prompts) <= self._most:
+            if job.params == waiting[0].params and _rows(batch) + len(job.prompts) <= self._most:
                 batch.append(job)
-                rows += len(job.prompts)
         return batch
 
     def _compute(self, batch: Sequence[_Job]) -> None:
