@@ -1,0 +1,106 @@
+"""Every shipped method trains: those with a policy gradient solve more of Guess-v0, the others lower their own objective on it, and all of them
+go through a short run on ReasoningMini-v0 with nothing but finite numbers in its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from experiments import quiet, small
+
+from agents.methods import SHORT
+from harness import records
+from harness.bench import BASE, Job, run_job
+from harness.experiment import Experiment, MethodSettings
+from harness.warmstart import Start, start_of
+
+pytestmark = pytest.mark.slow
+
+CONTEXTS = ["agents.contexts:SiblingOrSolution", "agents.contexts:SiblingAndAnswer"]
+DISTILL_ONLY = {"hsd", "opsd", "sdpo"}
+TINY = {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 96, "vocabulary": 290}
+
+
+def steps_of(folder: Path) -> list[dict[str, Any]]:
+    return records.read(folder / "steps.jsonl").strict()
+
+
+def run(experiment: Experiment, start: Start, name: str, folder: Path) -> Path:
+    method = MethodSettings(label=name, plug=SHORT[name]) if name in SHORT else BASE
+    run_job(Job(experiment, start, "method" if name in SHORT else "base", method, 0, {}, folder), quiet)
+    return folder
+
+
+def sampled_success(folder: Path) -> float:
+    rows = records.read(folder / "rows.jsonl").strict()
+    return float(np.mean([row["success"] for row in rows if row["decoding"] == "sampled"]))
+
+
+@pytest.fixture(scope="module")
+def guessing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start, float]:
+    """An experiment on two windows of Guess-v0, its start, and the start's success."""
+    folder = tmp_path_factory.mktemp("guess")
+    experiment = small(
+        environment={"id": "environments:Guess-v0", "options": {"windows": 2, "players": 4}},
+        model={"tiny": TINY},
+        context=CONTEXTS[0],
+        warm_start={
+            "steps": 250, "batch": 16, "lr": 1e-2, "habit_share": 0.6, "measure": 14, "context_share": 0.2, "contexts": CONTEXTS,
+        },
+        sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
+        optimiser={"lr": 2e-3},
+        budget={"steps": 25, "checkpoint_every": 25},
+        evaluation={"every": 0, "tasks": 14, "samples": 8},
+    )  # fmt: skip
+    start = start_of(experiment, folder / "cache")
+    return experiment, start, sampled_success(run(experiment, start, "base", folder / "base"))
+
+
+@pytest.fixture(scope="module")
+def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start]:
+    """A short experiment on ReasoningMini-v0."""
+    folder = tmp_path_factory.mktemp("sums")
+    experiment = small(
+        environment={"id": "environments:ReasoningMini-v0", "options": {}},
+        model={"tiny": TINY},
+        context=CONTEXTS[0],
+        warm_start={
+            "steps": 150, "batch": 32, "lr": 3e-3, "habit_share": 0.5, "measure": 20, "demonstrations": 800,
+            "context_share": 0.3, "contexts": CONTEXTS,
+        },
+        sampling={"group_size": 8, "prompts_per_step": 8, "max_new_tokens": 12},
+        optimiser={"lr": 3e-4},
+        budget={"steps": 12, "checkpoint_every": 12},
+        evaluation={"every": 0, "tasks": 20, "samples": 1},
+    )  # fmt: skip
+    return experiment, start_of(experiment, folder / "cache")
+
+
+@pytest.mark.parametrize("name", sorted(set(SHORT) - DISTILL_ONLY))
+def test_policy_gradient_methods_solve_more(name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path) -> None:
+    experiment, start, before = guessing
+    folder = run(experiment, start, name, tmp_path)
+    rewards = [row["reward"] for row in steps_of(folder)]
+    # 1,120 episodes on either side: a difference of 0.1 is five of its standard errors
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.1
+    assert sampled_success(folder) > before
+
+
+@pytest.mark.parametrize("name", sorted(DISTILL_ONLY))
+def test_distilling_methods_lower_their_own_objective(name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path) -> None:
+    experiment, start, _ = guessing
+    losses = [row["loss/distillation"] for row in steps_of(run(experiment, start, name, tmp_path))]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("name", sorted(SHORT))
+def test_a_short_run_on_sums_logs_finite_numbers(name: str, summing: tuple[Experiment, Start], tmp_path: Path) -> None:
+    experiment, start = summing
+    rows = steps_of(run(experiment, start, name, tmp_path))
+    assert len(rows) == 12
+    for row in rows:
+        wrong = {key: value for key, value in row.items() if value is None or not np.isfinite(value)}
+        assert not wrong, f"step {row['step']}"
+        assert row["gradient_norm"] > 0 or row["mixed_share"] == 0
