@@ -1,13 +1,13 @@
 """The exceptions of the harness.
 
-    HarnessError
-    ├── UserError (also a ValueError)     the caller's mistake: what was given, what is allowed, the nearest right name
-    │   ├── UnknownNameError              no such environment, method, key, model, dataset, task, ...
-    │   ├── UnmatchedError                runs that may not stand in one table
-    │   └── MissingDataError              data or an optional package is absent; says which command brings it
-    ├── DamagedRecordError                a file of records cannot be read at a place; says which file and line
-    ├── EnvironmentFailure                the environment or its worker failed, hung or returned garbage
-    └── EndpointError                     a model endpoint failed (timeout, status, garbage); never the agent's fault
+HarnessError
+├── UserError (also a ValueError)     the caller's mistake: what was given, what is allowed, the nearest right name
+│   ├── UnknownNameError              no such environment, method, key, model, dataset, task, ...
+│   ├── UnmatchedError                runs that may not stand in one table
+│   └── MissingDataError              data or an optional package is absent; says which command brings it
+├── DamagedRecordError                a file of records cannot be read at a place; says which file and line
+├── EnvironmentFailure                the environment or its worker failed, hung or returned garbage
+└── EndpointError                     a model endpoint failed (timeout, status, garbage); never the agent's fault
 """
 
 from __future__ import annotations

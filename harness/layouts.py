@@ -97,7 +97,7 @@ def heading(table: Table) -> list[str]:
         "temperature": "sampling.temperature",
         "top-p": "sampling.top_p",
         "aggregation of the loss": "loss.aggregate",
-        "code revision": "code_revision",
+        "code revision": "code",
     }
     said = [f"{name}: {_fact(facts[key])}" for name, key in known.items() if facts.get(key) is not None]
     if said:

@@ -112,9 +112,7 @@ class Batch:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """Moved; floating tensors also converted to `dtype`."""
-        return _map(
-            self, lambda _, tensor: tensor.to(device, dtype if tensor.is_floating_point() else None)
-        )
+        return _map(self, lambda _, tensor: tensor.to(device, dtype if tensor.is_floating_point() else None))
 
 
 Record = TypeVar("Record", bound="Batch | AnchorBatch | DistillationBatch")
@@ -173,9 +171,7 @@ def policy_loss(
     if batch.likelihood is not None:
         terms["likelihood"] = -(weights * stream(batch.likelihood) * current).sum()
     if batch.anchor is not None:
-        values = anchor_divergence(
-            current, stream(batch.anchor.logprobs), behaviour, batch.anchor.forms[mask]
-        )
+        values = anchor_divergence(current, stream(batch.anchor.logprobs), behaviour, batch.anchor.forms[mask])
         terms["anchor"] = (weights * stream(batch.anchor.weights) * values).sum()
     if batch.distillation is not None:
         if support_logprobs is None:

@@ -99,15 +99,15 @@ def _anchor(anchors: Sequence[Anchor | None], column: Callable[..., np.ndarray])
     )
 
 
-def _distillation(
-    given: Sequence[Distillation | None], column: Callable[..., np.ndarray]
-) -> DistillationBatch | None:
+def _distillation(given: Sequence[Distillation | None], column: Callable[..., np.ndarray]) -> DistillationBatch | None:
     present = [entry for entry in given if entry is not None]
     if not present:
         return None
     kinds = {(d.divergence, d.alpha, d.ratio_clip, d.target.ids.shape[1]) for d in present}
     if len(kinds) > 1:
-        raise ValueError(f"one step needs one kind of distillation (divergence, alpha, ratio_clip, k), got {sorted(map(str, kinds))}")
+        raise ValueError(
+            f"one step needs one kind of distillation (divergence, alpha, ratio_clip, k), got {sorted(map(str, kinds))}"
+        )
     divergence, alpha, ratio_clip, k = kinds.pop()
     return DistillationBatch(
         ids=Batch.tensor(column([d and d.target.ids for d in given], np.int64, (k,))),

@@ -214,9 +214,7 @@ class Method(Protocol[State]):
 
     def initial_state(self) -> State: ...
 
-    def context(
-        self, group: RolloutGroup, index: int, rng: np.random.Generator
-    ) -> ContextRequest | None:
+    def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         """What the teacher of `group.episodes[index]` reads. A method without this attribute gets the experiment's source."""
         ...
 

@@ -45,7 +45,9 @@ def backend_of(tiny_directory: Path) -> Callable[..., Any]:
 
     def make(dtype: str = "float64", micro_tokens: int = 8192, lr: float = 1e-3, **more: Any) -> TorchBackend:
         settings = OptimiserSettings(lr=lr, micro_tokens=micro_tokens)
-        return TorchBackend(more.pop("directory", tiny_directory), settings, steps=10, dtype=dtype, device="cpu", **more)
+        return TorchBackend(
+            more.pop("directory", tiny_directory), settings, steps=10, dtype=dtype, device="cpu", **more
+        )
 
     return make
 

@@ -53,7 +53,11 @@ class Optimiser:
         return settings.lr * max(remaining, 0.0)
 
     def state(self) -> dict[str, Any]:
-        return {"adam": self.adam.state_dict(), "done": self.done, "masters": [] if self._shared else list(self.masters)}
+        return {
+            "adam": self.adam.state_dict(),
+            "done": self.done,
+            "masters": [] if self._shared else list(self.masters),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.adam.load_state_dict(state["adam"])

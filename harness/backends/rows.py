@@ -54,8 +54,10 @@ def micro_batches(
     if not share:
         cuts = [0] * len(rows)
     whole = sorted(families.values(), key=lambda members: -max(len(rows[m]) for m in members))
-    ordered = [m for members in whole for m in sorted(members, key=lambda m: -len(rows[m]))] if share else sorted(
-        range(len(rows)), key=lambda place: -len(rows[place])
+    ordered = (
+        [m for members in whole for m in sorted(members, key=lambda m: -len(rows[m]))]
+        if share
+        else sorted(range(len(rows)), key=lambda place: -len(rows[place]))
     )
     part: list[int] = []
     for place in ordered:

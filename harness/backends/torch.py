@@ -88,7 +88,9 @@ class TorchBackend:
     ) -> list[Scores]:
         """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see `Backend.score`)."""
         forward = self._forward if policy == "current" else self._initial_forward()
-        fronts = [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
+        fronts = (
+            [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
+        )
         rows = [np.concatenate([front, s.tokens]) for front, s in zip(fronts, sequences, strict=True)]
         starts = [len(front) + _first_sampled(s) for front, s in zip(fronts, sequences, strict=True)]
         out: list[Scores | None] = [None] * len(sequences)

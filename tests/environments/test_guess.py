@@ -93,7 +93,9 @@ def test_every_secret_is_trained_on_by_somebody_and_held_out_for_somebody() -> N
             asked = [f"{name} {low}-{low + 6}:{secret}" for name in ("Ann", "Ben", "Cleo", "Dan")]
             assert sorted(env.split_of(task) for task in asked) == ["dev", "test", "train", "train"]
     for name in ("Ann", "Ben", "Cleo", "Dan"):
-        assert {env.split_of(task) for split in env.splits for task in env.tasks(split) if task.startswith(name)} == set(env.splits)
+        assert {
+            env.split_of(task) for split in env.splits for task in env.tasks(split) if task.startswith(name)
+        } == set(env.splits)
     assert env.reset(options={"task_id": "Ann 3-9:7"})[0][0]["content"] == "Ann: guess 3 to 9"
     assert play(env, "Ann 3-9:7", env.gold("Ann 3-9:7")) == (["higher", "lower", "yes"], 1.0)
     check_text_env(env, samples=20)

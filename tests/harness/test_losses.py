@@ -37,13 +37,17 @@ def random_credit(rng: np.random.Generator, sequence: TokenSequence, divergence:
         advantages=stream(),
         likelihood=stream(),
         anchor=Anchor(
-            np.where(mask, -rng.exponential(2.0, size=length), 0.0), np.abs(stream()), rng.choice(np.array(FORMS, dtype=object), length)
+            np.where(mask, -rng.exponential(2.0, size=length), 0.0),
+            np.abs(stream()),
+            rng.choice(np.array(FORMS, dtype=object), length),
         ),
         distillation=Distillation(TopK(ids, np.take_along_axis(logq, ids, 1)), np.abs(stream()), divergence, 0.3, 2.0),  # type: ignore[arg-type]
     )
 
 
-def a_step(rng: np.random.Generator, sequences: list[TokenSequence], divergence: str = "forward") -> tuple[Any, torch.Tensor, torch.Tensor]:
+def a_step(
+    rng: np.random.Generator, sequences: list[TokenSequence], divergence: str = "forward"
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """A batch with every stream, and a policy's log-probabilities for it."""
     batch = pack(sequences, [random_credit(rng, s, divergence) for s in sequences])
     logprobs = torch.from_numpy(-rng.exponential(1.5, size=batch.mask.shape)).requires_grad_()
@@ -73,7 +77,9 @@ def naive(logprobs: torch.Tensor, support: torch.Tensor, batch: Any, spec: LossS
         delta = lp - float(batch.anchor.logprobs[row, column])
         k3 = math.exp(min(max(-delta, -20), 20)) - 1 + delta
         form = FORMS[int(batch.anchor.forms[row, column])]
-        value = {"k1": delta, "-k1": -delta, "k2": delta**2 / 2, "k3": k3, "is_k3": math.exp(min(lp - old, 10)) * k3}[form.value]
+        value = {"k1": delta, "-k1": -delta, "k2": delta**2 / 2, "k3": k3, "is_k3": math.exp(min(lp - old, 10)) * k3}[
+            form.value
+        ]
         terms["anchor"] += share * float(batch.anchor.weights[row, column]) * value
         d = batch.distillation
         q, p = d.logprobs[row, column].exp().tolist(), support[row, column].exp().tolist()
@@ -204,12 +210,16 @@ def test_clipping_by_hand(ragged_groups: Callable[..., Any]) -> None:
     assert float(policy_loss(ratios.log(), batch, LossSettings()).total) == pytest.approx(0.15, rel=1e-12)
     # The dual clip at 3 leaves all of this alone; at ratio 5 and advantage -1 it holds the loss at 3.
     far = torch.tensor([[1.0, 1.0, 5.0, 1.0]], dtype=torch.float64).log()
-    assert float(policy_loss(far, batch, LossSettings(dual_clip=3.0)).total) == pytest.approx((-2 + 3 + 1) / 4, rel=1e-12)
+    assert float(policy_loss(far, batch, LossSettings(dual_clip=3.0)).total) == pytest.approx(
+        (-2 + 3 + 1) / 4, rel=1e-12
+    )
 
 
 def test_kl_forms_by_hand() -> None:
     # pi = 1/2, anchor 1/4: delta = ln 2 = 0.6931..., k2 = 0.2402, k3 = 1/2 - 1 + ln 2 = 0.1931, behaviour 1/8: ratio 4
-    tokens = TokenSequence(np.arange(6), np.array([False] + [True] * 5), np.array([0.0] + [math.log(1 / 8)] * 5), np.zeros(6, dtype=int))
+    tokens = TokenSequence(
+        np.arange(6), np.array([False] + [True] * 5), np.array([0.0] + [math.log(1 / 8)] * 5), np.zeros(6, dtype=int)
+    )
     forms = np.array([KLForm.K3, KLForm.K1, KLForm.NEG_K1, KLForm.K2, KLForm.K3, KLForm.IS_K3], dtype=object)
     expected = [math.log(2), -math.log(2), math.log(2) ** 2 / 2, math.log(2) - 0.5, 4 * (math.log(2) - 0.5)]
     for place, value in enumerate(expected, start=1):
@@ -225,7 +235,13 @@ def test_whole_vocabulary_equals_the_exact_divergence(divergence: str) -> None:
     generator = torch.Generator().manual_seed(0)
     p, q = (torch.randn(50, 30, generator=generator, dtype=torch.float64).log_softmax(-1) for _ in range(2))
     got = vocabulary_divergence(with_tail(q), with_tail(p), divergence, 0.3)
-    exact = torch.tensor([sum(naive_divergence(a, b, divergence, 0.3) for a, b in zip(x, y, strict=True)) for x, y in zip(q.exp().tolist(), p.exp().tolist(), strict=True)], dtype=torch.float64)
+    exact = torch.tensor(
+        [
+            sum(naive_divergence(a, b, divergence, 0.3) for a, b in zip(x, y, strict=True))
+            for x, y in zip(q.exp().tolist(), p.exp().tolist(), strict=True)
+        ],
+        dtype=torch.float64,
+    )
     # the tail bucket of mass 1e-12 adds at most 1e-12 * |ln(ratio of tails)|
     torch.testing.assert_close(got, exact, rtol=0, atol=1e-11)
 

@@ -17,7 +17,9 @@ from harness.types import Credit, Distillation, TokenSequence, TopK
 def sequence(rng: np.random.Generator, length: int) -> TokenSequence:
     mask = rng.random(length) < 0.5
     mask[0] = False
-    return TokenSequence(rng.integers(1, 99, length), mask, np.where(mask, -rng.random(length), 0.0), np.zeros(length, dtype=int))
+    return TokenSequence(
+        rng.integers(1, 99, length), mask, np.where(mask, -rng.random(length), 0.0), np.zeros(length, dtype=int)
+    )
 
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=8), seed=st.integers(0, 2**31))

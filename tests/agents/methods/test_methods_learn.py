@@ -47,7 +47,7 @@ def guessing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Star
         model={"tiny": TINY},
         context=CONTEXTS[0],
         warm_start={
-            "steps": 250, "batch": 16, "lr": 1e-2, "habit_share": 0.6, "measure": 14, "context_share": 0.2, "contexts": CONTEXTS,
+            "steps": 150, "batch": 16, "lr": 5e-3, "habit_share": 0.6, "measure": 14, "context_share": 0.2, "contexts": CONTEXTS,
         },
         sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
         optimiser={"lr": 2e-3},
@@ -79,7 +79,9 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start
 
 
 @pytest.mark.parametrize("name", sorted(set(SHORT) - DISTILL_ONLY))
-def test_policy_gradient_methods_solve_more(name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path) -> None:
+def test_policy_gradient_methods_solve_more(
+    name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path
+) -> None:
     experiment, start, before = guessing
     folder = run(experiment, start, name, tmp_path)
     rewards = [row["reward"] for row in steps_of(folder)]
@@ -89,7 +91,9 @@ def test_policy_gradient_methods_solve_more(name: str, guessing: tuple[Experimen
 
 
 @pytest.mark.parametrize("name", sorted(DISTILL_ONLY))
-def test_distilling_methods_lower_their_own_objective(name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path) -> None:
+def test_distilling_methods_lower_their_own_objective(
+    name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path
+) -> None:
     experiment, start, _ = guessing
     losses = [row["loss/distillation"] for row in steps_of(run(experiment, start, name, tmp_path))]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])

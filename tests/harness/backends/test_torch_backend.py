@@ -32,7 +32,13 @@ from harness.packing import pack
 from harness.types import Credit, Distillation, TokenSequence
 
 Make = Callable[..., Any]
-SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 96}
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 96,
+}
 FAMILY = {
     "llama": (LlamaForCausalLM, LlamaConfig(**SIZES, num_key_value_heads=2, intermediate_size=48)),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES, num_key_value_heads=1, intermediate_size=48)),
@@ -99,7 +105,9 @@ def test_cached_multi_turn_sampling_equals_naive_recomputation(kind: str, params
             expected = naive_completion(model, prompt, params, stops)
             assert completion.tokens.tolist() == expected.tokens.tolist()
             assert completion.stopped == expected.stopped
-            np.testing.assert_allclose(completion.logprobs, expected.logprobs, atol=1e-5)  # float32 norms in the naive pass
+            np.testing.assert_allclose(
+                completion.logprobs, expected.logprobs, atol=1e-5
+            )  # float32 norms in the naive pass
         # the next turn continues only some conversations, in another order, each by a reply of its own length
         kept = [place for place in rng.permutation(len(prompts)).tolist() if place != turn]
         prompts = [
@@ -127,7 +135,10 @@ def test_finished_rows_leave_the_batch_and_the_kept_cache_stays_right(backend_of
     # limits spread so that the batch is halved several times
     prompts = [Prompt(list(range(30, 36)), seed=n, limit=1 + n % 16, key=n) for n in range(64)]
     done = backend.sample(prompts, SamplingParams(16))
-    longer = [Prompt([*p.tokens, *c.tokens.tolist(), 40, 41], seed=500 + p.seed, key=p.key) for p, c in zip(prompts, done, strict=True)]
+    longer = [
+        Prompt([*p.tokens, *c.tokens.tolist(), 40, 41], seed=500 + p.seed, key=p.key)
+        for p, c in zip(prompts, done, strict=True)
+    ]
     kept = backend.sample(longer, SamplingParams(5))
     backend.release()
     anew = backend.sample(longer, SamplingParams(5))
@@ -142,11 +153,16 @@ def test_a_prefill_in_several_passes_is_the_same(backend_of: Make, monkeypatch: 
     def two_turns() -> list[Completion]:
         backend = backend_of()
         first = backend.sample(prompts, SamplingParams(4))
-        longer = [Prompt([*p.tokens, *c.tokens.tolist(), *range(40, 42 + p.key % 3)], p.seed, None, p.key) for p, c in zip(prompts, first, strict=True)]
+        longer = [
+            Prompt([*p.tokens, *c.tokens.tolist(), *range(40, 42 + p.key % 3)], p.seed, None, p.key)
+            for p, c in zip(prompts, first, strict=True)
+        ]
         return [*first, *backend.sample(longer, SamplingParams(4))]
 
     whole = two_turns()
-    monkeypatch.setattr("harness.backends.forward.EXTEND_TOKENS", 25)  # two or three prompts a pass, all rows in one while decoding
+    monkeypatch.setattr(
+        "harness.backends.forward.EXTEND_TOKENS", 25
+    )  # two or three prompts a pass, all rows in one while decoding
     for a, b in zip(whole, two_turns(), strict=True):
         assert a.tokens.tolist() == b.tokens.tolist()
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-12)
@@ -193,7 +209,9 @@ def test_given_ids_and_the_whole_vocabulary(backend_of: Make, ragged_groups: Mak
     sequences = ragged_groups(2, groups=1)[0]
     whole = backend.score(sequences, top_k=backend.vocabulary)
     for score, sequence in zip(whole, sequences, strict=True):
-        assert score.distribution.ids[sequence.mask].tolist() == [list(range(backend.vocabulary))] * int(sequence.mask.sum())
+        assert score.distribution.ids[sequence.mask].tolist() == [list(range(backend.vocabulary))] * int(
+            sequence.mask.sum()
+        )
         np.testing.assert_allclose(np.exp(score.distribution.logprobs[sequence.mask]).sum(1), 1, atol=1e-12)
     ids = [np.tile(np.array([9, 3, 200]), (len(s), 1)) for s in sequences]
     for picked, score, sequence in zip(backend.score(sequences, ids=ids), whole, sequences, strict=True):
@@ -215,13 +233,20 @@ def credited(backend: Any, sequences: list[TokenSequence], seed: int) -> list[Cr
     rng = np.random.default_rng(seed)
     targets = backend.score(sequences, top_k=6, contexts=[[60, 61, 62]] * len(sequences))
     return [
-        Credit(np.where(s.mask, rng.normal(), 0.0), np.where(s.mask, rng.normal(size=len(s)), 0.0), None, Distillation(t.distribution, s.mask * 0.5))
+        Credit(
+            np.where(s.mask, rng.normal(), 0.0),
+            np.where(s.mask, rng.normal(size=len(s)), 0.0),
+            None,
+            Distillation(t.distribution, s.mask * 0.5),
+        )
         for s, t in zip(sequences, targets, strict=True)
     ]
 
 
 @pytest.mark.parametrize("spec", [LossSettings(), LossSettings(aggregate="sequence-mean-token-mean")])
-def test_gradient_does_not_depend_on_micro_batches_order_or_prompt_sharing(spec: LossSettings, backend_of: Make, ragged_groups: Make) -> None:
+def test_gradient_does_not_depend_on_micro_batches_order_or_prompt_sharing(
+    spec: LossSettings, backend_of: Make, ragged_groups: Make
+) -> None:
     sequences = sum(ragged_groups(3, groups=4), [])
     reference = backend_of()
     credits = credited(reference, sequences, 0)
@@ -230,7 +255,11 @@ def test_gradient_does_not_depend_on_micro_batches_order_or_prompt_sharing(spec:
     shuffled = pack([sequences[i] for i in order], [credits[i] for i in order])
     once_each = backend_of()
     once_each._forward.shares_prompts = False
-    variants = [(backend_of(micro_tokens=20), pack(sequences, credits)), (backend_of(micro_tokens=90), shuffled), (once_each, shuffled)]
+    variants = [
+        (backend_of(micro_tokens=20), pack(sequences, credits)),
+        (backend_of(micro_tokens=90), shuffled),
+        (once_each, shuffled),
+    ]
     for backend, batch in variants:
         other, got = gradient(backend, batch, spec)
         assert other == pytest.approx(loss, rel=1e-12)
@@ -259,7 +288,9 @@ def test_update_is_one_optimiser_step_with_the_reported_gradient(backend_of: Mak
     assert metrics["gradient_norm"] == pytest.approx(float(torch.stack([g.norm() for g in gradients]).norm()), rel=1e-9)
     assert set(metrics) >= {"gradient/surrogate", "gradient/likelihood", "gradient/distillation", "lr", "ratio/clipped"}
     before = AutoModelForCausalLM.from_pretrained(backend.initial_directory)
-    moved = [not torch.equal(a, b.double()) for a, b in zip(backend.model.parameters(), before.parameters(), strict=True)]
+    moved = [
+        not torch.equal(a, b.double()) for a, b in zip(backend.model.parameters(), before.parameters(), strict=True)
+    ]
     assert all(moved)
 
 
@@ -279,7 +310,9 @@ def test_saved_and_loaded_training_goes_on_to_the_bit(backend_of: Make, ragged_g
         # a trained policy opens in any tool
         model = AutoModelForCausalLM.from_pretrained(tmp_path / dtype)
         tokenizer = AutoTokenizer.from_pretrained(tmp_path / dtype)
-        text = tokenizer.apply_chat_template([{"role": "user", "content": "3 + 5"}], add_generation_prompt=True, tokenize=False)
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "3 + 5"}], add_generation_prompt=True, tokenize=False
+        )
         assert text == "<|user|>3 + 5<|end|><|assistant|>"
         assert model.config.vocab_size == len(tokenizer)
 
@@ -295,11 +328,21 @@ def test_steps_of_a_bfloat16_model_are_not_lost(backend_of: Make, ragged_groups:
     assert all(not torch.equal(a, b) for a, b in zip(before, backend._optimiser.masters, strict=True))
 
 
-def test_other_architectures_work_through_their_own_forward(tiny_directory: Path, backend_of: Make, ragged_groups: Make, tmp_path: Path) -> None:
+def test_other_architectures_work_through_their_own_forward(
+    tiny_directory: Path, backend_of: Make, ragged_groups: Make, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(tiny_directory)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 96}
-    GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=1, **sizes)).save_pretrained(tmp_path)
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 96,
+    }
+    GPTNeoXForCausalLM(
+        GPTNeoXConfig(vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=1, **sizes)
+    ).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     backend = backend_of("float32", directory=tmp_path)
     assert isinstance(backend._forward, GenericForward)
