@@ -96,6 +96,7 @@ def observe(experiment: Experiment, start: Start) -> dict[str, Any]:
         return experiment.matched_facts(
             **{
                 "environment.version": facts.version,
+                "environment.protocol": getattr(facts, "protocol", None),
                 "tasks.train": fingerprint(tasks)[:16],
                 "tasks.panel": fingerprint(judged)[:16],
                 "initial_checkpoint": start.checkpoint_hash[:16],

@@ -89,6 +89,8 @@ def heading(table: Table) -> list[str]:
             1,
             "A Mini environment: compact rendering, procedural tasks; its numbers mean nothing outside this table.",
         )
+    if facts.get("environment.protocol"):
+        lines.insert(1, f"Protocol: {facts['environment.protocol']}")
     known = {
         "Model": "model.name",
         "group size": "sampling.group_size",

