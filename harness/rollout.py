@@ -160,6 +160,8 @@ class PolicySpeaker:
         self.window = backend.window
         self._stops = {(stop,) for stop in self.renderer.stop_ids}
         self._stopped: dict[Hashable, bool] = {}
+        self._spoken: dict[Hashable, tuple[int, list[int]]] = {}
+        """Where each conversation's last completion stands, and its tokens."""
 
     def open(self, conversation: Conversation) -> None:
         request = conversation.request
@@ -198,10 +200,21 @@ class PolicySpeaker:
         return True
 
     def _prompt(self, conversation: Conversation) -> Prompt:
+        self._check_kept(conversation)
         seed = conversation.request.seeds["sampling", conversation.turn].integer()
         return Prompt(
             conversation.tokens, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key
         )
+
+    def _check_kept(self, conversation: Conversation) -> None:
+        """The next prompt extends what was sampled, token for token: credit stands on it, so a breach stops everything."""
+        if conversation.turn:
+            start, tokens = self._spoken[conversation.key]
+            kept = slice(start, start + len(tokens))
+            if conversation.tokens[kept] != tokens or not all(conversation.mask[kept]):
+                raise AssertionError(
+                    f"the sampled tokens of {conversation.request.task_id!r} changed between two turns"
+                )
 
     def _turn_is_given(self, conversation: Conversation) -> bool:
         """Whether the prefix leaves nothing of this turn to sample."""
@@ -215,6 +228,7 @@ class PolicySpeaker:
         before = len(conversation.tokens)
         tokens = completion.tokens.tolist()
         conversation.add(tokens, True, completion.logprobs.tolist())
+        self._spoken[conversation.key] = before, tokens
         conversation.cut_mass += completion.cut_mass
         self._stopped[conversation.key] = completion.stopped
         if not np.all(np.isfinite(completion.logprobs)) or np.any(completion.logprobs > 1e-6):

@@ -105,6 +105,20 @@ def test_every_prompt_extends_the_one_before(pool_of: Any, backend_of: Any) -> N
             assert episode.sequence.mask[len(prompt)]
 
 
+class Forger(PolicySpeaker):
+    """Changes a token that was sampled, as a conversation that is tokenised again would."""
+
+    def hear(self, conversation: Conversation, messages: Sequence[Any]) -> bool:
+        conversation.tokens[conversation.mask.index(True)] += 1
+        return super().hear(conversation, messages)
+
+
+def test_a_sampled_token_that_changes_between_turns_stops_everything(pool_of: Any, backend_of: Any) -> None:
+    forger = Forger(backend_of(), SamplingParams(4))
+    with pytest.raises(AssertionError, match="changed between two turns"):
+        Rollouts(pool_of()).play(requests(), forger)
+
+
 def test_tokens_are_the_opening_the_words_and_the_bridges(pool_of: Any, speaker: PolicySpeaker) -> None:
     """The sequence put together a second time, from the messages and the sampled tokens alone."""
     renderer = speaker.renderer
