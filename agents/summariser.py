@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -33,8 +33,12 @@ class Summariser(Protocol):
 
 def summariser(given: str | Summariser) -> Summariser:
     """The summariser behind "rules" or "llm:MODEL"; an object is passed through. ValueError on any other text."""
-    if not isinstance(given, str):
-        return given
+    return _named(given) if isinstance(given, str) else given
+
+
+@lru_cache(maxsize=16)
+def _named(given: str) -> Summariser:
+    """One object for one text, so that calls are counted and connections kept over a whole run."""
     if given == "rules":
         return RuleBased()
     kind, _, model = given.partition(":")
@@ -181,6 +185,11 @@ class LanguageModel:
     @property
     def name(self) -> str:
         return f"language model {self.model}"
+
+    @property
+    def calls(self) -> int:
+        """Requests sent so far; what the cache answers costs none."""
+        return self._client.calls
 
     @cached_property
     def _client(self) -> Endpoint:

@@ -123,6 +123,7 @@ def train(run: Run) -> None:
         groups, sampled = sample_groups(run)
         row: dict[str, Any] = {"step": step} | sampled
         if groups:
+            asked = getattr(method, "external_calls", 0)
             gathered = gather(method, groups, run.backend, source, run.seeds["step", step])
             credits, state, diagnostics = method.assign(groups, gathered.evidence, state)
             sequences = [episode.sequence for group in groups for episode in group.episodes]
@@ -134,7 +135,7 @@ def train(run: Run) -> None:
                 | _evidence_facts(run, gathered)
                 | {f"method/{key}": value for key, value in diagnostics.items()}
             )
-            run.spent.external_calls += int(diagnostics.get("external_calls", 0))
+            run.spent.external_calls += getattr(method, "external_calls", 0) - asked
         run.spent.step += 1
         records.append(run.folder / "steps.jsonl", [row], kind="steps")
         records.append(run.folder / "timing.jsonl", [{"step": step, "wall_s": time.monotonic() - began}], kind="timing")

@@ -20,9 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import ChatServer
+from hypothesis import HealthCheck, settings
 
 from harness.experiment import OptimiserSettings, TinySettings
 from harness.types import TokenSequence
+
+# No test asserts a time, and an fsync on a busy disk takes as long as it takes.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 TEXTS = ["3 + 5 - 2 + 6", "8 6 12 = 12", "guess 3 to 9", "higher", "lower", "yes"] * 5
 

@@ -85,6 +85,11 @@ class SGCD(Stateless):
         """Who writes the credit reference, for the table; None where none is written."""
         return summariser(self.summariser).name if self.reference == "credit" else None
 
+    @property
+    def external_calls(self) -> int:
+        """Requests to a language model other than the policy that this process has sent so far."""
+        return int(getattr(summariser(self.summariser), "calls", 0))
+
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         if not mixed(group):
             return None

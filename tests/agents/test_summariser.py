@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.contexts import CreditReference
+from agents.methods.sgcd import SGCD
 from agents.sanitiser import Trace
 from agents.summariser import LanguageModel, RuleBased, calls, fit, structured_calls, summariser
 from harness.endpoint import BudgetSpentError, Endpoint
@@ -110,6 +111,8 @@ def test_a_language_model_writes_the_credit_reference(chat_server, tmp_path):
     last = RolloutGroup("t", (episode("sum is 10", False), group.episodes[0]), answer="7")
     limited = source()
     limited(other, 0, rng)  # new content: the one call it may make
+    assert SGCD(summariser=limited.summariser).external_calls == 1
+    assert SGCD(summariser="rules").external_calls == 0
     with pytest.raises(BudgetSpentError, match="1 calls"):
         limited(last, 0, rng)
 
