@@ -194,7 +194,7 @@ def test_nothing_names(what: str, pattern: re.Pattern[str]) -> None:
 def test_the_patterns_would_find_what_they_look_for() -> None:
     assert PATHS.search("see /home/ann/x")
     assert PATHS.search('"/' + 'work/main/harness"')
-    assert not PATHS.search("results/work/main")
+    assert not PATHS.search("results/" + "work/main")
     assert not PATHS.search("https://example.org/home/page")
     assert HOSTS.search("pip install --index-url https://x")
     assert not HOSTS.search("https://pypi.org/project/x")
