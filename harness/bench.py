@@ -22,7 +22,7 @@ import tomli_w
 
 from harness import records
 from harness.errors import DamagedRecordError, HarnessError, UserError
-from harness.evaluate import panel, play_panel, task_rows, tasks_of
+from harness.evaluate import judged_tasks, play_panel, task_rows, tasks_of
 from harness.experiment import Experiment, MethodSettings, fingerprint
 from harness.plugs import construct
 from harness.provenance import provenance
@@ -89,7 +89,7 @@ def observe(experiment: Experiment, start: Start) -> dict[str, Any]:
         tasks = tasks_of(facts, settings.train_split)
         if not facts.trainable(settings.train_split):
             raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
-        judged = panel(facts, settings.eval_split, experiment.evaluation.tasks)
+        judged = judged_tasks(facts, experiment)
         shared = sorted(set(tasks) & set(judged))
         if shared:
             raise UserError(f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint")
@@ -147,7 +147,7 @@ def run_job(job: Job, progress: Progress) -> None:
 def _reference_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
     """A policy that neither samples nor learns: one episode a task."""
     settings = job.experiment
-    tasks = panel(pool.facts, settings.environment.eval_split, settings.evaluation.tasks)
+    tasks = judged_tasks(pool.facts, settings)
     speaker = TextSpeaker(construct(job.method.plug, {}, "policy"))
     episodes = play_panel(Rollouts(pool), speaker, tasks, SeedTree(job.seed)["evaluation"], "greedy", 1)
     return task_rows(episodes, "greedy", settings.environment.eval_split)
@@ -290,7 +290,14 @@ def write_results(
     from harness import layouts, report, tables
 
     runs, rows, points = gather_records(jobs, allow_missing)
-    table = tables.build(runs, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
+    table = tables.build(
+        runs,
+        rows,
+        experiment.title or experiment.name,
+        experiment.seeds,
+        extra=experiment.evaluation.extra,
+        allow_missing=allow_missing,
+    )
     out.mkdir(parents=True, exist_ok=True)
     layouts.write_table(table, out)
     records.write_rows(out / "rows.jsonl", rows, "rows")

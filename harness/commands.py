@@ -101,7 +101,14 @@ def table(spec: Path, form: str, runs: Path, cache: Path, allow_missing: bool) -
     experiment = read_experiment(spec)
     jobs = plan(experiment, start_of(experiment, cache), runs)
     had, rows, _ = gather_records(jobs, allow_missing)
-    built = tables.build(had, rows, experiment.title or experiment.name, experiment.seeds, allow_missing=allow_missing)
+    built = tables.build(
+        had,
+        rows,
+        experiment.title or experiment.name,
+        experiment.seeds,
+        extra=experiment.evaluation.extra,
+        allow_missing=allow_missing,
+    )
     if form == "terminal":
         layouts.terminal(built, console)
     else:

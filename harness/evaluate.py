@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from harness import stats
 from harness.errors import UnknownNameError, UserError
+from harness.experiment import Experiment
 from harness.rollout import Request, Rollouts, Speaker
 from harness.seeds import SeedTree
 from harness.types import ContextRequest, Episode
@@ -19,13 +21,29 @@ CHUNK = 512
 """Episodes played between two reports of progress."""
 
 
-def panel(environment: Any, split: str, tasks: int) -> list[str]:
-    """The tasks everybody is judged on: the same for all seeds and methods, spread over the split."""
+def panel(environment: Any, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
+    """The tasks everybody is judged on: the same for all seeds and methods, spread over the split.
+
+    whole_scenarios: draw scenarios with all their variants, as SGC needs, as many as `tasks` allows.
+    """
     known = tasks_of(environment, split)
     if not known:
         raise UserError(f"split {split!r} has no tasks")
-    order = SeedTree(0)["panel", split].rng().permutation(len(known))
-    return [known[place] for place in sorted(order[:tasks].tolist())]
+    rng = SeedTree(0)["panel", split].rng()
+    if not whole_scenarios:
+        return [known[place] for place in sorted(rng.permutation(len(known))[:tasks].tolist())]
+    groups = list(stats.scenarios(known).values())
+    variants = len(groups[0])
+    if tasks < variants:
+        raise UserError(f"a panel with whole scenarios has at least {variants} tasks, got {tasks}")
+    chosen = sorted(rng.permutation(len(groups))[: tasks // variants].tolist())
+    return [known[place] for number in chosen for place in groups[number]]
+
+
+def judged_tasks(environment: Any, experiment: Experiment) -> list[str]:
+    """The panel of an experiment."""
+    wanted = experiment.evaluation
+    return panel(environment, experiment.environment.eval_split, wanted.tasks, "SGC" in wanted.extra)
 
 
 def tasks_of(environment: Any, split: str) -> list[str]:

@@ -144,6 +144,8 @@ class EvaluationSettings(Settings):
     curve_tasks: Positive = 100
     curve_split: str | None = None
     """Split of the curve's tasks; the evaluation split when left out."""
+    extra: tuple[Literal["SGC"], ...] = ()
+    """More columns: "SGC", scenario goal completion, where tasks are variants of scenarios; the panel then holds whole scenarios, and success is the TGC."""
 
 
 class MethodSettings(Settings):

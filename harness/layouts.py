@@ -89,6 +89,12 @@ def heading(table: Table) -> list[str]:
             1,
             "A Mini environment: compact rendering, procedural tasks; its numbers mean nothing outside this table.",
         )
+    if _by_scenario(table):
+        lines.insert(
+            1,
+            "Success is task goal completion (TGC); SGC is the share of scenarios with every variant solved in one attempt each; "
+            "intervals take scenarios as independent, not their variants.",
+        )
     if facts.get("environment.protocol"):
         lines.insert(1, f"Protocol: {facts['environment.protocol']}")
     known = {
@@ -109,6 +115,10 @@ def heading(table: Table) -> list[str]:
     return lines
 
 
+def _by_scenario(table: Table) -> bool:
+    return any("SGC" in score.extra for row in table.rows for score in row.scores.values())
+
+
 def is_mini(table: Table) -> bool:
     """Mini environments carry the word in their id: `...Mini-v0`."""
     return "Mini-v" in table.environment
@@ -121,6 +131,7 @@ def results_grids(table: Table) -> list[Grid]:
     for decoding in table.decodings:
         scored = [(row, row.scores[decoding]) for row in table.rows if decoding in row.scores]
         names = tuple(scored[0][1].extra)
+        success = "TGC" if "SGC" in names else "Success"
         compared = any(score.versus for _, score in scored)
         comparison = (f"Difference to {table.baseline}", "Holm p", "MDE") if compared else ()
         rows = []
@@ -133,7 +144,7 @@ def results_grids(table: Table) -> list[Grid]:
             cells += _comparison(score) if compared else []
             rows.append((*cells, *(rate(score.extra[name]) for name in names)))
         grids.append(
-            Grid(f"Success, {decoding}", ("Method", "Success", "Gain over start", *comparison, *names), tuple(rows))
+            Grid(f"Success, {decoding}", ("Method", success, "Gain over start", *comparison, *names), tuple(rows))
         )
     return [*grids[:-1], replace(grids[-1], notes=_footnotes(table, marks))]
 

@@ -274,6 +274,25 @@ def sgc(
     return np.stack(columns, axis=-1)
 
 
+def scenario_rate(
+    success: Shaped[np.ndarray, "... task"], task_ids: Sequence[str], variants: int = 3
+) -> Float[np.ndarray, "... scenario"]:
+    """The chance that one attempt at every variant of a scenario succeeds throughout: the product of the variants' success rates.
+
+    The mean over the last axis estimates the SGC without bias where a task's rate is the mean of several independent attempts; for single
+    attempts (0 or 1) it is `sgc`. Scenarios come in the order of their first task.
+    """
+    success = np.asarray(success, dtype=np.float64)
+    columns = [success[..., places].prod(axis=-1) for places in scenarios(task_ids, variants).values()]
+    return np.stack(columns, axis=-1)
+
+
+def scenario_of(task_id: str) -> str:
+    """The scenario a task is a variant of: its id up to the last "_"; a task without one is its own."""
+    scenario, underscore, _ = task_id.rpartition("_")
+    return scenario if underscore else task_id
+
+
 def scenarios(task_ids: Sequence[str], variants: int = 3) -> dict[str, list[int]]:
     """Places of the tasks of every scenario, whose id is the task's up to the last "_".
 
@@ -281,8 +300,7 @@ def scenarios(task_ids: Sequence[str], variants: int = 3) -> dict[str, list[int]
     """
     places: dict[str, list[int]] = {}
     for place, task_id in enumerate(task_ids):
-        scenario, underscore, _ = task_id.rpartition("_")
-        places.setdefault(scenario if underscore else task_id, []).append(place)
+        places.setdefault(scenario_of(task_id), []).append(place)
     uneven = {scenario: len(found) for scenario, found in places.items() if len(found) != variants}
     if uneven:
         scenario, count = next(iter(uneven.items()))

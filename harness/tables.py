@@ -166,7 +166,8 @@ def build(
     runs: one per method and seed, in the order the rows shall stand. rows: one per run, decoding and task. seeds: those
     every method must have (default: all that any learned method has). baseline: label of the method that others are
     compared with (default: the first learned one). extra: more success metrics, of "pass@k", "pass^k" (k a number up to
-    the samples) and "SGC". Rows that were recorded twice, byte for byte, count once.
+    the samples) and "SGC"; with SGC the tasks are variants of scenarios, and every interval of the table takes scenarios, not tasks, for
+    its independent units. Rows that were recorded twice, byte for byte, count once.
 
     Raises UnmatchedError naming the facts that differ and both values; MissingDataError where seeds or tasks are
     missing, unless `allow_missing`: then the seeds at hand are used, tasks that any run lacks are left out for all, and
@@ -191,6 +192,7 @@ def build(
     )
     warnings = _check_seeds(by_method, expected, allow_missing)
     frame, lost = _complete_tasks(frame, run_list, allow_missing)
+    frame["unit"] = frame.task_id.map(stats.scenario_of) if "SGC" in extra else frame.task_id
     scores = {
         decoding: _scores(frame[frame.decoding == decoding], by_method, baseline, extra)
         for decoding in frame.decoding.unique()
@@ -319,8 +321,8 @@ def _complete_tasks(frame: pd.DataFrame, runs: Sequence[Run], allow: bool) -> tu
 
 
 def _grid(part: pd.DataFrame, value: pd.Series, seeds: Sequence[int] | None = None) -> np.ndarray:
-    """The outcome table [seed, task] of one method under one decoding, tasks in sorted order."""
-    grid = part.assign(value=value).pivot(index="seed", columns="task_id", values="value")
+    """The outcome table [seed, unit] of one method under one decoding, units (tasks, or the means of scenarios) in sorted order."""
+    grid = part.assign(value=value).pivot_table(index="seed", columns="unit", values="value", aggfunc="mean")
     return np.asarray(grid.loc[list(seeds)] if seeds is not None else grid, dtype=np.float64)
 
 
@@ -381,7 +383,12 @@ def _extra(name: str) -> Callable[[pd.DataFrame], np.ndarray]:
 
         return of_counts
     if name == "SGC":
-        return lambda part: stats.sgc(_grid(part, part.success), sorted(part.task_id.unique())).astype(float)
+
+        def of_scenarios(part: pd.DataFrame) -> np.ndarray:
+            by_task = part.pivot(index="seed", columns="task_id", values="success")
+            return stats.scenario_rate(by_task.to_numpy(dtype=np.float64), list(by_task.columns))
+
+        return of_scenarios
     raise UnknownNameError("success metric", name, ["pass@k", "pass^k", "SGC"])
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from harness import records
 from harness.backends import SamplingParams
 from harness.errors import HarnessError, UserError
-from harness.evaluate import panel, play_panel, success_rate, task_rows, tasks_of
+from harness.evaluate import judged_tasks, panel, play_panel, success_rate, task_rows, tasks_of
 from harness.evidence import Gathered, gather
 from harness.experiment import Experiment, MethodSettings
 from harness.packing import pack
@@ -259,7 +259,7 @@ def _curve_point(run: Run, step: int) -> None:
 def final_evaluation(run: Run) -> None:
     """The rows of the table: the whole panel, sampled and greedy, written at once."""
     settings, split = run.experiment.evaluation, run.experiment.environment.eval_split
-    tasks = panel(run.pool.facts, split, settings.tasks)
+    tasks = judged_tasks(run.pool.facts, run.experiment)
     rows = []
     for decoding, samples in (("sampled", settings.samples), ("greedy", 1)):
 

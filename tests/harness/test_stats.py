@@ -354,3 +354,12 @@ def test_scenarios_need_all_three_variants() -> None:
         stats.scenarios(tasks[:-1])
     with pytest.raises(UserError, match="single attempts"):
         stats.sgc(success * 0.5, tasks)
+    np.testing.assert_array_equal(stats.scenario_rate(success, tasks), [[1.0, 0.0], [0.0, 1.0]])
+
+
+def test_the_scenario_rate_is_the_expected_sgc_of_single_attempts() -> None:
+    """Every way to draw one attempt per variant out of those made, averaged: by enumeration."""
+    attempts = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 1]])  # variant, attempt
+    drawn = [attempts[0, a] * attempts[1, b] * attempts[2, c] for a in range(4) for b in range(4) for c in range(4)]
+    rate = stats.scenario_rate(attempts.mean(axis=1), ["s_1", "s_2", "s_3"])
+    np.testing.assert_allclose(rate, [np.mean(drawn)], rtol=1e-12)

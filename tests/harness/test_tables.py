@@ -153,8 +153,13 @@ def test_further_metrics(records: Records) -> None:
     table = build(records.runs, greedy, extra=["SGC"])
     cells = records.cells["Other", "greedy"].reshape(3, -1, 3)  # seed, scenario, variant
     assert table.rows[2].scores["greedy"].extra["SGC"].mean == pytest.approx(cells.all(axis=-1).mean())
-    with pytest.raises(UserError, match="single attempts"):
-        build(records.runs, sampled, extra=["SGC"])
+    # four attempts at every variant: the chance that one attempt at each succeeds is the product of the rates
+    table = build(records.runs, sampled, extra=["SGC"])
+    rates = records.cells["Other", "sampled"].reshape(3, -1, 3)
+    score = table.rows[2].scores["sampled"]
+    assert score.extra["SGC"].mean == pytest.approx(rates.prod(axis=-1).mean())
+    # variants of one scenario are no independent tasks: the interval is that of the scenarios' means
+    assert score.success == stats.mean_interval(rates.mean(axis=-1))
     with pytest.raises(UnknownNameError, match="success metric 'pass_4'"):
         build(records.runs, records.rows, extra=["pass_4"])
 
