@@ -32,3 +32,17 @@ register(
     order_enforce=False,
     disable_env_checker=True,
 )
+register(
+    "AppWorld-v0", entry_point="environments.appworld.env:AppWorldEnv", order_enforce=False, disable_env_checker=True
+)
+register(
+    "AppWorldMini-v0",
+    entry_point="environments.appworld.mini:CachedAppWorldMini",
+    order_enforce=False,
+    disable_env_checker=True,
+)
+SETUPS = {
+    "appworld": "environments.appworld.install:set_up",
+    "appworld-data": "environments.appworld.install:set_up_data",
+}
+"""What `harness setup` can install for an environment: a name, and the function that does it."""

@@ -62,6 +62,7 @@ class _Worker:
     inbox: queue.SimpleQueue[tuple[int, Call] | None] = field(default_factory=queue.SimpleQueue)
     began: float | None = None
     current: int = -1
+    """Number of the present call, counted over the life of its `Deadlines`."""
 
 
 class Deadlines:
@@ -69,39 +70,50 @@ class Deadlines:
 
     def __init__(self, seconds: float, threads: int = 1) -> None:
         self.seconds = seconds
+        self._asked = 0
+        """Calls ever asked for: their numbers tell a late answer from one that is waited for."""
         self._outbox: queue.SimpleQueue[tuple[_Worker, int, Any, BaseException | None]] = queue.SimpleQueue()
         self._workers = [self._start() for _ in range(threads)]
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
-        """The calls' results in order; in place of a result an EnvironmentFailure where a call raised or took too long."""
-        results: list[Any] = [None] * len(calls)
-        waiting = list(range(len(calls)))[::-1]
+        """The calls' results in order; in place of a result an EnvironmentFailure where a call raised or took too long.
+
+        An error with a true attribute `fatal` is raised here instead: whoever raises it knows that trying again is of no use, and that going on
+        would spoil what is measured.
+        """
+        first = self._asked
+        self._asked += len(calls)
+        results: dict[int, Any] = {}
+        waiting = [(first + place, call) for place, call in enumerate(calls)][::-1]
         busy: set[int] = set()
         for worker in self._workers:
-            self._feed(worker, calls, waiting, busy)
+            self._feed(worker, waiting, busy)
         while busy:
             try:
-                worker, index, value, error = self._outbox.get(timeout=min(self.seconds / 4, 1.0))
+                worker, number, value, error = self._outbox.get(timeout=min(self.seconds / 4, 1.0))
             except queue.Empty:
-                self._abandon_late(calls, results, waiting, busy)
+                self._abandon_late(results, waiting, busy)
                 continue
-            if worker not in self._workers or index not in busy:
+            if worker not in self._workers or number not in busy:
                 continue  # an abandoned call came back after all
-            busy.discard(index)
-            results[index] = (
+            busy.discard(number)
+            if getattr(error, "fatal", False):
+                assert error is not None
+                raise error
+            results[number] = (
                 value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
             )
-            self._feed(worker, calls, waiting, busy)
-        return results
+            self._feed(worker, waiting, busy)
+        return [results[first + place] for place in range(len(calls))]
 
-    def _feed(self, worker: _Worker, calls: Sequence[Call], waiting: list[int], busy: set[int]) -> None:
+    def _feed(self, worker: _Worker, waiting: list[tuple[int, Call]], busy: set[int]) -> None:
         if waiting:
-            index = waiting.pop()
-            busy.add(index)
-            worker.current, worker.began = index, time.monotonic()
-            worker.inbox.put((index, calls[index]))
+            number, call = waiting.pop()
+            busy.add(number)
+            worker.current, worker.began = number, time.monotonic()
+            worker.inbox.put((number, call))
 
-    def _abandon_late(self, calls: Sequence[Call], results: list[Any], waiting: list[int], busy: set[int]) -> None:
+    def _abandon_late(self, results: dict[int, Any], waiting: list[tuple[int, Call]], busy: set[int]) -> None:
         now = time.monotonic()
         for place, worker in enumerate(self._workers):
             if worker.current in busy and worker.began is not None and now - worker.began > self.seconds:
@@ -109,7 +121,7 @@ class Deadlines:
                 results[worker.current] = EnvironmentFailure("deadline", f"no answer within {self.seconds:g} s")
                 worker.inbox.put(None)
                 self._workers[place] = self._start()
-                self._feed(self._workers[place], calls, waiting, busy)
+                self._feed(self._workers[place], waiting, busy)
 
     def _start(self) -> _Worker:
         worker = _Worker()
@@ -118,14 +130,14 @@ class Deadlines:
 
     def _serve(self, worker: _Worker) -> None:
         while (task := worker.inbox.get()) is not None:
-            index, call = task
+            number, call = task
             try:
                 answer: tuple[Any, BaseException | None] = call(), None
             except (
                 BaseException
             ) as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
                 answer = None, error
-            self._outbox.put((worker, index, *answer))
+            self._outbox.put((worker, number, *answer))
 
     def close(self) -> None:
         """End the threads that are not stuck."""

@@ -155,3 +155,25 @@ def test_an_environment_beside_the_user_is_found(tmp_path: Path, monkeypatch: py
 def test_a_failure_has_a_kind_and_words() -> None:
     failure = EnvironmentFailure("deadline", "no answer within 3 s")
     assert (failure.kind, str(failure)) == ("deadline", "deadline: no answer within 3 s")
+
+
+class NothingCanHelp(RuntimeError):
+    fatal = True
+
+
+def _say(value: int) -> Callable[[], int]:
+    return lambda: value
+
+
+def _break() -> int:
+    raise NothingCanHelp("measured twice, two answers")
+
+
+def test_a_fatal_error_stops_everything_and_leaves_the_threads_usable() -> None:
+    deadlines = Deadlines(5.0, threads=3)
+    with pytest.raises(NothingCanHelp, match="two answers"):
+        deadlines.run([_say(1), _break, _say(2), _say(3), _say(4)])
+    # answers of the run that was broken off may still come in: they are not taken for these
+    for start in range(10, 60, 10):
+        assert deadlines.run([_say(start + place) for place in range(7)]) == [start + place for place in range(7)]
+    deadlines.close()

@@ -1,0 +1,153 @@
+"""AppWorld's engine, as a worker process runs it: one world that is played, or one verdict that is found.
+
+The target of `environments.remote`: forked from a process that has opened and closed one world. What an episode does not need is left out
+(building the API applications anew, a second copy of the start state, saving logs and state after every step); what it needs is the engine's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from environments.appworld.inside import server
+from environments.appworld.inside.limits import Clock
+
+KEPT_STARTS = 8
+"""Tasks whose start state a judging process keeps in memory: siblings are judged one after another."""
+
+
+class Engine:
+    """A player of episodes (`reset`, `step`, `outcome`) or a judge of outcomes (`judge`); a worker is one or the other.
+
+    root: AppWorld's root without ground truth; truth: the one with it, opened by judges alone. step_s: seconds of processor time one block may
+    take. shown: characters of an observation; the rest is cut.
+    """
+
+    verbs = ("reset", "step", "outcome", "judge")
+
+    def __init__(self, root: str, truth: str, first_task: str, step_s: float = 20.0, shown: int = 12_000) -> None:
+        self._root, self._truth, self._first_task = root, truth, first_task
+        self._clock, self._shown = Clock(step_s), shown
+        self._world: Any = None
+        self._judged: list[str] = []
+
+    # A worker's life
+
+    def warm(self) -> None:
+        """Import everything, open one world, close it again."""
+        os.environ["APPWORLD_ROOT"] = self._root
+        server.install()
+        self.reset(self._first_task)
+        self.step("print(apis.supervisor.show_account_passwords())")
+        self.outcome()
+        self.close()
+
+    def close(self) -> None:
+        """Close the world, if one is open."""
+        if self._world is not None:
+            self._world.close()
+            self._world = None
+
+    # Playing
+
+    def reset(self, task_id: str) -> dict[str, Any]:
+        """Open the task's world. Returns its instruction and whom the agent works for."""
+        from environments.appworld.inside.world import World
+
+        self.close()
+        self._world = World.open(task_id, self._clock)
+        task = self._world.task
+        return {
+            "instruction": task.instruction,
+            "supervisor": dict(task.supervisor),
+            "apps": dict(task.app_descriptions),
+        }
+
+    def step(self, code: str) -> dict[str, Any]:
+        """Run a block. Returns what the agent sees and how things stand."""
+        requests = self._world.requester.requests
+        before = len(requests)
+        said, became = self._world.block(code)
+        # the agent ends its task by an API call, so only after calls is it worth asking
+        completed = (
+            any("/supervisor/" in request["url"] for request in requests[before:]) and self._world.task_completed()
+        )
+        return {
+            "said": _shown(said, self._shown),
+            "became": became,
+            "completed": bool(completed),
+            "calls": len(requests) - before,
+        }
+
+    def outcome(self) -> dict[str, Any]:
+        """What the episode has changed, for a judge: per app the statements beyond the task's start, and the engine's change counts."""
+        return dict(self._world.changes())
+
+    # Judging
+
+    def judge(self, task_id: str, outcome: dict[str, Any], folder: str | None = None) -> dict[str, Any]:
+        """AppWorld's own verdict on an outcome. folder: an experiment's folder, in AppWorld's layout, that keeps the outcome and report."""
+        from appworld.apps.model_lib import CachedDBHandler
+        from appworld.common.path_store import path_store
+        from appworld.evaluator import evaluate_task
+
+        path_store.update_root(self._truth)
+        home = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="judge-"))
+        try:
+            _write_outcome(Path(self._truth), home / "tasks" / task_id, task_id, outcome)
+            # the experiment's name is joined to a path: an absolute one stands for itself
+            tracker = evaluate_task(task_id, str(home), save_report=folder is not None)
+        finally:
+            CachedDBHandler.reset(f"task_output-{task_id}")
+            if folder is None:
+                shutil.rmtree(home, ignore_errors=True)
+            self._forget_old(task_id)
+        passed = [(test["requirement"], True) for test in tracker.passes]
+        failed = [(test["requirement"], False) for test in tracker.failures]
+        return {
+            "success": bool(tracker.success),
+            "difficulty": tracker.difficulty,
+            "total": tracker.num_tests,
+            "idle": sum(test["label"] == "no_op_pass" for test in tracker.test_data) / tracker.num_tests,
+            "tests": passed + failed,
+        }
+
+    def _forget_old(self, task_id: str) -> None:
+        from appworld.apps.model_lib import CachedDBHandler
+
+        if task_id in self._judged:
+            self._judged.remove(task_id)
+        self._judged.append(task_id)
+        while len(self._judged) > KEPT_STARTS:
+            CachedDBHandler.reset(f"task_input-{self._judged.pop(0)}/")
+
+
+def _write_outcome(truth: Path, home: Path, task_id: str, outcome: dict[str, Any]) -> None:
+    """The end state in AppWorld's layout: the start's changes with those of the episode after them."""
+    start, end = truth / "data" / "tasks" / task_id / "dbs", home / "dbs"
+    shutil.rmtree(end, ignore_errors=True)
+    end.mkdir(parents=True)
+    for app, added in outcome["changes"].items():
+        file = start / f"{app}.jsonl"
+        before = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        lines = "".join(json.dumps(change) + "\n" for change in added)
+        (end / f"{app}.jsonl").write_text(before + lines, encoding="utf-8")
+    for file in start.glob("*.jsonl"):
+        if not (end / file.name).exists():
+            os.link(file, end / file.name) if file.stat().st_dev == end.stat().st_dev else shutil.copy(file, end)
+    (end / "model_hashes.json").write_text(json.dumps(outcome["hashes"]), encoding="utf-8")
+
+
+def _shown(text: str, shown: int) -> str:
+    """What the agent sees: addresses in memory, which differ from process to process, hidden; the rest cut."""
+    text = re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", text)
+    if len(text) <= shown:
+        return text
+    return f"{text[:shown]}\n[cut: {len(text) - shown} more characters were printed; print less at a time]"

@@ -1,0 +1,231 @@
+"""What a policy's block sees: read-only faces of modules, its own built-ins, and the run-time half of the guard.
+
+Every policy namespace belongs to one episode. Nothing in it leads to a real module, to the interpreter's built-ins or to the engine by
+attributes that `guard` lets through, and nothing in it can be changed but what the block made itself.
+"""
+
+from __future__ import annotations
+
+import builtins
+import collections
+import dataclasses
+import enum
+import functools
+import importlib
+import random
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from environments.appworld.inside.apis import apis_face
+from environments.appworld.inside.guard import READ, WRITE
+from environments.appworld.inside.names import BUILTINS, INTERNALS, MODULES, UNAVAILABLE, WATCHED
+from environments.appworld.inside.own import OWN_MODULE, TYPE, Own, plain_name
+
+FROM_C = frozenset({"_strptime", "time", "unicodedata", "warnings"})
+"""Modules that C functions import in the name of the frame that called them; they read sys.modules afterwards, whatever they are given."""
+for _name in FROM_C:
+    importlib.import_module(_name)
+
+
+class Face:
+    """A read-only object that shows some names of a module. Each face has a class of its own that holds them."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{name!r} of {type(self).__name__!r} is not available here")
+
+    def __repr__(self) -> str:
+        return f"<module {type(self).__name__!r}>"
+
+
+def face(name: str, members: Mapping[str, Any]) -> Face:
+    """A face that shows these members. staticmethod keeps functions from turning into methods of the face."""
+    shown = {key: staticmethod(value) for key, value in members.items()}
+    made: Face = type(name, (Face,), {"__slots__": (), **shown})()
+    return made
+
+
+def faces(preamble: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """The namespace for a policy's blocks. `preamble`: the shell's namespace after the engine's own preamble, or {} without an engine.
+
+    seed: of the block's `random`, a stream of its own. What the preamble imports is there under the same names, as faces.
+    """
+    namespace: dict[str, Any] = {"__name__": OWN_MODULE}
+    own = Own(namespace)
+    modules = _modules(preamble, own, seed)
+    for name in ("calendar", "datetime", "itertools", "json", "math", "pendulum", "random", "re"):
+        if name in modules:
+            namespace[name] = modules[name]
+    for module, names in PREAMBLE.items():
+        for name in names:
+            if module in modules:
+                namespace[name] = getattr(modules[module], name)
+    namespace |= {name: preamble[name] for name in ("Date", "DateTime", "Time") if name in preamble}
+    if "apis" in preamble:
+        namespace["apis"] = apis_face(preamble["apis"])
+    namespace["__builtins__"] = _builtins(preamble, own, modules)
+    return namespace
+
+
+PREAMBLE = {
+    "collections": ("Counter", "defaultdict"),
+    "collections.abc": ("Iterator",),
+    "copy": ("deepcopy",),
+    "functools": ("reduce",),
+    "pendulum": ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY"),
+}
+"""Names that the engine's preamble imports from modules."""
+
+
+def _modules(preamble: Mapping[str, Any], own: Own, seed: int) -> dict[str, Face]:
+    replaced = _replacements(own, seed)
+    made: dict[str, Face] = {}
+    for name, offered in sorted(MODULES.items(), reverse=True):  # collections.abc before collections
+        module: Any = preamble.get(name)
+        if not isinstance(module, types.ModuleType):
+            try:
+                module = importlib.import_module(name)
+            except ModuleNotFoundError:  # pendulum, where the engine is not installed
+                continue
+        members = {key: getattr(module, key) for key in offered if hasattr(module, key)} | replaced.get(name, {})
+        if name == "collections":
+            members["abc"] = made["collections.abc"]
+        made[name] = face(name, members)
+    return made
+
+
+def _builtins(preamble: Mapping[str, Any], own: Own, modules: Mapping[str, Face]) -> dict[str, Any]:
+    def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if level == 0 and name in modules:
+            return modules[name] if fromlist else modules[name.partition(".")[0]]
+        if level == 0 and name in FROM_C:
+            return None
+        raise ImportError(f"the module {name!r} is not available here")
+
+    shown = {name: getattr(builtins, name) for name in BUILTINS}
+    shown |= {name: _unavailable(name, why) for name, why in UNAVAILABLE.items()}
+    shown |= {
+        "print": preamble.get("print", print),
+        "input": preamble.get("input", _unavailable("input", "decide yourself")),
+    }
+    shown |= {"getattr": own.getattr, "hasattr": own.hasattr, "setattr": own.setattr, "delattr": own.delattr}
+    shown |= {"vars": own.vars, "dir": own.dir, "type": TYPE}
+    shown |= {
+        "__import__": import_,
+        "__build_class__": own.build_class,
+        READ: own.read,
+        WRITE: own.write,
+        "__name__": "builtins",
+    }
+    return shown
+
+
+def _unavailable(name: str, why: str) -> Callable[..., NoReturn]:
+    def unavailable(*arguments: Any, **keywords: Any) -> NoReturn:
+        raise NameError(f"{name}() is not available here: {why}")
+
+    return unavailable
+
+
+def _replacements(own: Own, seed: int) -> dict[str, dict[str, Any]]:
+    """Safe versions of what would look attributes up by text, change what is not the block's own, or depend on the moment."""
+    stream = Random(seed)
+    return {
+        "collections": {"namedtuple": _namedtuple},
+        "dataclasses": {"dataclass": _dataclass(own)},
+        "enum": {"Enum": Enum, "IntEnum": IntEnum, "StrEnum": StrEnum},
+        "functools": {"total_ordering": _total_ordering(own), "wraps": _wraps(own)},
+        "operator": {"attrgetter": _attrgetter(own)},
+        "random": {name: getattr(stream, name) for name in MODULES["random"] - {"Random"}} | {"Random": Random},
+        "time": {"sleep": _sleep},
+    }
+
+
+class Random(random.Random):
+    """Random numbers that are the same in every run: no seed means 0."""
+
+    def seed(self, a: Any = None, version: int = 2) -> None:
+        super().seed(0 if a is None else a, version)
+
+
+class Members(enum.EnumMeta):
+    """Enumerations by class statement only: the functional form takes names as text, special ones too."""
+
+    def __call__(cls, value: Any, *more: Any, **keywords: Any) -> Any:
+        if more or keywords:
+            raise TypeError("write an enumeration as a class statement")
+        return super().__call__(value)
+
+
+class Enum(enum.Enum, metaclass=Members):
+    pass
+
+
+class IntEnum(enum.IntEnum, metaclass=Members):
+    pass
+
+
+class StrEnum(enum.StrEnum, metaclass=Members):
+    pass
+
+
+def _namedtuple(
+    typename: str, field_names: str | Iterable[str], *, rename: bool = False, defaults: Iterable[Any] | None = None
+) -> Any:
+    given = field_names.replace(",", " ").split() if isinstance(field_names, str) else field_names
+    names = [str.__str__(str(name)) for name in given]
+    for name in names:
+        if name in INTERNALS | WATCHED:
+            raise ValueError(f"a field may not be called {name!r}; choose another name")
+    typename = str.__str__(str(typename))
+    return collections.namedtuple(typename, names, rename=bool(rename), defaults=defaults, module=OWN_MODULE)
+
+
+def _dataclass(own: Own) -> Callable[..., Any]:
+    def dataclass(cls: Any = None, /, **options: Any) -> Any:
+        if cls is None:
+            return functools.partial(dataclass, **options)
+        return own.adopt(dataclasses.dataclass(own.write(cls), **options))
+
+    return dataclass
+
+
+def _total_ordering(own: Own) -> Callable[[type], type]:
+    def total_ordering(cls: type) -> type:
+        return functools.total_ordering(own.write(cls))
+
+    return total_ordering
+
+
+def _wraps(own: Own) -> Callable[[Any], Callable[[Any], Any]]:
+    def wraps(wrapped: Any) -> Callable[[Any], Any]:
+        def decorate(wrapper: Any) -> Any:
+            own.write(wrapper)
+            for name in ("__name__", "__qualname__", "__doc__"):
+                setattr(wrapper, name, getattr(wrapped, name, None) or getattr(wrapper, name, ""))
+            return wrapper
+
+        return decorate
+
+    return wraps
+
+
+def _attrgetter(own: Own) -> Callable[..., Any]:
+    def attrgetter(*names: str) -> Callable[[Any], Any]:
+        paths = [str.__str__(name).split(".") for name in names]
+        for part in (part for path in paths for part in path):
+            plain_name(part)
+
+        def get(value: Any) -> Any:
+            found = tuple(functools.reduce(own.getattr, path, value) for path in paths)
+            return found[0] if len(found) == 1 else found
+
+        return get
+
+    return attrgetter
+
+
+def _sleep(seconds: float) -> None:
+    """Time stands still in an episode."""

@@ -1,0 +1,138 @@
+"""AppWorldMini-v0: errands in one line of Python a turn, small enough for a model of a million parameters.
+
+    user   pay back yusuf           agent  note()
+    user   ines 40, yusuf 25        agent  pay(yusuf, 25)        (the task ends; reward 1)
+
+The same engine, apps, shell and evaluator as AppWorld-v0: every action is a line of Python that the engine runs, over functions that call its APIs.
+Those are defined and logged in before the episode. A Mini number is never set beside an AppWorld number.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from environments.appworld.env import AppWorldEnv
+from environments.appworld.world.vocabulary import COMMANDS, ITEMS, LOOK_UPS, NAMES
+from environments.text import BadAction, Message, Reply, TextEnv, over
+from environments.transitions import Cached
+
+TURNS = 4
+SHOWN = 120
+"""Characters of an observation."""
+_LINE = re.compile(r"\s*([a-z]+)\(\s*((?:[a-z0-9]+\s*(?:,\s*[a-z0-9]+\s*)*)?)\)\s*")
+_KINDS = {"NAME": NAMES, "ITEM": ITEMS}
+
+
+class AppWorldMini(TextEnv):
+    """Eight kinds of errands, drawn from `environments.appworld.world.mini`; three variants a scenario, splits by scenario.
+
+    Look up: `note()`, `sent()`, `got()`, `asked()`, `todo()`. Act, which ends the task: `pay(NAME, N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`,
+    `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to skip the look-up that decides.
+    """
+
+    protocol = "AppWorld's engine, Mini: one line of Python a turn on procedural errands (not AppWorld)"
+
+    def __init__(self, max_turns: int = TURNS, deadline_s: float = 60.0) -> None:
+        # the lines are ours, so the inner limits are never met
+        self._inner = AppWorldEnv("mini", max_turns=10 * max_turns, deadline_s=deadline_s)
+        super().__init__(
+            {split: self._inner.tasks(split) for split in self._inner.splits},
+            max_turns=max_turns,
+            version=f"1 {self._inner.version} mini max_turns={max_turns} shown={SHOWN}",
+        )
+
+    def open(self, task_id: str) -> Reply:
+        said, _ = self._inner.reset(options={"task_id": task_id})
+        self._lookups = 0
+        self._inner_step(self._program("gold")[0])
+        return Reply(said[-1]["content"])
+
+    def respond(self, action: str) -> Reply:
+        command = self._command(action)
+        if command in LOOK_UPS:
+            self._lookups += 1
+        said, reward, ended, info = self._inner_step(action.strip())
+        seen = said[0]["content"].strip() if said else ""
+        if not ended:
+            return Reply("error" if seen.startswith("Execution failed") else seen[:SHOWN])
+        return over(info["success"], reward=reward, metrics=self._metrics(info))
+
+    def _command(self, action: str) -> str:
+        """The command of a line that the small language has; BadAction for others, which the engine never sees."""
+        line = _LINE.fullmatch(action)
+        if line is None or line[1] not in COMMANDS:
+            raise BadAction(f"say one of: {' '.join(COMMANDS)}")
+        kinds, words = COMMANDS[line[1]], re.findall(r"[a-z0-9]+", line[2])
+        fits = len(words) == len(kinds) and all(
+            re.fullmatch(r"[1-9]\d{0,4}", word) if kind == "NUMBER" else word in _KINDS[kind]
+            for word, kind in zip(words, kinds, strict=True)
+        )
+        if not fits:
+            raise BadAction(f"say {line[1]}({', '.join(kinds)})")
+        return line[1]
+
+    def _inner_step(self, line: str) -> tuple[tuple[Message, ...], float, bool, dict[str, Any]]:
+        said, reward, terminated, truncated, info = self._inner.step(line)
+        if "failure" in info:
+            raise RuntimeError(f"{info['failure']['kind']}: {info['failure']['message']}")
+        return said, reward, terminated or truncated, info
+
+    def stop(self) -> Reply:
+        return over(False, metrics=self._metrics(None))
+
+    def _metrics(self, info: dict[str, Any] | None) -> dict[str, float]:
+        counts = {"lookups": float(self._lookups), "tool_calls": float(self._lookups)}
+        difficulty = float(self._inner.known.difficulty(self.task_id, None))
+        judged = {name: float(info["metrics"][name]) for name in ("tests_passed", "tests")} if info else {}
+        return counts | judged | {"difficulty": difficulty}
+
+    def _program(self, which: Any) -> list[str]:
+        return self._inner.known.program(self.task_id, which) or []
+
+    def gold(self, task_id: str) -> list[str]:
+        """Look up what decides, and act."""
+        return (self._inner.gold(task_id) or [])[1:]
+
+    def habit(self, task_id: str) -> list[str]:
+        """Act without the look-up that decides, or on the first entry of it."""
+        return (self._inner.habit(task_id) or [])[1:]
+
+    def summary(self, episodes: Any) -> dict[str, Any]:
+        """TGC and SGC, over all and by difficulty."""
+        return {name: value for name, value in self._inner.summary(episodes).items() if name != "per episode"}
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class CachedAppWorldMini(Cached):
+    """AppWorldMini behind a cache of transitions: the engine is asked only for what no episode, method or run has asked it before."""
+
+    def __init__(
+        self,
+        max_turns: int = TURNS,
+        deadline_s: float = 60.0,
+        cache: str | None = ".cache/transitions",
+        audit: float = 0.002,
+        worlds: int = 16,
+    ) -> None:
+        """cache: the cache's folder, or None for one in memory. audit: share of the hits that is executed again and must agree. worlds: live worlds at
+        most, in each process."""
+        super().__init__(
+            lambda: AppWorldMini(max_turns, deadline_s),
+            folder=cache,
+            version="AppWorldMini",
+            audit=audit,
+            seeded=False,
+            worlds=worlds,
+            canonical=_canonical,
+        )
+
+
+def _canonical(action: str) -> str:
+    """One spelling for lines that differ in blanks only; other texts stand for themselves."""
+    line = _LINE.fullmatch(action)
+    if line is None:
+        return action
+    return f"{line[1]}({', '.join(re.findall(r'[a-z0-9]+', line[2]))})"
