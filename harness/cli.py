@@ -219,6 +219,19 @@ def environments() -> None:
     commands.environments()
 
 
+@app.command()
+def setup(
+    names: Annotated[list[str] | None, typer.Argument(help="What to install; none lists what there is.")] = None,
+) -> None:
+    """Install what an environment needs besides this package. What is there already is left as it is.
+
+    Example: harness setup appworld
+    """
+    from harness import commands
+
+    commands.setup(names or [])
+
+
 @app.command("check-env")
 def check_env(
     env: Annotated[str, typer.Argument(help="An id (ReasoningMini-v0) or module:Id of your own.")],

@@ -330,6 +330,28 @@ def environments() -> None:
     console.print(grid)
 
 
+def setup(names: Sequence[str]) -> None:
+    import inspect
+
+    known: dict[str, str] = resolve("environments:SETUPS")
+    if not names:
+        grid = Grid("name", "what it does", title="harness setup NAME")
+        for name, place in known.items():
+            grid.add_row(name, (inspect.getdoc(resolve(place)) or "").partition("\n")[0])
+        console.print(grid)
+        return
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("set-up", name, known)
+    for name in names:
+        with _progress() as progress:
+            try:
+                said = resolve(known[name])(progress)
+            except RuntimeError as error:
+                raise HarnessError(f"{name}: {error}") from error
+        console.print(f"[green]{name}[/green]: {said}", highlight=False)
+
+
 def _environment_id(env: str) -> str:
     return env if ":" in env else f"environments:{env}"
 

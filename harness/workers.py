@@ -33,7 +33,7 @@ def make_environment(settings: EnvironmentSettings) -> Any:
     try:
         _check_options(settings, spec)
         return gymnasium.make(settings.id, **settings.options)
-    except (gymnasium.error.Error, TypeError, ValueError) as error:
+    except (gymnasium.error.Error, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: it lacks something
         if isinstance(error, HarnessError):
             raise
         raise UserError(f"environment {settings.id!r}: {error}") from error

@@ -17,7 +17,10 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.md")
 TURNS = 50
 SHOWN = 12_000
 """Characters of an observation; SGCD (2606.12634) cuts there."""
-_FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL | re.IGNORECASE)
+_PYTHON = re.compile(
+    r"```[ \t]*(?:python3?|py)[^\S\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 Which = Literal["auto", "own", "official", "mini"]
 
 
@@ -191,9 +194,11 @@ class AppWorldEnv(TextEnv):
 
 
 def block_of(action: str) -> str:
-    """The code of an action: what stands in its first fence, or all of it where there is none."""
-    fenced = _FENCE.search(action)
-    return fenced[1] if fenced else action
+    """The code of an action: what stands in its first fence of Python, else in its first of no language, else all of it."""
+    python = _PYTHON.search(action)
+    if python:
+        return python[1]
+    return next((fence[2] for fence in _FENCE.finditer(action) if not fence[1]), action)
 
 
 def _tasks(world: Which) -> Tasks:

@@ -38,14 +38,15 @@ class NotInstalledError(RuntimeError):
     """Something this environment needs is not there and could not be put there; the message says which command does."""
 
 
-def _quiet(what: str, done: int, total: int) -> None:
-    pass
+def tell(what: str, done: int, total: int) -> None:
+    """Progress where nobody draws a bar: a line on stderr."""
+    print(f"AppWorld: {what} ({done} of {total})", file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- the interpreter
 
 
-def interpreter(say: Say = _quiet) -> Path:
+def interpreter(say: Say = tell) -> Path:
     """AppWorld's interpreter, installed if it is not yet. NotInstalledError where that fails."""
     python = VENV / "bin" / "python"
     with _alone("interpreter"):
@@ -101,7 +102,7 @@ def _run(command: Sequence[str], what: str, again: str) -> None:
 # ---------------------------------------------------------------- the project's own world
 
 
-def own_world(say: Say = _quiet) -> Path:
+def own_world(say: Say = tell) -> Path:
     """The folder of the own world (`serve`, `truth`, `programs`, manifest.json), built if it is not there. NotInstalledError where that fails."""
     python = interpreter(say)
     folder = CACHE / f"world-{_world_key()}"
@@ -168,7 +169,10 @@ def check_official(data: Path) -> dict[str, list[str]]:
     splits = {}
     for split, size in SIZES.items():
         file = data / "datasets" / f"{split}.txt"
-        ids = file.read_text(encoding="utf-8").split() if file.is_file() else []
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        ids = [
+            line.partition(":")[0].strip() for line in lines if line.strip()
+        ]  # as the engine reads it: a tag may follow
         if len(ids) != size:
             raise ValueError(
                 f"{data} is not the official data: split {split} has {len(ids)} tasks, not {size}; fetch it anew with: harness setup appworld-data"
@@ -190,7 +194,9 @@ def _is_official(data: Path) -> bool:
 
 def serving_root(data: Path) -> Path:
     """A root with everything of an official `data` folder but the ground truth, as links: what an episode may be played in."""
-    key = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([str(data.resolve()), *sorted(os.listdir(data / "tasks"))]).encode()).hexdigest()[
+        :16
+    ]
     root = CACHE / f"serve-{key}"
     with _alone("serve"):
         if not (root / "data" / "version.txt").exists():
@@ -216,16 +222,22 @@ def serving_root(data: Path) -> Path:
 # ---------------------------------------------------------------- the command `harness setup`
 
 
-def set_up(say: Say = _quiet) -> str:
-    """`harness setup appworld`: interpreter and own world. Returns what there is now, for the user."""
+def set_up(say: Say = tell) -> str:
+    """AppWorld's own interpreter, with the official package, and the project's own world.
+
+    Returns what there is now, for the user. NotInstalledError where it cannot be put there.
+    """
     python, folder = interpreter(say), own_world(say)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     sizes = ", ".join(f"{split} {len(ids)}" for split, ids in manifest["splits"].items())
     return f"{PACKAGE} in {python.parent.parent}\nown world {manifest['hash'][:16]} in {folder}: {sizes} tasks"
 
 
-def set_up_data(say: Say = _quiet) -> str:
-    """`harness setup appworld-data`: the official data, checked. NotInstalledError where the network does not give it."""
+def set_up_data(say: Say = tell) -> str:
+    """AppWorld's official data, from the internet (34 MB), checked.
+
+    Returns what there is now, for the user. NotInstalledError where the network does not give it.
+    """
     python = interpreter(say)
     OFFICIAL.mkdir(parents=True, exist_ok=True)
     if not _is_official(OFFICIAL / "data"):
@@ -233,7 +245,8 @@ def set_up_data(say: Say = _quiet) -> str:
         command = (str(python), "-m", "appworld.cli", "download", "data", "--root", str(OFFICIAL))
         try:
             _run(command, "downloading the official data", "harness setup appworld-data")
-        except NotInstalledError as error:
+            check_official(OFFICIAL / "data")  # the command also ends well when the server refuses
+        except (NotInstalledError, ValueError) as error:
             raise NotInstalledError(
                 f"{error}\nThe download needs the open internet. Where it is not to be had, copy the folder `data` of another machine to "
                 f"{OFFICIAL / 'data'}, or set APPWORLD_ROOT to the folder that holds it. Without it, AppWorld-v0 plays the project's own world."

@@ -1,7 +1,7 @@
 """AppWorldMini-v0: errands in one line of Python a turn, small enough for a model of a million parameters.
 
-    user   pay back yusuf           agent  note()
-    user   ines 40, yusuf 25        agent  pay(yusuf, 25)        (the task ends; reward 1)
+    user   pay back yusuf           agent  note(yusuf)
+    user   25                       agent  pay(yusuf, 25)        (the task ends; reward 1)
 
 The same engine, apps, shell and evaluator as AppWorld-v0: every action is a line of Python that the engine runs, over functions that call its APIs.
 Those are defined and logged in before the episode. A Mini number is never set beside an AppWorld number.
@@ -13,7 +13,7 @@ import re
 from typing import Any
 
 from environments.appworld.env import AppWorldEnv
-from environments.appworld.world.vocabulary import COMMANDS, ITEMS, LOOK_UPS, NAMES
+from environments.appworld.world.vocabulary import COMMANDS, LOOK_UPS, WORDS
 from environments.text import BadAction, Message, Reply, TextEnv, over
 from environments.transitions import Cached
 
@@ -21,13 +21,12 @@ TURNS = 4
 SHOWN = 120
 """Characters of an observation."""
 _LINE = re.compile(r"\s*([a-z]+)\(\s*((?:[a-z0-9]+\s*(?:,\s*[a-z0-9]+\s*)*)?)\)\s*")
-_KINDS = {"NAME": NAMES, "ITEM": ITEMS}
 
 
 class AppWorldMini(TextEnv):
     """Eight kinds of errands, drawn from `environments.appworld.world.mini`; three variants a scenario, splits by scenario.
 
-    Look up: `note()`, `sent()`, `got()`, `asked()`, `todo()`. Act, which ends the task: `pay(NAME, N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`,
+    Look up: `note(WORD)`, `sent(NAME)`, `got(NAME)`, `asked(NAME)`, `todo(DAY)`. Act, which ends the task: `pay(NAME, N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`,
     `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to skip the look-up that decides.
     """
 
@@ -65,7 +64,7 @@ class AppWorldMini(TextEnv):
             raise BadAction(f"say one of: {' '.join(COMMANDS)}")
         kinds, words = COMMANDS[line[1]], re.findall(r"[a-z0-9]+", line[2])
         fits = len(words) == len(kinds) and all(
-            re.fullmatch(r"[1-9]\d{0,4}", word) if kind == "NUMBER" else word in _KINDS[kind]
+            re.fullmatch(r"[1-9]\d{0,4}", word) if kind == "NUMBER" else word in WORDS[kind]
             for word, kind in zip(words, kinds, strict=True)
         )
         if not fits:

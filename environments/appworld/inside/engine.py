@@ -41,7 +41,10 @@ class Engine:
     def warm(self) -> None:
         """Import everything, open one world, close it again."""
         os.environ["APPWORLD_ROOT"] = self._root
+        from environments.appworld.inside import databases
+
         server.install()
+        databases.install()
         self.reset(self._first_task)
         self.step("print(apis.supervisor.show_account_passwords())")
         self.outcome()
@@ -92,18 +95,23 @@ class Engine:
 
     def judge(self, task_id: str, outcome: dict[str, Any], folder: str | None = None) -> dict[str, Any]:
         """AppWorld's own verdict on an outcome. folder: an experiment's folder, in AppWorld's layout, that keeps the outcome and report."""
-        from appworld.apps.model_lib import CachedDBHandler
         from appworld.common.path_store import path_store
         from appworld.evaluator import evaluate_task
+
+        from environments.appworld.inside import databases
 
         path_store.update_root(self._truth)
         home = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="judge-"))
         try:
-            _write_outcome(Path(self._truth), home / "tasks" / task_id, task_id, outcome)
+            start, end = Path(self._truth, "data", "tasks", task_id, "dbs"), home / "tasks" / task_id / "dbs"
+            _write_outcome(start, end, outcome)
+            if folder is not None:
+                _write_unchanged(start, end)
+            databases.share(task_id, start, outcome["changes"])
             # the experiment's name is joined to a path: an absolute one stands for itself
             tracker = evaluate_task(task_id, str(home), save_report=folder is not None)
         finally:
-            CachedDBHandler.reset(f"task_output-{task_id}")
+            databases.forget(task_id, "task_output")
             if folder is None:
                 shutil.rmtree(home, ignore_errors=True)
             self._forget_old(task_id)
@@ -118,18 +126,17 @@ class Engine:
         }
 
     def _forget_old(self, task_id: str) -> None:
-        from appworld.apps.model_lib import CachedDBHandler
+        from environments.appworld.inside import databases
 
         if task_id in self._judged:
             self._judged.remove(task_id)
         self._judged.append(task_id)
         while len(self._judged) > KEPT_STARTS:
-            CachedDBHandler.reset(f"task_input-{self._judged.pop(0)}/")
+            databases.forget(self._judged.pop(0), "task_input")
 
 
-def _write_outcome(truth: Path, home: Path, task_id: str, outcome: dict[str, Any]) -> None:
-    """The end state in AppWorld's layout: the start's changes with those of the episode after them."""
-    start, end = truth / "data" / "tasks" / task_id / "dbs", home / "dbs"
+def _write_outcome(start: Path, end: Path, outcome: dict[str, Any]) -> None:
+    """The databases an episode changed, in AppWorld's layout: the start's changes with those of the episode after them."""
     shutil.rmtree(end, ignore_errors=True)
     end.mkdir(parents=True)
     for app, added in outcome["changes"].items():
@@ -139,10 +146,14 @@ def _write_outcome(truth: Path, home: Path, task_id: str, outcome: dict[str, Any
             before += "\n"
         lines = "".join(json.dumps(change) + "\n" for change in added)
         (end / f"{app}.jsonl").write_text(before + lines, encoding="utf-8")
+    (end / "model_hashes.json").write_text(json.dumps(outcome["hashes"]), encoding="utf-8")
+
+
+def _write_unchanged(start: Path, end: Path) -> None:
+    """The databases it did not change, for who reads the folder later."""
     for file in start.glob("*.jsonl"):
         if not (end / file.name).exists():
-            os.link(file, end / file.name) if file.stat().st_dev == end.stat().st_dev else shutil.copy(file, end)
-    (end / "model_hashes.json").write_text(json.dumps(outcome["hashes"]), encoding="utf-8")
+            shutil.copy(file, end)
 
 
 def _shown(text: str, shown: int) -> str:

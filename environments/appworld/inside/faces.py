@@ -160,15 +160,15 @@ class Members(enum.EnumMeta):
 
 
 class Enum(enum.Enum, metaclass=Members):
-    pass
+    """`enum.Enum`, by class statement only."""
 
 
 class IntEnum(enum.IntEnum, metaclass=Members):
-    pass
+    """`enum.IntEnum`, by class statement only."""
 
 
 class StrEnum(enum.StrEnum, metaclass=Members):
-    pass
+    """`enum.StrEnum`, by class statement only."""
 
 
 def _namedtuple(

@@ -76,7 +76,7 @@ class Counted:
 def bounded_output(most: int) -> Iterator[None]:
     """Bound what is written to standard output and error, each to `most` characters."""
     outer = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = Counted(outer[0], most), Counted(outer[1], most)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Counted(outer[0], most), Counted(outer[1], most)
     try:
         yield
     finally:

@@ -164,6 +164,7 @@ def _kind(value: Any) -> str:
 
 
 def plain_name(name: Any) -> str:
+    """The name, where a block may read an attribute so called. TypeError for what is no plain string, AttributeError for other names."""
     if type(name) is not str:
         raise TypeError("attribute name must be a plain string")
     if not readable(name):

@@ -61,7 +61,7 @@ def install() -> None:
     to_thread.run_sync = fastapi_login.fastapi_login.run_sync = _without_thread
     clients: dict[tuple[str, ...], Any] = {}
 
-    class Client(starlette.testclient.TestClient):
+    class Client(starlette.testclient.TestClient):  # type: ignore[misc]
         """A client that outlives the worlds it serves."""
 
         @staticmethod

@@ -64,7 +64,7 @@ class World(AppWorld):  # type: ignore[misc]
                 return ask(*given, **named)
 
         self.requester.request = shielded
-        self.shell.user_ns = faces(self.shell.user_ns)
+        self.shell.user_ns = faces(self.shell.user_ns, self.random_seed)
         self._started = {app: len(changes) for app, changes in self._tracked().items()}
 
     def block(self, code: str) -> tuple[str, str]:
@@ -107,6 +107,11 @@ class World(AppWorld):  # type: ignore[misc]
         self.shell.forget()
 
     # What an episode does not need
+
+    def initialize(self) -> None:
+        """As the engine does, but for closing all worlds: the last one is closed, and the databases of this one are open already."""
+        self._execute_preamble()
+        self._set_datetime()
 
     def _prepare_directories(self) -> None:
         """Nothing is written."""

@@ -41,8 +41,8 @@ def build(out: Path, scenarios: Any = None) -> dict[str, Any]:
 
 
 def _build(out: Path, scenarios: Any) -> dict[str, Any]:
-    from environments.appworld.world.engine import Engine
     from environments.appworld.world.all_scenarios import SCENARIOS
+    from environments.appworld.world.engine import Engine
     from environments.appworld.world.tasks import TaskWriter
 
     scenarios = SCENARIOS if scenarios is None else scenarios

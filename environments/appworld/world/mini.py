@@ -1,7 +1,7 @@
 """The Mini tasks: eight kinds of small errands in many variants, for a policy of a million parameters.
 
-    pay back yusuf               note()  ->  ines 40, yusuf 25                 pay(yusuf, 25)
-    pay back dara unless sent    note()  ->  dara 35, greta 15    sent()  ->  dara 35    done()
+    pay back yusuf                  note(yusuf)  ->  25      pay(yusuf, 25)
+    pay back dara unless sent       sent(dara)   ->  none    note(dara)  ->  35    pay(dara, 35)
 
 In AppWorld's own format like every other task of the world. Everything they turn on carries one theme, so that the rest of the world, which is there
 too, is in nobody's way. The careless programme of each kind skips the look-up that decides.
@@ -14,19 +14,26 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from environments.appworld.world.engine import NOW
-from environments.appworld.world.people import BY_KEY
+from environments.appworld.world.people import BY_KEY, SUPERVISORS
 from environments.appworld.world.records import World
 from environments.appworld.world.scenario import Rows, Scenario, Truth, Values
-from environments.appworld.world.vocabulary import ITEMS, NAMES, THEME, tools
+from environments.appworld.world.vocabulary import DAYS, ITEMS, NAMES, THEME, THINGS, tools
 
 SIZES = {"mini_train": 9, "mini_dev": 3, "mini_test": 7}
 """Scenarios of each kind in each split; a scenario has three variants."""
 GUESS = 20
 """The amount a careless programme makes up; it is never right."""
 AMOUNTS = (10, 15, 25, 30, 35, 40, 45, 50, 55, 60)
-THINGS = ("gas", "food", "rent", "door", "wifi", "safe")
-DAYS = ("mon", "tue", "wed", "thu", "fri")
-TOOLS = tools({name: BY_KEY[name].email for name in NAMES}, {name: BY_KEY[name].phone_number for name in NAMES})
+ME = SUPERVISORS[0]
+"""Whose errands they all are: with one person's accounts, one text of tools serves every task."""
+TOOLS = tools(
+    {name: BY_KEY[name].email for name in NAMES},
+    {name: BY_KEY[name].phone_number for name in NAMES},
+    {
+        app: (ME.phone_number if app == "phone" else ME.email, ME.password(app))
+        for app in ("venmo", "simple_note", "todoist", "phone")
+    },
+)
 
 
 class Line(str):
@@ -65,8 +72,9 @@ def _bill(world: World, v: Values) -> Truth:
 
 def _accept(world: World, v: Values) -> Truth:
     ids = {name: world.request(name, "me", amount, THEME) for name, amount in v["entries"].items()}
-    v["gold"] = Line(f"asked()\n---\naccept({ids[v['name']]})")
-    v["wrong"] = Line(f"asked()\n---\naccept({min(ids.values())})")
+    other = next(name for name in ids if name != v["name"])
+    v["gold"] = Line(f"asked({v['name']})\n---\naccept({ids[v['name']]})")
+    v["wrong"] = Line(f"asked({other})\n---\naccept({ids[other]})")
     request = Rows(
         "venmo.PaymentRequest",
         "the right request is approved",
@@ -133,7 +141,7 @@ def _draw_owe(rng: random.Random, number: int) -> Values:
     name, amount = rng.choice(list(entries.items()))
     return {
         "entries": entries, "name": name, "amount": amount, "said": f"pay back {name}",
-        "gold": Line(f"note()\n---\npay({name}, {amount})"), "wrong": Line(f"pay({name}, {GUESS})"),
+        "gold": Line(f"note({name})\n---\npay({name}, {amount})"), "wrong": Line(f"pay({name}, {GUESS})"),
     }  # fmt: skip
 
 
@@ -144,7 +152,7 @@ def _draw_of_thing(said: str, command: str) -> Draw:
         name = rng.choice(NAMES)
         return {
             "entries": entries, "name": name, "amount": amount, "said": said.format(name=name, thing=thing),
-            "gold": Line(f"note()\n---\n{command}({name}, {amount})"), "wrong": Line(f"{command}({name}, {GUESS})"),
+            "gold": Line(f"note({thing})\n---\n{command}({name}, {amount})"), "wrong": Line(f"{command}({name}, {GUESS})"),
         }  # fmt: skip
 
     return draw
@@ -159,10 +167,10 @@ def _draw_accept(rng: random.Random, number: int) -> Values:
 def _draw_tick(rng: random.Random, number: int) -> Values:
     entries = dict(zip(rng.sample(ITEMS, 3), rng.sample(DAYS, 3), strict=True))
     item, day = list(entries.items())[number]
-    first = next(iter(entries))
+    other = next(there for there in entries if there != item)
     return {
         "entries": entries, "name": item, "said": f"tick {day}",
-        "gold": Line(f"todo()\n---\ntick({item})"), "wrong": Line(f"todo()\n---\ntick({first})"),
+        "gold": Line(f"todo({day})\n---\ntick({item})"), "wrong": Line(f"tick({other})"),
     }  # fmt: skip
 
 
@@ -171,7 +179,7 @@ def _draw_got(rng: random.Random, number: int) -> Values:
     name, amount = rng.choice(list(entries.items()))
     return {
         "entries": entries, "amount": amount, "said": f"how much from {name}",
-        "gold": Line(f"got()\n---\nanswer({amount})"), "wrong": Line(f"answer({GUESS})"),
+        "gold": Line(f"got({name})\n---\nanswer({amount})"), "wrong": Line(f"answer({GUESS})"),
     }  # fmt: skip
 
 
@@ -184,7 +192,7 @@ def _draw_unless(rng: random.Random, number: int) -> Values:
     act = "done()" if paid else f"pay({name}, {amount})"
     return {
         "sent": sent, "name": name, "amount": amount, "said": f"pay {name} {amount} unless sent",
-        "gold": Line(f"sent()\n---\n{act}"), "wrong": Line(f"pay({name}, {amount})"),
+        "gold": Line(f"sent({name})\n---\n{act}"), "wrong": Line(f"pay({name}, {amount})"),
     }  # fmt: skip
 
 
@@ -195,10 +203,10 @@ def _draw_owe_unless(rng: random.Random, number: int) -> Values:
     rng.shuffle(entries)
     paid = v["name"] in v["sent"]
     act = "done()" if paid else f"pay({v['name']}, {v['amount']})"
-    looked = "sent()\n---\n" if paid else "sent()\n---\nnote()\n---\n"
+    look = f"sent({v['name']})\n---\n" + ("" if paid else f"note({v['name']})\n---\n")
     return v | {
         "entries": dict(entries), "said": f"pay back {v['name']} unless sent",
-        "gold": Line(f"{looked}{act}"), "wrong": Line(f"note()\n---\npay({v['name']}, {v['amount']})"),
+        "gold": Line(f"{look}{act}"), "wrong": Line(f"note({v['name']})\n---\npay({v['name']}, {v['amount']})"),
     }  # fmt: skip
 
 
@@ -226,7 +234,7 @@ def scenarios() -> Iterator[Scenario]:
                     split=split,
                     difficulty=difficulty,
                     instruction="{said}",
-                    variants=tuple(draw(rng, number) for number in range(3)),
+                    variants=tuple({"me": ME.key} | draw(rng, number) for number in range(3)),
                     prepare=prepare,
                     gold=f"{TOOLS}\n---\n<<gold>>",
                     wrong=f"{TOOLS}\n---\n<<wrong>>",

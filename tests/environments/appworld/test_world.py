@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from environments.appworld.world.all_scenarios import SCENARIOS
 from environments.appworld.world.evaluation import ground_truth, idle_share
 from environments.appworld.world.people import PEOPLE, SUPERVISORS, related, relationship
 from environments.appworld.world.programs import apis_used, blocks
 from environments.appworld.world.scenario import Rows, Scenario, Truth, fill
-from environments.appworld.world.all_scenarios import SCENARIOS
 
 WORLD = Path(__file__).parents[3] / "environments" / "appworld" / "world"
 SPLITS = ("train", "dev", "test_normal", "test_challenge")
