@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_environments_see_the_endpoint_alone() -> None:
         return ours and name != "harness" and not part_of(name, "harness.endpoint")
 
     assert complaints(under("environments"), wrong) == []
+
+
+def test_what_runs_in_another_interpreter_stands_alone() -> None:
+    """AppWorld's interpreter has none of this project's packages: what it runs imports its own kind, AppWorld's and the standard library's."""
+    beside = ("worker", "frames", "sandbox", "processes", "appworld/inside", "appworld/world")
+    files = [file for file in under("environments") if named(file).removeprefix("environments/").startswith(beside)]
+    own = [f"environments.{name.replace('/', '.')}" for name in beside]
+    theirs = ("appworld", "sqlalchemy", "fastapi", "fastapi_login", "starlette", "anyio")
+
+    def wrong(_: Path, name: str) -> bool:
+        if name == "environments" or part_of(name, *own, *theirs):
+            return False
+        return name.partition(".")[0] not in sys.stdlib_module_names
+
+    assert complaints(files, wrong) == []
 
 
 def test_the_harness_knows_no_plug() -> None:
