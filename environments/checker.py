@@ -67,8 +67,9 @@ def _problems(env: gymnasium.Env[Any, Any], samples: int, seed: int) -> Iterator
         task_ids = inner.tasks(split)
         for task_id in task_ids[:: max(1, len(task_ids) // samples)][:samples]:
             yield from _guarded(f"task {task_id!r}", _check_task, env, inner, task_id, seed)
-    for action in AWKWARD:
-        yield from _guarded(f"action {action[:20]!r}", _play, env, itertools.repeat(action), seed)
+    for action in AWKWARD:  # twice: where code is run, each may take until its time is up
+        actions = itertools.chain(itertools.repeat(action, 2), itertools.repeat(""))
+        yield from _guarded(f"action {action[:20]!r}", _play, env, actions, seed)
 
 
 def _guarded(where: str, check: Callable[..., Any], *given: Any, **options: Any) -> Iterator[str]:

@@ -376,7 +376,8 @@ def check_env(env: str, options: str) -> None:
     made = make_environment(EnvironmentSettings(id=_environment_id(env), options=json_object(options, "--env-options")))
     check = resolve("environments.text:check_text_env")
     try:
-        check(made)
+        with console.status(f"checking {env}"):
+            check(made)
     except resolve("environments.text:ContractError") as error:
         raise UserError(f"{env} does not keep the contract:\n{error}") from None
     console.print(f"[green]{env} keeps the contract[/green]", highlight=False)

@@ -308,14 +308,15 @@ class Rollouts:
         self.failures: dict[str, int] = {}
         self._on_failure = on_failure
 
-    def play(self, requests: Sequence[Request], speaker: Speaker) -> list[Episode]:
-        """One episode per request, in order."""
+    def play(self, requests: Sequence[Request], speaker: Speaker, at_once: int | None = None) -> list[Episode]:
+        """One episode per request, in order. at_once: episodes in flight at most (default: the environment's `concurrency`)."""
+        width = min(at_once or self.pool.settings.concurrency, self.pool.settings.concurrency)
         episodes: list[Episode | None] = [None] * len(requests)
         waiting = list(range(len(requests)))
         for attempt in range(ATTEMPTS):
             failed: list[int] = []
-            for start in range(0, len(waiting), self.pool.settings.concurrency):
-                wave = waiting[start : start + self.pool.settings.concurrency]
+            for start in range(0, len(waiting), width):
+                wave = waiting[start : start + width]
                 for place, conversation in zip(
                     wave, self._play([requests[p] for p in wave], speaker, attempt), strict=True
                 ):

@@ -34,6 +34,8 @@ from harness.workers import EnvironmentPool
 Progress = Callable[[str, int, int], None]
 SEEDS = SeedTree(0)["warm-start"]
 MEASURED = "measured.json"
+RECITED = 8
+"""Demonstrations played side by side: nothing is gained by more, and an environment that keeps few live worlds would replay them."""
 MARGIN = 0.10
 """Success a context must add on the starting policy; below it the teacher is noise."""
 
@@ -194,7 +196,7 @@ class _Demonstrator:
 
     def _recite(self, scripts: dict[str, tuple[str, ...]]) -> list[Episode]:
         requests = [Request(task, SEEDS["demonstration", task], script=script) for task, script in scripts.items()]
-        return self.rollouts.play(requests, TextSpeaker())
+        return self.rollouts.play(requests, TextSpeaker(), at_once=RECITED)
 
 
 def _fit(backend: Any, sequences: list[TokenSequence], settings: WarmStartSettings, progress: Progress | None) -> None:

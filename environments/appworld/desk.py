@@ -84,6 +84,7 @@ class Desk:
                     "judge", deadline_s, task_id=task_id, outcome=outcome, folder=folder
                 )
             except RemoteError as error:
+                worker.kill()  # one that raised is alive, in an unknown state
                 if last or error.kind == "raised":
                     raise
                 continue

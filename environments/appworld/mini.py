@@ -9,6 +9,7 @@ Those are defined and logged in before the episode. A Mini number is never set b
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -20,6 +21,8 @@ from environments.transitions import Cached
 TURNS = 4
 SHOWN = 120
 """Characters of an observation."""
+_READY: dict[str, str] = {}
+"""The block that defines the commands, as it stands in a task, and with the logins done."""
 _LINE = re.compile(r"\s*([a-z]+)\(\s*((?:[a-z0-9]+\s*(?:,\s*[a-z0-9]+\s*)*)?)\)\s*")
 
 
@@ -44,8 +47,16 @@ class AppWorldMini(TextEnv):
     def open(self, task_id: str) -> Reply:
         said, _ = self._inner.reset(options={"task_id": task_id})
         self._lookups = 0
-        self._inner_step(self._program("gold")[0])
+        self._log_in(self._program("gold")[0])
         return Reply(said[-1]["content"])
+
+    def _log_in(self, tools: str) -> None:
+        """Define the commands. The tokens of the first login serve all tasks: at one moment of one person they are the same."""
+        if tools not in _READY:
+            said, *_ = self._inner_step(f"{tools}\nprint({{app: token(app) for app in accounts}})")
+            _READY[tools] = tools.replace("tokens = {}", f"tokens = {json.loads(said[0]['content'])}")
+        else:
+            self._inner_step(_READY[tools])
 
     def respond(self, action: str) -> Reply:
         command = self._command(action)

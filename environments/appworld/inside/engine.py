@@ -157,7 +157,8 @@ def _write_unchanged(start: Path, end: Path) -> None:
 
 
 def _shown(text: str, shown: int) -> str:
-    """What the agent sees: addresses in memory, which differ from process to process, hidden; the rest cut."""
+    """What the agent sees, in characters that UTF-8 has: addresses in memory, which differ from process to process, hidden; the rest cut."""
+    text = text.encode("utf-8", "replace").decode()
     text = re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", text)
     if len(text) <= shown:
         return text

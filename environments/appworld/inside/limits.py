@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -18,39 +18,57 @@ class TimeUpError(BaseException):
 
 
 class Clock:
-    """A limit in seconds of processor time on what runs under it; what must not be cut in two is shielded."""
+    """A limit in seconds of processor time on what runs under it; what must not be cut in two is shielded.
+
+    Where the process stands decides whether it is interrupted, not a switch: between two lines that turn a switch there is always room for a ring.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._shields = 0
-        self._on = False
+        self._late = False
+        """Whether a ring came amid a transaction."""
 
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Raise TimeUpError, again and again, in a block that takes longer."""
+    def timed(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Call a function; raise TimeUpError in it, again and again, when it takes longer. Main thread only."""
+        self._late = False
         signal.signal(signal.SIGPROF, self._ring)
-        self._on = True
         signal.setitimer(signal.ITIMER_PROF, self.seconds, AGAIN_S)
         try:
-            yield
+            return _timed(function, given, named)
         finally:
-            while self._on:
-                with contextlib.suppress(TimeUpError):  # a ring in this very line
-                    self._on = False
-                    signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._late = False
 
-    @contextlib.contextmanager
-    def shield(self) -> Iterator[None]:
-        """Let a transaction finish; the next ring after it is heard."""
-        self._shields += 1
-        try:
-            yield
-        finally:
-            self._shields -= 1
+    def shielded(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function as a transaction: a timed call is interrupted behind it, not amid it."""
+
+        def whole(*given: Any, **named: Any) -> Any:
+            try:
+                return _shielded(function, given, named)
+            finally:
+                if self._late:
+                    raise TimeUpError
+
+        return whole
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        if self._on and not self._shields:
-            raise TimeUpError
+        shielded = False
+        while frame is not None:
+            if frame.f_code is _timed.__code__:
+                self._late = shielded
+                if not shielded:
+                    raise TimeUpError
+                return
+            shielded = shielded or frame.f_code is _shielded.__code__
+            frame = frame.f_back
+
+
+def _timed(function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    return function(*given, **named)
+
+
+def _shielded(function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    return function(*given, **named)
 
 
 class Counted:

@@ -58,6 +58,7 @@ class Shell:
         return Outcome()
 
     def forget(self) -> None:
-        """Drop the blocks' sources."""
+        """Drop the blocks' sources, and at once all that they made: the collector would take its time for it from a later block."""
+        self.user_ns.clear()
         for name in [name for name in linecache.cache if name.startswith("<ipython-input-")]:
             del linecache.cache[name]

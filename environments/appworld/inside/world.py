@@ -57,13 +57,7 @@ class World(AppWorld):  # type: ignore[misc]
         self.clock = clock
         # the guard refuses more than the engine's own check, and earlier
         self.raise_on_unsafe_syntax = self.null_patch_unsafe_execution = False
-        ask = self.requester.request
-
-        def shielded(*given: Any, **named: Any) -> Any:
-            with clock.shield():
-                return ask(*given, **named)
-
-        self.requester.request = shielded
+        self.requester.request = clock.shielded(self.requester.request)
         self.shell.user_ns = faces(self.shell.user_ns, self.random_seed)
         self._started = {app: len(changes) for app, changes in self._tracked().items()}
 
@@ -78,8 +72,7 @@ class World(AppWorld):  # type: ignore[misc]
             return self.execute(code), "malformed"  # the engine says why, and runs nothing
         self.shell.parse = lambda _: tree
         try:
-            with self.clock.running():  # what the block raises may compute when it is shown, so that is timed too
-                return self.execute(code), "ran"
+            return self.clock.timed(self.execute, code), "ran"  # what the block raises may compute when it is shown
         except TimeUpError:
             return f"{FAILED}Execution timed out after {self.clock.seconds:g} seconds.", "time"
 
