@@ -45,10 +45,14 @@ class AppWorldMini(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
-        said, _ = self._inner.reset(options={"task_id": task_id})
-        self._lookups = 0
+        self._live, self._lookups = False, 0
+        return Reply(self._inner.known.instruction(task_id))
+
+    def _start(self) -> None:
+        """Open the task's world: not before a command needs it, for many an episode of an untrained policy has none."""
+        self._inner.reset(options={"task_id": self.task_id})
         self._log_in(self._program("gold")[0])
-        return Reply(said[-1]["content"])
+        self._live = True
 
     def _log_in(self, tools: str) -> None:
         """Define the commands. The tokens of the first login serve all tasks: at one moment of one person they are the same."""
@@ -60,6 +64,8 @@ class AppWorldMini(TextEnv):
 
     def respond(self, action: str) -> Reply:
         command = self._command(action)
+        if not self._live:
+            self._start()
         if command in LOOK_UPS:
             self._lookups += 1
         said, reward, ended, info = self._inner_step(action.strip())
@@ -124,7 +130,7 @@ class CachedAppWorldMini(Cached):
         max_turns: int = TURNS,
         deadline_s: float = 60.0,
         cache: str | None = ".cache/transitions",
-        audit: float = 0.002,
+        audit: float = 0.0005,
         worlds: int = 16,
     ) -> None:
         """cache: the cache's folder, or None for one in memory. audit: share of the hits that is executed again and must agree. worlds: live worlds at

@@ -47,6 +47,11 @@ class Tasks:
         blocks: list[str] = json.loads((self.programs / f"{task_id}.json").read_text(encoding="utf-8"))[which]
         return blocks
 
+    def instruction(self, task_id: str) -> str:
+        """What the agent is asked to do, without opening the task's world."""
+        specs = self.root.serve / "data" / "tasks" / task_id / "specs.json"
+        return str(json.loads(specs.read_text(encoding="utf-8"))["instruction"])
+
     def idle(self, task_id: str, judged: Mapping[str, Any]) -> float:
         """The share of a task's tests that doing nothing passes: those labelled so."""
         return float(judged["idle"])

@@ -99,12 +99,15 @@ def test_help_names_every_command_and_a_bare_call_is_help(harness: Command) -> N
         "environments",
         "check-env",
         "check-method",
+        "setup",
     ):
         assert name in said.out
     assert harness() == said
 
 
-@pytest.mark.parametrize("name", ["bench", "compare", "evaluate", "show", "table", "check-env", "check-method"])
+@pytest.mark.parametrize(
+    "name", ["bench", "compare", "evaluate", "show", "table", "check-env", "check-method", "setup"]
+)
 def test_every_command_shows_an_example(harness: Command, name: str) -> None:
     said = harness(name, "--help")
     assert said.code == 0
@@ -155,6 +158,15 @@ def test_every_command_shows_an_example(harness: Command, name: str) -> None:
         (["check-method", "crfat"], "unknown method 'crfat'; did you mean 'craft'?"),
         (["check-method", "grpo", "--options", '{"lk": 1}'], "did you mean 'kl'?"),
         (["show", "nothing.jsonl"], "nothing.jsonl"),
+        (["setup", "apworld"], "unknown set-up 'apworld'; did you mean 'appworld'?"),
+        (
+            ["evaluate", "--env", "AppWorld-v0", "--policy", "gold", "--env-options", '{"world": "onw"}'],
+            "unknown world 'onw'; did you mean 'own'?",
+        ),
+        (
+            ["evaluate", "--env", "AppWorld-v0", "--policy", "gold", "--split", "test_norml"],
+            "unknown split 'test_norml'; did you mean 'test_normal'?",
+        ),
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )
@@ -224,6 +236,24 @@ def test_methods_and_environments_are_listed(harness: Command) -> None:
     said = harness("environments")
     assert all(name in said.out for name in ("Guess-v0", "Reasoning-v0", "Tau3Airline-v0"))
     assert "CartPole" not in said.out
+
+
+def test_what_can_be_set_up_is_listed_and_set_up(harness: Command) -> None:
+    said = harness("setup")
+    assert said.code == 0
+    assert all(name in said.out for name in ("appworld", "appworld-data", "official data"))
+    said = harness("setup", "appworld")
+    assert said.code == 0
+    assert all(word in said.out for word in ("appworld==", ".venvs/appworld", "own world", "test_challenge 21"))
+
+
+def test_a_named_folder_without_the_official_data_is_one_line(
+    harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("APPWORLD_ROOT", str(tmp_path / "nowhere"))
+    said = harness("evaluate", "--env", "AppWorld-v0", "--policy", "gold")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "harness setup appworld-data" in said.err
 
 
 def test_an_environment_is_checked(harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ class Engine:
         self._clock, self._shown = Clock(step_s), shown
         self._world: Any = None
         self._judged: list[str] = []
+        self._scratch = ""
 
     # A worker's life
 
@@ -101,7 +102,7 @@ class Engine:
         from environments.appworld.inside import databases
 
         path_store.update_root(self._truth)
-        home = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="judge-"))
+        home = Path(folder) if folder else self._own_folder()
         try:
             start, end = Path(self._truth, "data", "tasks", task_id, "dbs"), home / "tasks" / task_id / "dbs"
             _write_outcome(start, end, outcome)
@@ -112,8 +113,6 @@ class Engine:
             tracker = evaluate_task(task_id, str(home), save_report=folder is not None)
         finally:
             databases.forget(task_id, "task_output")
-            if folder is None:
-                shutil.rmtree(home, ignore_errors=True)
             self._forget_old(task_id)
         passed = [(test["requirement"], True) for test in tracker.passes]
         failed = [(test["requirement"], False) for test in tracker.failures]
@@ -124,6 +123,12 @@ class Engine:
             "idle": sum(test["label"] == "no_op_pass" for test in tracker.test_data) / tracker.num_tests,
             "tests": passed + failed,
         }
+
+    def _own_folder(self) -> Path:
+        """Where outcomes lie that nobody keeps: one folder, written over, in the temporary folder that ends with this process."""
+        if not self._scratch:
+            self._scratch = tempfile.mkdtemp(prefix="judge-")
+        return Path(self._scratch)
 
     def _forget_old(self, task_id: str) -> None:
         from environments.appworld.inside import databases

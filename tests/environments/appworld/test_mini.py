@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,8 @@ from playing import Played, in_parallel, play
 
 from environments.appworld.metrics import VARIANTS
 from environments.appworld.mini import AppWorldMini, CachedAppWorldMini
-from environments.appworld.world.vocabulary import COMMANDS, ITEMS, LOOK_UPS, NAMES
+from environments.appworld.world.vocabulary import COMMANDS, LOOK_UPS, NAMES, WORDS
 from environments.text import check_text_env
-
-WORDS = {"NAME": NAMES, "ITEM": ITEMS}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +32,9 @@ def sample(env: Any, split: str, count: int) -> list[str]:
     return list(tasks[:: max(1, len(tasks) // count)][:count])
 
 
-def a_line(rng: random.Random) -> str:
+def a_line(rng: random.Random, commands: Sequence[str] = tuple(COMMANDS)) -> str:
     """A line of the small language, any of it."""
-    command = rng.choice(list(COMMANDS))
+    command = rng.choice(commands)
     words = [
         str(rng.choice((1, 5, 20, 45, 99_999))) if kind == "NUMBER" else rng.choice(WORDS[kind])
         for kind in COMMANDS[command]
@@ -48,7 +46,7 @@ def some_actions(env: Any, task_id: str, rng: random.Random) -> list[str]:
     """Four actions at most: any lines, words that are none, look-ups, and the gold of the task; in any spelling."""
     kinds = [
         lambda: a_line(rng),
-        lambda: f"{rng.choice(LOOK_UPS)}()",
+        lambda: a_line(rng, LOOK_UPS),
         lambda: rng.choice(("", "os", "pay()", "note ()")),
     ]
     actions = [rng.choice(kinds)() for _ in range(env.max_turns)]
@@ -146,8 +144,8 @@ def test_every_command_is_a_line_that_the_engine_runs(env: AppWorldMini) -> None
         ("nonsense", ["say one of"]),
         ("pay", ["say one of"]),
         ("import os", ["say one of"]),
-        ("note(); done()", ["say one of"]),
-        ("note()\ndone()", ["say one of"]),
+        ("note(rent); done()", ["say one of"]),
+        ("note(rent)\ndone()", ["say one of"]),
         ("pay(apis.supervisor, 5)", ["say one of"]),
         ("__import__(1)", ["say one of"]),
         ("pay()", ["say pay(NAME, NUMBER)"]),
@@ -156,7 +154,7 @@ def test_every_command_is_a_line_that_the_engine_runs(env: AppWorldMini) -> None
         (f"pay({NAMES[0]}, 1000000)", ["say pay(NAME, NUMBER)"]),
         (f"pay({NAMES[0]}, {NAMES[0]})", ["say pay(NAME, NUMBER)"]),
         (f"tick({NAMES[0]})", ["say tick(ITEM)"]),
-        ("note(1)", ["say note()"]),
+        ("note(1)", ["say note(WORD)"]),
         ("answer(٣)", ["say one of"]),
     ],
 )
@@ -172,7 +170,26 @@ def test_what_is_not_in_the_language_is_answered_and_costs_a_turn(
 
 
 PIECES = st.sampled_from(
-    [*COMMANDS, *NAMES, *ITEMS, "(", ")", ",", " ", "\n", "1", "20", "0", "_", ".", "'", "apis", "os", ";"]
+    [
+        *COMMANDS,
+        *WORDS["WORD"],
+        *WORDS["ITEM"],
+        *WORDS["DAY"],
+        "(",
+        ")",
+        ",",
+        " ",
+        "\n",
+        "1",
+        "20",
+        "0",
+        "_",
+        ".",
+        "'",
+        "apis",
+        "os",
+        ";",
+    ]
 )
 
 
@@ -197,7 +214,7 @@ def test_no_text_raises(patient: AppWorldMini, action: str) -> None:
 
 
 def test_turns_run_out_unsolved(env: AppWorldMini) -> None:
-    played = play(env, env.tasks("train")[0], ["note()"] * env.max_turns)
+    played = play(env, env.tasks("train")[0], [f"note({NAMES[0]})"] * env.max_turns)
     assert (played.reward, played.terminated, played.truncated, played.info["success"]) == (0.0, False, True, False)
     assert played.info["metrics"]["lookups"] == env.max_turns
 
@@ -244,9 +261,9 @@ def test_cached_equals_uncached_on_many_random_episodes(env: AppWorldMini, tmp_p
 def test_blanks_make_no_other_action() -> None:
     env = cached()
     task_id = env.tasks("train")[0]
-    one = play_on(env, (task_id, ["note()", f"pay({NAMES[0]}, 5)"]))
+    one = play_on(env, (task_id, [f"note({NAMES[0]})", f"pay({NAMES[0]}, 5)"]))
     before = env.statistics()["misses"]
-    assert play_on(env, (task_id, [" note( )", f"pay( {NAMES[0]} ,5)"])) == one
+    assert play_on(env, (task_id, [f" note( {NAMES[0]})", f"pay( {NAMES[0]} ,5)"])) == one
     assert env.statistics()["misses"] == before
     env.close()
 
