@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import stats
 from harness.errors import UnknownNameError, UserError
 from harness.experiment import Experiment
 from harness.rollout import Request, Rollouts, Speaker
+from harness.scenarios import scenarios
 from harness.seeds import SeedTree
 from harness.types import ContextRequest, Episode
 
@@ -32,7 +32,7 @@ def panel(environment: Any, split: str, tasks: int, whole_scenarios: bool = Fals
     rng = SeedTree(0)["panel", split].rng()
     if not whole_scenarios:
         return [known[place] for place in sorted(rng.permutation(len(known))[:tasks].tolist())]
-    groups = list(stats.scenarios(known).values())
+    groups = list(scenarios(known).values())
     variants = len(groups[0])
     if tasks < variants:
         raise UserError(f"a panel with whole scenarios has at least {variants} tasks, got {tasks}")

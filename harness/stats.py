@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 from harness.errors import UserError
+from harness.scenarios import scenarios
 
 RATE = (0.0, 1.0)
 """Bounds of a success rate."""
@@ -285,29 +286,6 @@ def scenario_rate(
     success = np.asarray(success, dtype=np.float64)
     columns = [success[..., places].prod(axis=-1) for places in scenarios(task_ids, variants).values()]
     return np.stack(columns, axis=-1)
-
-
-def scenario_of(task_id: str) -> str:
-    """The scenario a task is a variant of: its id up to the last "_"; a task without one is its own."""
-    scenario, underscore, _ = task_id.rpartition("_")
-    return scenario if underscore else task_id
-
-
-def scenarios(task_ids: Sequence[str], variants: int = 3) -> dict[str, list[int]]:
-    """Places of the tasks of every scenario, whose id is the task's up to the last "_".
-
-    Raises UserError where a variant is missing.
-    """
-    places: dict[str, list[int]] = {}
-    for place, task_id in enumerate(task_ids):
-        places.setdefault(scenario_of(task_id), []).append(place)
-    uneven = {scenario: len(found) for scenario, found in places.items() if len(found) != variants}
-    if uneven:
-        scenario, count = next(iter(uneven.items()))
-        raise UserError(
-            f"SGC needs {variants} variants of every scenario; {scenario!r} has {count} ({len(uneven)} such scenarios)"
-        )
-    return places
 
 
 def _counts(n: np.ndarray, c: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

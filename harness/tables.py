@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness import stats
 from harness.errors import MissingDataError, UnknownNameError, UnmatchedError, UserError
 from harness.experiment import fingerprint
+from harness.scenarios import scenario_of
 
 DECODINGS = ("sampled", "greedy")
 
@@ -192,7 +193,7 @@ def build(
     )
     warnings = _check_seeds(by_method, expected, allow_missing)
     frame, lost = _complete_tasks(frame, run_list, allow_missing)
-    frame["unit"] = frame.task_id.map(stats.scenario_of) if "SGC" in extra else frame.task_id
+    frame["unit"] = frame.task_id.map(scenario_of) if "SGC" in extra else frame.task_id
     scores = {
         decoding: _scores(frame[frame.decoding == decoding], by_method, baseline, extra)
         for decoding in frame.decoding.unique()

@@ -20,7 +20,7 @@ DOORS = ("harness/losses.py", "harness/backends/")
 """Where torch and its relatives may be imported."""
 LAYERS: list[set[str]] = [
     {"types", "errors", "endpoint"},
-    {"rendering", "experiment", "plugs", "seeds", "sources", "provenance", "workers", "answers"},
+    {"rendering", "experiment", "plugs", "seeds", "sources", "provenance", "workers", "answers", "scenarios"},
     {"packing", "losses", "records", "stats"},
     {"backends", "rollout", "evidence"},
     {"train", "evaluate", "tables", "report", "warmstart", "layouts", "published", "tally", "fidelity"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,8 @@ def test_an_environment_without_our_base_is_told_what_it_lacks() -> None:
 
 
 def test_the_guide_s_environment_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, check = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    code, check, *_, cached = blocks
     (tmp_path / "my_env.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     exec(compile(check, str(GUIDE), "exec"), {})
@@ -172,4 +174,9 @@ def test_the_guide_s_environment_works(tmp_path: Path, monkeypatch: pytest.Monke
     env.reset(options={"task_id": "mocha"})
     assert env.step("price mocha")[0] == ({"role": "user", "content": "4"},)
     assert env.step("pay 3")[1:3] == (0.0, True)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(cached, str(GUIDE), "exec"), vars(importlib.import_module("my_env")))
+    check_text_env("CachedCafe-v0")
+    assert list((tmp_path / ".cache" / "transitions").iterdir())
+    gymnasium.registry.pop("CachedCafe-v0")
     gymnasium.registry.pop("Cafe-v0")
