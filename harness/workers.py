@@ -55,24 +55,22 @@ def _check_options(settings: EnvironmentSettings, spec: Any) -> None:
     check_options(maker, settings.options, f"option of environment {settings.id}")
 
 
-@dataclass
-class _Worker:
-    """A thread that answers calls one after another; `began` is when it took up the present one."""
+Answers = queue.SimpleQueue[tuple[int, Any, BaseException | None]]
+"""(place of the call, its value, what it raised)."""
 
-    inbox: queue.SimpleQueue[tuple[int, Call] | None] = field(default_factory=queue.SimpleQueue)
-    began: float | None = None
-    current: int = -1
-    """Number of the present call, counted over the life of its `Deadlines`."""
+
+@dataclass(eq=False)
+class _Worker:
+    """A thread that answers calls one after another, each to who asked it."""
+
+    inbox: queue.SimpleQueue[tuple[int, Call, Answers] | None] = field(default_factory=queue.SimpleQueue)
 
 
 class Deadlines:
-    """Runs calls on a few threads, each call within `seconds`."""
+    """Runs calls on a few threads, each call within `seconds`. Any thread may ask, also while another waits."""
 
     def __init__(self, seconds: float, threads: int = 1) -> None:
         self.seconds = seconds
-        self._asked = 0
-        """Calls ever asked for: their numbers tell a late answer from one that is waited for."""
-        self._outbox: queue.SimpleQueue[tuple[_Worker, int, Any, BaseException | None]] = queue.SimpleQueue()
         self._workers = [self._start() for _ in range(threads)]
 
     def run(self, calls: Sequence[Call]) -> list[Any]:
@@ -81,68 +79,73 @@ class Deadlines:
         An error with a true attribute `fatal` is raised here instead: whoever raises it knows that trying again is of no use, and that going on
         would spoil what is measured.
         """
-        first = self._asked
-        self._asked += len(calls)
-        results: dict[int, Any] = {}
-        waiting = [(first + place, call) for place, call in enumerate(calls)][::-1]
-        busy: set[int] = set()
+        asked = _Asked(list(enumerate(calls))[::-1])
         for worker in self._workers:
-            self._feed(worker, waiting, busy)
-        while busy:
+            asked.feed(worker)
+        while asked.busy:
             try:
-                worker, number, value, error = self._outbox.get(timeout=min(self.seconds / 4, 1.0))
+                place, value, error = asked.answers.get(timeout=min(self.seconds / 4, 1.0))
             except queue.Empty:
-                self._abandon_late(results, waiting, busy)
+                self._abandon_late(asked)
                 continue
-            if worker not in self._workers or number not in busy:
+            if place not in asked.busy:
                 continue  # an abandoned call came back after all
-            busy.discard(number)
+            worker, _ = asked.busy.pop(place)
             if getattr(error, "fatal", False):
                 assert error is not None
                 raise error
-            results[number] = (
+            asked.results[place] = (
                 value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
             )
-            self._feed(worker, waiting, busy)
-        return [results[first + place] for place in range(len(calls))]
+            asked.feed(worker)
+        return [asked.results[place] for place in range(len(calls))]
 
-    def _feed(self, worker: _Worker, waiting: list[tuple[int, Call]], busy: set[int]) -> None:
-        if waiting:
-            number, call = waiting.pop()
-            busy.add(number)
-            worker.current, worker.began = number, time.monotonic()
-            worker.inbox.put((number, call))
-
-    def _abandon_late(self, results: dict[int, Any], waiting: list[tuple[int, Call]], busy: set[int]) -> None:
+    def _abandon_late(self, asked: _Asked) -> None:
         now = time.monotonic()
-        for place, worker in enumerate(self._workers):
-            if worker.current in busy and worker.began is not None and now - worker.began > self.seconds:
-                busy.discard(worker.current)
-                results[worker.current] = EnvironmentFailure("deadline", f"no answer within {self.seconds:g} s")
+        for place, (worker, since) in list(asked.busy.items()):
+            if now - since > self.seconds:
+                del asked.busy[place]
+                asked.results[place] = EnvironmentFailure("deadline", f"no answer within {self.seconds:g} s")
                 worker.inbox.put(None)
-                self._workers[place] = self._start()
-                self._feed(self._workers[place], waiting, busy)
+                fresh = self._start()
+                self._workers = [fresh if other is worker else other for other in self._workers]
+                asked.feed(fresh)
 
     def _start(self) -> _Worker:
         worker = _Worker()
-        threading.Thread(target=self._serve, args=(worker,), daemon=True, name="environment").start()
+        threading.Thread(target=_serve, args=(worker,), daemon=True, name="environment").start()
         return worker
-
-    def _serve(self, worker: _Worker) -> None:
-        while (task := worker.inbox.get()) is not None:
-            number, call = task
-            try:
-                answer: tuple[Any, BaseException | None] = call(), None
-            except (
-                BaseException
-            ) as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
-                answer = None, error
-            self._outbox.put((worker, number, *answer))
 
     def close(self) -> None:
         """End the threads that are not stuck."""
         for worker in self._workers:
             worker.inbox.put(None)
+
+
+@dataclass
+class _Asked:
+    """The calls of one `run`: waiting (next one last), busy (worker, and since when), answered."""
+
+    waiting: list[tuple[int, Call]]
+    busy: dict[int, tuple[_Worker, float]] = field(default_factory=dict)
+    results: dict[int, Any] = field(default_factory=dict)
+    answers: Answers = field(default_factory=queue.SimpleQueue)
+
+    def feed(self, worker: _Worker) -> None:
+        if self.waiting:
+            place, call = self.waiting.pop()
+            self.busy[place] = worker, time.monotonic()
+            worker.inbox.put((place, call, self.answers))
+
+
+def _serve(worker: _Worker) -> None:
+    while (task := worker.inbox.get()) is not None:
+        place, call, answers = task
+        try:
+            answer: tuple[Any, BaseException | None] = call(), None
+        except BaseException as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
+            answer = None, error
+        answers.put((place, *answer))
 
 
 class EnvironmentPool:

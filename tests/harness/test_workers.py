@@ -65,6 +65,24 @@ def test_a_late_answer_is_nobody_elses() -> None:
     deadlines.close()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_who_ask_at_once_get_their_own_answers(threads: int) -> None:
+    """As when an evaluation is stopped by a full disk: it closes environments while another thread still plays."""
+    deadlines = Deadlines(5.0, threads)
+    answers: dict[str, list[Any]] = {}
+
+    def ask(name: str) -> None:
+        answers[name] = [deadlines.run([after(0.001, (name, n)), after(0.0, n)]) for n in range(40)]
+
+    both = [threading.Thread(target=ask, args=(name,)) for name in ("one", "other")]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert answers == {name: [[(name, n), n] for n in range(40)] for name in ("one", "other")}
+    deadlines.close()
+
+
 def test_waiting_for_a_turn_is_not_being_late() -> None:
     """Ten calls of 0.1 s on one thread, 0.3 s each allowed."""
     deadlines = Deadlines(0.3)
