@@ -19,7 +19,7 @@ from environments.appworld.world.records import World
 from environments.appworld.world.scenario import Rows, Scenario, Truth, Values
 from environments.appworld.world.vocabulary import DAYS, ITEMS, NAMES, THEME, THINGS, tools
 
-SIZES = {"mini_train": 30, "mini_dev": 3, "mini_test": 7}
+SIZES = {"mini_train": 24, "mini_dev": 3, "mini_test": 7}
 """Scenarios of each kind in each split; a scenario has three variants."""
 GUESS = 20
 """The amount a careless programme makes up; it is never right."""
