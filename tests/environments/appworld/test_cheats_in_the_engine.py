@@ -10,6 +10,7 @@ from cheats import CHEATS, HARM, MAGICS, Cheat
 from engine_like import SECRET
 from playing import play
 
+from environments.appworld.desk import WORLDS
 from environments.appworld.env import AppWorldEnv
 
 AT_THE_ENGINE = [
@@ -114,12 +115,19 @@ def test_what_is_allowed_is_seen(opened: AppWorldEnv, task_id: str, tmp_path: Pa
     assert said[0]["content"] == "GOT True\n"
 
 
+def begun(env: AppWorldEnv, task_id: str) -> int:
+    """Begin an episode in a process that will play the next one too: it is not about to be replaced for its age."""
+    env.reset(options={"task_id": task_id})
+    while env._worker.uses >= WORLDS - 1:
+        env.reset(options={"task_id": task_id})
+    return int(env._worker.pid)
+
+
 @pytest.mark.parametrize(("aim", "code"), HARM, ids=[aim for aim, _ in HARM])
 def test_the_next_episode_of_the_process_is_as_ever(
     env: AppWorldEnv, task_id: str, probed: str, aim: str, code: str
 ) -> None:
-    env.reset(options={"task_id": task_id})
-    process = env._worker.pid
+    process = begun(env, task_id)
     said = env.step(code)[0][0]["content"]
     assert "Execution failed" in said or aim == "the global random stream"
     env.reset(options={"task_id": task_id})
@@ -143,8 +151,7 @@ def test_a_cheat_alone_changes_nothing_and_scores_nothing(
 ) -> None:
     """In an episode of its own, which is judged, and after which the same process plays on."""
     code, canary = aimed(cheat.code, env, task_id, tmp_path)
-    env.reset(options={"task_id": task_id})
-    process = env._worker.pid
+    process = begun(env, task_id)
     said = env.step(code)[0][0]["content"]
     assert "GOT" not in said
     assert SECRET not in said
