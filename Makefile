@@ -53,7 +53,7 @@ check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check harness environments agents tests
 	@$(BIN)/ruff check harness environments agents tests
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest tests/test_layers.py
+	@$(BIN)/python -m pytest tests/test_house.py
 
 benchmark: setup ## speed of sampling, training and credit, beside the plain way
 	@$(BIN)/python -m tests.benchmarks

@@ -35,7 +35,7 @@ TEXTS = ["3 + 5 - 2 + 6", "8 6 12 = 12", "guess 3 to 9", "higher", "lower", "yes
 @pytest.fixture(scope="session")
 def tiny_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer model with its tokenizer, 4 heads on 2 key/value heads."""
-    from harness.backends.models import create_tiny
+    from harness.backends.torch.models import create_tiny
 
     directory = tmp_path_factory.mktemp("tiny") / "model"
     settings = TinySettings(width=32, layers=2, heads=4, kv_heads=2, mlp=64, window=96, vocabulary=280)

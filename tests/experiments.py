@@ -10,9 +10,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from harness.bench import Job, run_job
 from harness.experiment import Experiment, MethodSettings, parse_experiment
-from harness.warmstart import Start
+from harness.learning.warm_start import Start
+from harness.runs.bench import Job, run_job
 
 GRPO = MethodSettings(label="GRPO", plug="agents.methods.grpo:GRPO", options={"kl": 0.0})
 RLOO = MethodSettings(label="RLOO", plug="agents.methods.grpo:RLOO")
@@ -78,6 +78,6 @@ def process(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
 def forkserver() -> Any:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["harness.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"]
+        ["harness.learning.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"]
     )
     return context

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import OURS
-from harness.sources import ROOT
+from harness.core.sources import ROOT
 
 TOP = {"harness", "environments", "agents", "results", "docs", "tests"}
 

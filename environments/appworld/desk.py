@@ -12,7 +12,7 @@ from typing import Any
 
 from environments.appworld.install import environ, interpreter
 from environments.appworld.tasks import Root
-from environments.remote import Limits, Nursery, RemoteError, Worker
+from environments.isolation.pool import Limits, Nursery, RemoteError, Worker
 
 TARGET = "environments.appworld.inside.engine:Engine"
 VERDICTS = 20_000

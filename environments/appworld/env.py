@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from environments.appworld.desk import Desk
 from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_tasks
-from environments.remote import RemoteError
+from environments.isolation.pool import RemoteError
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.md")

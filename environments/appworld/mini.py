@@ -15,8 +15,8 @@ from typing import Any
 
 from environments.appworld.env import AppWorldEnv
 from environments.appworld.world.vocabulary import COMMANDS, LOOK_UPS, WORDS
+from environments.caching.transitions import Cached
 from environments.text import BadAction, Message, Reply, TextEnv, over
-from environments.transitions import Cached
 
 TURNS = 4
 SHOWN = 120

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from agents.policies.endpoint import EndpointPolicy, action_of, as_chat
 from environments.tau3_airline.env import Tau3AirlineEnv
+from harness.core.errors import UserError
+from harness.core.plugs import construct
+from harness.core.seeds import SeedTree
 from harness.endpoint import BudgetSpentError, Reply
-from harness.errors import UserError
+from harness.evaluation.playing import play
 from harness.experiment import EnvironmentSettings, TinySettings
-from harness.playing import play
-from harness.plugs import construct
-from harness.rollout import Request, Rollouts, TextSpeaker
-from harness.seeds import SeedTree
-from harness.serve import ModelServer
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
+from harness.serving.server import ModelServer
 from harness.types import Ending, Episode
-from harness.workers import EnvironmentPool
 
 AIRLINE = "environments:Tau3Airline-v0"
 
@@ -333,8 +333,8 @@ def test_mistakes_of_the_user(options: dict[str, Any], said: str, monkeypatch: p
 @pytest.fixture(scope="module")
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
     """A random two-layer model whose window holds an airline dialogue."""
-    from harness.backends.models import create_tiny
     from harness.backends.torch import TorchBackend
+    from harness.backends.torch.models import create_tiny
 
     directory = tmp_path_factory.mktemp("small") / "model"
     opening, _ = Tau3AirlineEnv().reset(seed=0)
@@ -370,8 +370,8 @@ def test_the_llm_user_and_the_policy_talk_through_our_server(
 
 @pytest.mark.slow
 def test_smollm2_plays_an_airline_turn_with_itself(tmp_path: Path, pool_of: Callable[..., EnvironmentPool]) -> None:
-    from harness.backends.models import base_directory
     from harness.backends.torch import TorchBackend
+    from harness.backends.torch.models import base_directory
     from harness.experiment import ModelSettings
 
     directory = base_directory(ModelSettings(name="smollm2"), Path(".cache"))

@@ -13,7 +13,7 @@ from types import ModuleType
 
 
 def main() -> None:
-    # as environments.worker does it: our package's own __init__ needs what that interpreter has not
+    # as environments.isolation.worker does it: our package's own __init__ needs what that interpreter has not
     package = sys.modules["environments"] = ModuleType("environments")
     package.__path__ = [str(Path(__file__).resolve().parents[2] / "environments")]
     from environments.appworld.inside.engine import Engine

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from environments.appworld import install
 from environments.appworld.env import TURNS
-from environments.processes import children, cpu_seconds
-from environments.transitions import Cached, statistics
+from environments.caching.transitions import Cached, statistics
+from environments.isolation.processes import children, cpu_seconds
 from tests.benchmarks.measure import ROOT
 
 STEPS = 6

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from agents.methods import SHORT
-from harness.plugs import resolve
+from harness.core.plugs import resolve
 from harness.types import Ending, Episode, Evidence, RolloutGroup, Scores, TokenSequence, TopK
 
 AIMS = {"sampled": 0.3, "distribution": 5.0}

@@ -73,10 +73,10 @@ def our_sampler(backend: Any, batch: int) -> None:
 def our_rollouts(backend: Any, batch: int) -> Callable[[], None]:
     """The whole loop: environments, chat template, decoding, records."""
     from harness.backends import SamplingParams
+    from harness.core.seeds import SeedTree
     from harness.experiment import EnvironmentSettings
-    from harness.rollout import PolicySpeaker, Request, Rollouts
-    from harness.seeds import SeedTree
-    from harness.workers import EnvironmentPool
+    from harness.rollout.environments import EnvironmentPool
+    from harness.rollout.rollouts import PolicySpeaker, Request, Rollouts
 
     line = "10" + " a b" * 20
     while len(backend.renderer.bridge([{"role": "user", "content": line}], False)) > OBSERVED:

@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from environments.caching.transitions import Cached
 from environments.guess import Guess
-from environments.transitions import Cached
 from tests.benchmarks.measure import interleaved
 
 TASKS, REPEATS = 40, 7

@@ -18,7 +18,7 @@ def policy_directory(folder: Path, kv_heads: int, window: int = 256) -> Path:
     """
     from transformers import AutoTokenizer, GenerationConfig
 
-    from harness.backends.models import create_tiny
+    from harness.backends.torch.models import create_tiny
     from harness.experiment import TinySettings
 
     directory = folder / f"kv{kv_heads}-window{window}"

@@ -1,6 +1,6 @@
 """AppWorld's engine, as a worker process runs it: one world that is played, or one verdict that is found.
 
-The target of `environments.remote`: forked from a process that has opened and closed one world. What an episode does not need is left out
+The target of `environments.isolation.pool`: forked from a process that has opened and closed one world. What an episode does not need is left out
 (building the API applications anew, a second copy of the start state, saving logs and state after every step); what it needs is the engine's own.
 """
 

@@ -16,7 +16,7 @@ from agents.methods import SHORT
 from agents.methods.craft import CRAFT
 from agents.methods.grpo import GRPO
 from agents.methods.sgcd import SGCD
-from harness.plugs import resolve
+from harness.core.plugs import resolve
 
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=20, deadline=None)

@@ -11,10 +11,10 @@ import pytest
 from experiments import quiet, small
 
 from agents.methods import SHORT
-from harness import records
-from harness.bench import BASE, Job, run_job
+from harness.core import records
 from harness.experiment import Experiment, MethodSettings
-from harness.warmstart import Start, start_of
+from harness.learning.warm_start import Start, start_of
+from harness.runs.bench import BASE, Job, run_job
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
-from environments.processes import children
+from environments.isolation.processes import children
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

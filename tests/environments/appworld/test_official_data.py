@@ -15,9 +15,9 @@ from experiments import small
 from environments.appworld import install
 from environments.appworld.desk import Desk
 from environments.appworld.env import AppWorldEnv
-from harness.bench import observe
-from harness.errors import UserError
-from harness.warmstart import Start
+from harness.core.errors import UserError
+from harness.learning.warm_start import Start
+from harness.runs.bench import observe
 
 SIZES = {"train": 90, "dev": 57, "test_normal": 168, "test_challenge": 417}
 SPLITS = list(SIZES)

@@ -17,13 +17,13 @@ import pytest
 from playing import Left, Played, in_parallel, play
 
 from environments.appworld.env import AppWorldEnv
-from environments.processes import cpu_seconds
-from environments.remote import RemoteError, Worker
+from environments.isolation.pool import RemoteError, Worker
+from environments.isolation.processes import cpu_seconds
+from harness.core.seeds import SeedTree
 from harness.experiment import EnvironmentSettings
-from harness.rollout import Request, Rollouts, TextSpeaker
-from harness.seeds import SeedTree
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
 from harness.types import Ending
-from harness.workers import EnvironmentPool
 
 STEP_S, DEADLINE_S = 0.4, 4.0
 TO_THE_DEADLINE = ("one that leaves every context well", "recursion without end")

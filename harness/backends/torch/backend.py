@@ -1,0 +1,240 @@
+"""The torch backend: one process, one device (CPU or GPU), float32 or bfloat16 with float32 master weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from harness.backends.torch.forward import LlamaForward
+from harness.backends.torch.generic import GenericForward
+from harness.backends.torch.models import load_model, pick_device, stop_ids
+from harness.backends.torch.optimiser import Optimiser
+from harness.backends.torch.rows import Rows, micro_batches
+from harness.backends.torch.sampler import Sampler
+from harness.core.types import Scores, TokenSequence, TopK
+from harness.experiment.settings import OptimiserSettings
+from harness.losses.terms import Batch, LossSpec, policy_loss, with_tail
+from harness.protocols.backend import Completion, Prompt, SamplingParams
+from harness.rollout.rendering import Renderer
+
+TRAINER_STATE = "trainer_state.pt"
+
+
+class TorchBackend:
+    """Samples, scores and trains one causal language model (`harness.protocols.backend.Backend`).
+
+    directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the schedule is laid out for.
+    temperature: divides all logits, of the loss too.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        optimiser: OptimiserSettings | None = None,
+        steps: int = 1,
+        temperature: float = 1.0,
+        dtype: str = "float32",
+        device: str = "auto",
+    ) -> None:
+        self.initial_directory = Path(directory)
+        self.device, self.dtype = pick_device(device), dtype
+        self.model, self.tokenizer = load_model(directory, dtype, self.device)
+        self.temperature = temperature
+        self.renderer = Renderer(self.tokenizer, stop_ids(self.model, self.tokenizer))
+        self.window: int = self.model.config.max_position_embeddings
+        self.vocabulary: int = self.model.config.vocab_size
+        self.settings = optimiser
+        self.steps = steps
+        self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
+        self._forward = _forward_of(self.model)
+        self._sampler = Sampler(self._forward, self.renderer.stop_ids)
+        self._initial: Any = None
+
+    # Sampling
+
+    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
+        """Completions of token prompts. A prompt with a key keeps its cache for the turn that extends it, until `release`."""
+        for prompt in prompts:
+            if len(prompt.tokens) >= self.window:
+                raise ValueError(f"a prompt of {len(prompt.tokens)} tokens leaves no room in a window of {self.window}")
+        room = [self.window - len(prompt.tokens) for prompt in prompts]
+        limited = [
+            Prompt(p.tokens, p.seed, space if p.limit is None else min(p.limit, space), p.key)
+            for p, space in zip(prompts, room, strict=True)
+        ]
+        return self._sampler.sample(limited, params)
+
+    def release(self) -> None:
+        """Drop the caches of unfinished conversations."""
+        self._sampler.release()
+
+    # Scoring
+
+    @torch.no_grad()
+    def score(
+        self,
+        sequences: Sequence[TokenSequence],
+        policy: Literal["current", "initial"] = "current",
+        top_k: int | None = None,
+        ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
+        contexts: Sequence[Sequence[int]] | None = None,
+    ) -> list[Scores]:
+        """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see `Backend.score`)."""
+        forward = self._forward if policy == "current" else self._initial_forward()
+        fronts = (
+            [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
+        )
+        rows = [np.concatenate([front, s.tokens]) for front, s in zip(fronts, sequences, strict=True)]
+        starts = [len(front) + _first_sampled(s) for front, s in zip(fronts, sequences, strict=True)]
+        out: list[Scores | None] = [None] * len(sequences)
+        k = ids[0].shape[1] if ids else top_k
+        for part in self._parts(rows, starts, forward):
+            hidden = part.hidden(forward)
+            for line, index in enumerate(part.index):
+                sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
+                columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
+                logprobs = self._logprobs(forward, hidden[line, columns])
+                given = None if ids is None else torch.from_numpy(ids[index][places]).to(self.device)
+                out[index] = _scores(sequence, places, logprobs, k, given)
+        return [score for score in out if score is not None]
+
+    def _logprobs(self, forward: Any, hidden: Tensor) -> Tensor:
+        """Next-token log-probabilities in at least float32."""
+        logits = forward.logits(hidden)
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        return torch.log_softmax(wide / self.temperature, -1)
+
+    def _initial_forward(self) -> Any:
+        if self._initial is None:
+            model, _ = load_model(self.initial_directory, self.dtype, self.device)
+            self._initial = _forward_of(model.requires_grad_(False))
+        return self._initial
+
+    def _parts(self, rows: Sequence[np.ndarray], starts: Sequence[int], forward: Any) -> Iterator[Rows]:
+        limit = self.settings.micro_tokens if self.settings else OptimiserSettings(lr=1e-3).micro_tokens
+        return micro_batches(rows, starts, limit, forward.shares_prompts, self.device)
+
+    # Training
+
+    def update(self, batch: Batch, loss: LossSpec, per_term: bool = False) -> dict[str, float]:
+        """One optimiser step on a whole step's batch, in micro-batches that add up to exactly its loss.
+
+        per_term: also the gradient norm of each term alone (`gradient/<term>`), at one more backward pass per term.
+        """
+        if self._optimiser is None:
+            raise ValueError("this backend was made without optimiser settings: it samples and scores only")
+        self.release()
+        metrics: dict[str, float] = {}
+        gradients: dict[str, list[Tensor | None]] = {}
+        self._optimiser.zero()
+        for logprobs, support, part in self.differentiable(batch):
+            out = policy_loss(logprobs, part, loss, support)
+            if per_term and len(out.terms) > 1:
+                self._add_term_gradients(out.terms, gradients)
+            out.total.backward()  # type: ignore[no-untyped-call]
+            for name, value in (out.terms | {"total": out.total}).items():
+                metrics[f"loss/{name}"] = metrics.get(f"loss/{name}", 0.0) + float(value.detach())
+            _add_ratios(metrics, logprobs.detach(), part, loss)
+        metrics |= {f"gradient/{name}": _norm(parts) for name, parts in gradients.items()}
+        return metrics | self._optimiser.step()
+
+    def differentiable(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None, Batch]]:
+        """The batch in micro-batches, each with the current policy's log-probabilities of its labels (and of its distillation support)."""
+        tokens, lengths = batch.tokens.numpy(), batch.lengths.tolist()
+        rows = [tokens[row, :length] for row, length in enumerate(lengths)]
+        wide = torch.float64 if self.dtype == "float64" else torch.float32
+        for part in self._parts(rows, batch.prompts.tolist(), self._forward):
+            cut = batch.rows(part.index).to(self.device, wide)
+            hidden = part.hidden(self._forward)
+            row, column = cut.mask.nonzero(as_tuple=True)
+            offsets = torch.tensor(part.starts, device=self.device)
+            everything = self._logprobs(self._forward, hidden[row, column - offsets[row]])
+            labels = cut.tokens[row, column + 1]
+            chosen = everything.gather(1, labels[:, None])[:, 0]
+            logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
+            support = None
+            if cut.distillation is not None:
+                at = with_tail(everything.gather(1, cut.distillation.ids[row, column]))
+                support = at.new_zeros((*cut.mask.shape, at.shape[-1])).index_put((row, column), at)
+            yield logprobs, support, cut
+
+    def _add_term_gradients(self, terms: dict[str, Tensor], into: dict[str, list[Tensor | None]]) -> None:
+        parameters = list(self.model.parameters())
+        for name, term in terms.items():
+            fresh = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            before = into.get(name, [None] * len(parameters))
+            into[name] = [_sum(a, b) for a, b in zip(before, fresh, strict=True)]
+
+    # Persistence
+
+    def save(self, path: Path | str) -> None:
+        """A model directory that opens in any tool, and beside it the optimiser's state."""
+        self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        if self._optimiser is not None:
+            torch.save(self._optimiser.state(), Path(path) / TRAINER_STATE)
+
+    def load(self, path: Path | str) -> None:
+        """Weights and optimiser state of a saved directory; the initial policy stays the one this backend was made from."""
+        model, _ = load_model(path, self.dtype, self.device)
+        self.model.load_state_dict(model.state_dict())
+        self.release()
+        state = Path(path) / TRAINER_STATE
+        if self._optimiser is not None and state.is_file():
+            self._optimiser.restore(torch.load(state, map_location=self.device, weights_only=True))
+
+
+def _forward_of(model: Any) -> Any:
+    return LlamaForward(model) if LlamaForward.supports(model) else GenericForward(model)
+
+
+def _first_sampled(sequence: TokenSequence) -> int:
+    return int(np.argmax(sequence.mask)) if sequence.mask.any() else len(sequence)
+
+
+def _scores(sequence: TokenSequence, places: np.ndarray, logprobs: Tensor, k: int | None, ids: Tensor | None) -> Scores:
+    """One episode's scores from the distributions at its sampled tokens, laid out over all its tokens."""
+    labels = torch.from_numpy(sequence.tokens[places]).to(logprobs.device)
+    own = np.zeros(len(sequence))
+    own[places] = logprobs.gather(1, labels[:, None])[:, 0].double().cpu().numpy()
+    if k is None:
+        return Scores(own)
+    if ids is None:
+        ids = _likeliest(logprobs, k)
+    whole_ids = np.zeros((len(sequence), k), dtype=np.int64)
+    whole = np.zeros((len(sequence), k))
+    whole_ids[places] = ids.cpu().numpy()
+    whole[places] = logprobs.gather(1, ids).double().cpu().numpy()
+    return Scores(own, TopK(whole_ids, whole))
+
+
+def _likeliest(logprobs: Tensor, k: int) -> Tensor:
+    """The k likeliest entries; the whole vocabulary in its own order, which needs no sorting and compares across policies."""
+    if k >= logprobs.shape[1]:
+        return torch.arange(logprobs.shape[1], device=logprobs.device).expand(logprobs.shape)
+    return logprobs.topk(k, dim=1).indices
+
+
+def _add_ratios(metrics: dict[str, float], logprobs: Tensor, batch: Batch, loss: LossSpec) -> None:
+    """How far the policy being trained has left the one that sampled: on the first update both are the same up to rounding."""
+    ratio = (logprobs - batch.logprobs)[batch.mask]
+    outside = (ratio > math.log1p(loss.clip_high)) | (ratio < math.log1p(-loss.clip_low))
+    share = float(outside.double().sum()) / max(batch.step_tokens, 1)
+    metrics["ratio/clipped"] = metrics.get("ratio/clipped", 0.0) + share
+    largest = float(ratio.abs().max()) if len(ratio) else 0.0
+    metrics["ratio/largest_log"] = max(metrics.get("ratio/largest_log", 0.0), largest)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _norm(parts: Sequence[Tensor | None]) -> float:
+    return math.sqrt(sum(float(part.double().square().sum()) for part in parts if part is not None))

@@ -1,0 +1,82 @@
+"""AdamW with a schedule, gradient clipping, and float32 master weights under bfloat16 models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from harness.experiment.settings import OptimiserSettings
+
+
+class Optimiser:
+    """One optimiser over a model's parameters; `step` takes what `backward` has accumulated."""
+
+    def __init__(self, model: Any, settings: OptimiserSettings, steps: int) -> None:
+        self.settings, self.steps, self.done = settings, steps, 0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        # Steps of 1e-6 vanish in bfloat16: the optimiser works on float32 copies and writes the rounded values back.
+        narrow = any(p.dtype == torch.bfloat16 for p in self.parameters)
+        self.masters = [p.detach().float().clone() for p in self.parameters] if narrow else self.parameters
+        self.adam = torch.optim.AdamW(
+            self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+
+    def zero(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def step(self) -> dict[str, float]:
+        """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate used."""
+        self._share_gradients()
+        limit = self.settings.clip_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit)
+        rate = self.rate(self.done)
+        if math.isfinite(float(norm)):  # a step along an infinite or undefined gradient would destroy the weights
+            for group in self.adam.param_groups:
+                group["lr"] = rate
+            self.adam.step()
+            self._share_weights()
+        self.done += 1
+        return {"gradient_norm": float(norm), "lr": rate}
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then constant, linear or cosine decay to 0 at the last step."""
+        settings = self.settings
+        if step < settings.warmup_steps:
+            return settings.lr * (step + 1) / settings.warmup_steps
+        if settings.schedule == "constant":
+            return settings.lr
+        share = (step - settings.warmup_steps) / max(self.steps - settings.warmup_steps, 1)
+        remaining = 1 - share if settings.schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
+        return settings.lr * max(remaining, 0.0)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "adam": self.adam.state_dict(),
+            "done": self.done,
+            "masters": [] if self._shared else list(self.masters),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.adam.load_state_dict(state["adam"])
+        self.done = int(state["done"])
+        with torch.no_grad():
+            for master, saved in zip(self.masters, state["masters"], strict=False):
+                master.copy_(saved)
+
+    @property
+    def _shared(self) -> bool:
+        return self.masters is self.parameters
+
+    def _share_gradients(self) -> None:
+        if not self._shared:
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+
+    @torch.no_grad()
+    def _share_weights(self) -> None:
+        if not self._shared:
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                parameter.copy_(master)

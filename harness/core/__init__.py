@@ -1,0 +1,1 @@
+"""What everything stands on: types, errors, seeds, plugs, records, provenance, fingerprints. No model, no environment, no clock."""

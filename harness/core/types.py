@@ -1,0 +1,225 @@
+"""The records every part of the harness exchanges: frozen dataclasses that hold numpy arrays and plain data.
+
+A group of two siblings on the task "guess 7", one turn each (`<a>` opens the agent's message, `<e>` ends it):
+
+    tokens    <s>  7  ?  <a>   5  <e>         mask  0 0 0 0 1 1     logprobs  0 0 0 0 -1.2 -0.1    reward 0
+    tokens    <s>  7  ?  <a>   7  <e>         mask  0 0 0 0 1 1     logprobs  0 0 0 0 -0.9 -0.1    reward 1
+
+Everything stays ragged here; `harness.losses.packing` is the only place that pads and shifts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+Message = Mapping[str, Any]
+"""One chat message: `role` (system, user, assistant or tool) and `content`, both text."""
+
+
+class Ending(StrEnum):
+    """Why an episode stopped."""
+
+    COMPLETED = "completed"
+    """The task ended by itself: solved, failed, or given up."""
+    TURN_LIMIT = "turn_limit"
+    TOKEN_LIMIT = "token_limit"
+    """The model's window was full."""
+    PARSE_ERROR = "parse_error"
+    """The environment ended the episode because an action could not be read."""
+    ERROR = "error"
+    """The infrastructure failed (environment, worker, endpoint): the reward is NaN and nothing learns from it."""
+
+
+def _same_length(owner: str, **arrays: np.ndarray | None) -> None:
+    lengths = {name: len(array) for name, array in arrays.items() if array is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{owner}: all fields need one entry per token, got lengths {lengths}")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSequence:
+    """The tokens of one episode as the model saw and produced them, never re-tokenised."""
+
+    tokens: Int[np.ndarray, " token"]
+    mask: Bool[np.ndarray, " token"]
+    """True where the policy sampled the token; False for prompts, observations and a template's own end-of-turn."""
+    logprobs: Float[np.ndarray, " token"]
+    """Natural log-probability under the policy that sampled the token; 0 off the mask."""
+    turns: Int[np.ndarray, " token"]
+    """Index of the turn a token belongs to: completion and the reply that follows it share one; the first prompt is turn 0."""
+
+    def __post_init__(self) -> None:
+        _same_length("TokenSequence", tokens=self.tokens, mask=self.mask, logprobs=self.logprobs, turns=self.turns)
+        if np.any(self.logprobs[~self.mask] != 0):
+            raise ValueError("TokenSequence: logprobs must be 0 wherever the policy did not sample the token")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One finished interaction of the policy with one task."""
+
+    task_id: str
+    sequence: TokenSequence
+    reward: float
+    """NaN when `ending` is ERROR."""
+    success: bool
+    ending: Ending
+    messages: tuple[Message, ...] = ()
+    """The conversation as text, in order, the agent's own messages included."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutGroup:
+    """The siblings: episodes of one policy on one task."""
+
+    task_id: str
+    episodes: tuple[Episode, ...]
+    solution: tuple[str, ...] | None = None
+    """The reference actions, where the environment ships them and the split may be trained on."""
+    answer: str | None = None
+    """The reference answer, where the task has one and the split may be trained on."""
+
+    @property
+    def rewards(self) -> Float[np.ndarray, " group"]:
+        return np.array([episode.reward for episode in self.episodes], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """Log-probabilities of k vocabulary entries at every token; the mass they leave over is the tail."""
+
+    ids: Int[np.ndarray, "token k"]
+    logprobs: Float[np.ndarray, "token k"]
+
+    def __post_init__(self) -> None:
+        if self.ids.shape != self.logprobs.shape or self.ids.ndim != 2:
+            raise ValueError(
+                f"TopK: ids and logprobs need one shape (token, k), got {self.ids.shape} and {self.logprobs.shape}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """How likely one policy, behind one context, finds an episode's own tokens; 0 off the mask."""
+
+    logprobs: Float[np.ndarray, " token"]
+    distribution: TopK | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a method may know of one episode besides its tokens. `student` and `teacher` distributions stand on the same ids."""
+
+    teacher: Scores | None = None
+    """The current policy reading the privileged context; None when there is none for this episode."""
+    student: Scores | None = None
+    """The current policy without the context; set only when distributions are needed."""
+    reference: Float[np.ndarray, " token"] | None = None
+    """Log-probabilities under the weights at the start of training."""
+    masked: Bool[np.ndarray, " token"] | None = None
+    """Tokens of literals that credit must not touch."""
+
+
+class KLForm(Enum):
+    """Estimators of a divergence to an anchor, with delta = log pi - anchor (methods of Schulman's k1, k2, k3)."""
+
+    K1 = "k1"
+    NEG_K1 = "-k1"
+    K2 = "k2"
+    K3 = "k3"
+    IS_K3 = "is_k3"
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Pull towards fixed log-probabilities (a reference's or a teacher's), per token."""
+
+    logprobs: Float[np.ndarray, " token"]
+    weights: Float[np.ndarray, " token"]
+    forms: Shaped[np.ndarray, " token"]
+    """One `KLForm` per token (object array)."""
+
+    def __post_init__(self) -> None:
+        _same_length("Anchor", logprobs=self.logprobs, weights=self.weights, forms=self.forms)
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """Pull of the whole next-token distribution towards a teacher's."""
+
+    target: TopK
+    weights: Float[np.ndarray, " token"]
+    divergence: Literal["forward", "reverse", "jsd"] = "forward"
+    """forward = KL(teacher || student), reverse = KL(student || teacher), jsd = generalised Jensen-Shannon."""
+    alpha: float = 0.5
+    """The teacher's share in the mixture of `jsd`."""
+    ratio_clip: float | None = None
+    """Detached importance weight min(ratio, ratio_clip), or none."""
+
+    def __post_init__(self) -> None:
+        _same_length("Distillation", target=self.target.ids, weights=self.weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Credit:
+    """What a method says about one episode's tokens: four streams, None where the method does not use one."""
+
+    advantages: Float[np.ndarray, " token"] | None = None
+    likelihood: Float[np.ndarray, " token"] | None = None
+    """Signed weight of the plain log-likelihood of the sampled token."""
+    anchor: Anchor | None = None
+    distillation: Distillation | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method wants in `Evidence`."""
+
+    teacher: Literal["none", "sampled", "distribution"] = "none"
+    top_k: int | None = None
+    """Entries of a distribution; None is the whole vocabulary."""
+    ids_of: Literal["teacher", "student"] = "teacher"
+    """Whose top-K ids both distributions stand on."""
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class ContextRequest:
+    """A privileged context for the teacher: text (shown as one message) or whole messages."""
+
+    content: str | tuple[Message, ...]
+    literals: tuple[str, ...] = ()
+    """Strings whose tokens in the episode are reported as `Evidence.masked`."""
+
+
+State = TypeVar("State")
+
+
+@runtime_checkable
+class Method(Protocol[State]):
+    """A credit-assignment method: it annotates tokens, and nothing else. Its fields are its hyperparameters."""
+
+    needs: Needs
+
+    def initial_state(self) -> State: ...
+
+    def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
+        """What the teacher of `group.episodes[index]` reads. A method without this attribute gets the experiment's source."""
+        ...
+
+    def assign(
+        self, groups: Sequence[RolloutGroup], evidence: Sequence[Sequence[Evidence]], state: State
+    ) -> tuple[list[list[Credit]], State, dict[str, float]]:
+        """Credits per group and episode, the next step's state, and diagnostics to log."""
+        ...

@@ -1,0 +1,255 @@
+"""The policy every method of a table starts from: supervised on demonstrations, deliberately imperfect, made once and cached by content.
+
+A share of the demonstrations follows the environment's habitual mistake, so that greedy success has room to grow; another share stands behind
+the privileged contexts that teachers will read, because a policy that has never seen a context cannot be a teacher.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import UserError
+from harness.core.plugs import resolve
+from harness.core.records import write_json
+from harness.core.seeds import SeedTree
+from harness.core.sources import revision
+from harness.core.types import ContextRequest, Credit, Ending, Episode, RolloutGroup, TokenSequence
+from harness.experiment.settings import Experiment, LossSettings, OptimiserSettings, WarmStartSettings, fingerprint
+from harness.losses.packing import pack
+from harness.protocols.backend import Backend, SamplingParams
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.panel import panel, play_panel, success_rate, tasks_of
+from harness.rollout.rollouts import PolicySpeaker, Request, Rollouts, TextSpeaker
+
+Progress = Callable[[str, int, int], None]
+SEEDS = SeedTree(0)["warm-start"]
+MEASURED = "measured.json"
+RECITED = 8
+"""Demonstrations played side by side: nothing is gained by more, and an environment that keeps few live worlds would replay them."""
+MARGIN = 0.10
+"""Success a context must add on the starting policy; below it the teacher is noise."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training starts."""
+
+    directory: Path
+    checkpoint_hash: str
+    measured: dict[str, Any]
+    """Success on the dev tasks: `sampled`, `greedy`, and `contexts` -> success with each, by name."""
+
+
+def start_of(experiment: Experiment, cache: Path, progress: Progress | None = None) -> Start:
+    """The starting policy of an experiment; made when it is not in the cache."""
+    from harness.backends.torch.models import base_directory
+
+    base = base_directory(experiment.model, cache)
+    settings = experiment.warm_start
+    if settings is None:
+        if base is None:
+            raise UserError("model 'tiny' has no weights of its own: the experiment needs a [warm_start] section")
+        return Start(base, checkpoint_hash(base), {})
+    with EnvironmentPool(experiment.environment) as pool:
+        key = fingerprint(
+            {
+                "environment": [experiment.environment.id, experiment.environment.options, pool.facts.version],
+                "model": experiment.model.model_dump(exclude={"device"}),
+                "warm_start": settings.model_dump(),
+                "micro_tokens": experiment.optimiser.micro_tokens,
+                "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
+                "code": revision(
+                    "harness.learning.warm_start",
+                    experiment.backend.partition(":")[0],
+                    type(pool.facts).__module__,
+                    *(name.partition(":")[0] for name in settings.contexts),
+                ),
+            }
+        )
+        directory = cache / "warm-starts" / key[:16]
+        if not (directory / MEASURED).is_file():
+            _make(experiment, settings, pool, base, directory, progress)
+    return Start(directory, checkpoint_hash(directory), json.loads((directory / MEASURED).read_text()))
+
+
+def checkpoint_hash(directory: Path) -> str:
+    """sha256 of the files that decide what a model directory says."""
+    digest = hashlib.sha256()
+    for file in sorted(directory.iterdir()):
+        if file.suffix in (".safetensors", ".jinja") or file.name in ("config.json", "tokenizer.json"):
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _make(
+    experiment: Experiment,
+    settings: WarmStartSettings,
+    pool: EnvironmentPool,
+    base: Path | None,
+    directory: Path,
+    progress: Progress | None,
+) -> None:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        demonstrator = _Demonstrator(experiment, settings, pool)
+        if base is None:
+            from harness.backends.torch.models import create_tiny
+
+            create_tiny(scratch, demonstrator.texts(), experiment.model.tiny, SEEDS["weights"].integer())
+        optimiser = OptimiserSettings(
+            lr=settings.lr,
+            schedule="cosine",
+            warmup_steps=min(20, settings.steps // 4),
+            micro_tokens=experiment.optimiser.micro_tokens,
+        )
+        backend = resolve(experiment.backend, "backend")(
+            base or scratch, optimiser, settings.steps, 1.0, experiment.model.dtype, experiment.model.device
+        )
+        _fit(backend, demonstrator.sequences(backend), settings, progress)
+        backend.save(scratch)
+        # The optimiser of the warm start is nobody's business: training begins with a fresh one.
+        (scratch / "trainer_state.pt").unlink(missing_ok=True)
+        write_json(scratch / MEASURED, _measure(experiment, settings, pool, backend, demonstrator, progress))
+        shutil.rmtree(directory, ignore_errors=True)
+        os.replace(scratch, directory)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Demonstrator:
+    """Demonstrations of the train split: who shows which task, how, and behind what."""
+
+    def __init__(self, experiment: Experiment, settings: WarmStartSettings, pool: EnvironmentPool) -> None:
+        self.experiment, self.settings, self.pool = experiment, settings, pool
+        self.rollouts = Rollouts(pool)
+        self.sources = [resolve(name, "context source")() for name in settings.contexts]
+        if settings.context_share and not self.sources:
+            raise UserError("warm_start.context_share is set, but warm_start.contexts names no source")
+        split = experiment.environment.train_split
+        tasks = tasks_of(pool.facts, split)
+        order = SEEDS["tasks"].rng().permutation(len(tasks))
+        self.tasks = [tasks[place] for place in order[: settings.demonstrations].tolist()]
+
+    def texts(self) -> list[str]:
+        """Every message of every gold demonstration and what teachers read of them, for a tokenizer to be trained on."""
+        said = [str(m["content"]) for episode in self._recite(self._gold(self.tasks)) for m in episode.messages]
+        read = [request.content for row in self.contexts(self.tasks) for request in row if request is not None]
+        return said + [text for text in read if isinstance(text, str)]
+
+    def sequences(self, backend: Backend) -> list[TokenSequence]:
+        """The demonstrations as the policy would have sampled them."""
+        rng = SEEDS["demonstrations"].rng()
+        gold = self._gold(self.tasks)
+        habit = {task: self.pool.facts.habit(task) for task in self.tasks}
+        behind = rng.random(len(self.tasks)) < self.settings.context_share
+        careless = rng.random(len(self.tasks)) < self.settings.habit_share
+        requests = []
+        contexts = self.contexts(self.tasks)
+        for place, task in enumerate(self.tasks):
+            context = contexts[place][int(rng.integers(len(self.sources)))] if behind[place] else None
+            script = habit[task] if careless[place] and context is None and habit[task] else gold[task]
+            requests.append(Request(task, SEEDS["demonstration", task], context=context, script=tuple(script)))
+        speaker = PolicySpeaker(backend, SamplingParams(self.experiment.sampling.max_new_tokens))
+        episodes = self.rollouts.play(requests, speaker)
+        failed = sum(e.ending is Ending.ERROR for e in episodes)
+        kept = [e.sequence for e in episodes if e.ending not in (Ending.ERROR, Ending.TOKEN_LIMIT)]
+        if len(kept) < len(episodes) / 2:
+            raise UserError(
+                f"only {len(kept)} of {len(episodes)} demonstrations can be learned from: {failed} failed in the environment, "
+                f"{len(episodes) - len(kept) - failed} do not fit the model's window of {backend.window} tokens"
+            )
+        return kept
+
+    def contexts(self, tasks: Sequence[str]) -> list[list[ContextRequest | None]]:
+        """What each source would give for each task, from a group in which one sibling did it right and one by habit."""
+        if not self.sources:
+            return [[] for _ in tasks]
+        gold = self._gold(tasks)
+        habit = {task: tuple(self.pool.facts.habit(task) or gold[task]) for task in tasks}
+        right, careless = self._recite(gold), self._recite(habit)
+        out: list[list[ContextRequest | None]] = []
+        for task, good, bad in zip(tasks, right, careless, strict=True):
+            facts = self.pool.facts
+            group = RolloutGroup(task, (bad, good), None if facts.terse else gold[task], facts.answer(task))
+            out.append([source(group, 0, SEEDS["context", task, n].rng()) for n, source in enumerate(self.sources)])
+        return out
+
+    def _gold(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        gold = {task: self.pool.facts.gold(task) for task in tasks}
+        missing = [task for task, actions in gold.items() if actions is None]
+        if missing:
+            raise UserError(
+                f"task {missing[0]!r} of {self.experiment.environment.id} has no gold actions to demonstrate"
+            )
+        return {task: tuple(actions) for task, actions in gold.items()}
+
+    def _recite(self, scripts: dict[str, tuple[str, ...]]) -> list[Episode]:
+        requests = [Request(task, SEEDS["demonstration", task], script=script) for task, script in scripts.items()]
+        return self.rollouts.play(requests, TextSpeaker(), at_once=RECITED)
+
+
+def _fit(backend: Any, sequences: list[TokenSequence], settings: WarmStartSettings, progress: Progress | None) -> None:
+    """Supervised steps: the likelihood term of the one loss with weight 1 on every demonstrated token."""
+    rng = SEEDS["batches"].rng()
+    queue: list[int] = []
+    for step in range(settings.steps):
+        while len(queue) < settings.batch:
+            queue.extend(rng.permutation(len(sequences)).tolist())
+        part, queue = queue[: settings.batch], queue[settings.batch :]
+        chosen = [sequences[place] for place in part]
+        backend.update(pack(chosen, [Credit(likelihood=s.mask.astype(np.float64)) for s in chosen]), LossSettings())
+        if progress is not None:
+            progress("warm start", step + 1, settings.steps)
+
+
+def _measure(
+    experiment: Experiment,
+    settings: WarmStartSettings,
+    pool: EnvironmentPool,
+    backend: Any,
+    demonstrator: _Demonstrator,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """Success of the starting policy on dev tasks, plain and behind each context."""
+    split = "dev" if "dev" in pool.facts.splits else experiment.environment.train_split
+    tasks = panel(pool.facts, split, settings.measure)
+    sampling = experiment.sampling
+    speaker = PolicySpeaker(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+    stages = 2 + len(demonstrator.sources)
+
+    def rate(stage: int, decoding: str, samples: int, contexts: list[ContextRequest | None] | None = None) -> float:
+        episodes = play_panel(
+            demonstrator.rollouts, speaker, tasks, SEEDS["measure", stage], decoding, samples, contexts
+        )
+        if progress is not None:
+            progress("measuring the start", stage + 1, stages)
+        return success_rate(episodes)
+
+    measured: dict[str, Any] = {
+        "split": split,
+        "tasks": len(tasks),
+        "sampled": rate(0, "sampled", 4),
+        "greedy": rate(1, "greedy", 1),
+        "contexts": {},
+    }
+    offered = demonstrator.contexts(tasks)
+    for number, (plug, source) in enumerate(zip(settings.contexts, demonstrator.sources, strict=True)):
+        with_context = rate(2 + number, "sampled", 4, [row[number] for row in offered])
+        measured["contexts"][plug] = {
+            "name": source.name,
+            "sampled": with_context,
+            "adds": with_context - measured["sampled"],
+            "teacher_adds_nothing": with_context - measured["sampled"] < MARGIN,
+        }
+    return measured

@@ -1,0 +1,137 @@
+"""What credit needs from models: a teacher reading privileged contexts, the same tokens without them, the reference policy.
+
+Passes are batched over the whole step, asked for only where a method needs them, and counted. Within a step, equal context and equal tokens are
+scored once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.core.seeds import SeedTree
+from harness.core.types import ContextRequest, Evidence, RolloutGroup, Scores, TokenSequence
+from harness.protocols.backend import Backend
+
+
+@dataclass
+class Gathered:
+    """The evidence of a step, and what it cost."""
+
+    evidence: list[list[Evidence]]
+    teacher_tokens: int = 0
+    """Tokens the teacher read, contexts included."""
+    with_context: int = 0
+    """Episodes that had a teacher."""
+    too_long: int = 0
+    """Episodes whose context and tokens do not fit the window together: they have no teacher."""
+
+
+@dataclass
+class _Plan:
+    """Episodes that get a teacher: their place, tokens and rendered context."""
+
+    places: list[tuple[int, int]] = field(default_factory=list)
+    contexts: list[tuple[int, ...]] = field(default_factory=list)
+    literals: list[tuple[str, ...]] = field(default_factory=list)
+
+
+def gather(method: Any, groups: Sequence[RolloutGroup], backend: Backend, source: Any, seeds: SeedTree) -> Gathered:
+    """Evidence for every episode of a step. `source` gives the contexts of a method that brings none of its own."""
+    needs = method.needs
+    evidence: list[list[dict[str, Any]]] = [[{} for _ in group.episodes] for group in groups]
+    out = Gathered([])
+    sequences = [[episode.sequence for episode in group.episodes] for group in groups]
+    if needs.reference:
+        _reference(backend, sequences, evidence)
+    if needs.teacher != "none":
+        context = getattr(method, "context", None) or source
+        plan = _requests(context, groups, backend, seeds, out)
+        _teacher(needs, backend, sequences, plan, evidence, out)
+    out.evidence = [[Evidence(**known) for known in row] for row in evidence]
+    return out
+
+
+def _reference(backend: Backend, sequences: list[list[TokenSequence]], evidence: list[list[dict[str, Any]]]) -> None:
+    flat = [sequence for row in sequences for sequence in row]
+    scores = iter(backend.score(flat, policy="initial"))
+    for row in evidence:
+        for known in row:
+            known["reference"] = next(scores).logprobs
+
+
+def _requests(context: Any, groups: Sequence[RolloutGroup], backend: Backend, seeds: SeedTree, out: Gathered) -> _Plan:
+    plan = _Plan()
+    if context is None:
+        return plan
+    for g, group in enumerate(groups):
+        for i, episode in enumerate(group.episodes):
+            request: ContextRequest | None = context(group, i, seeds["context", group.task_id, i].rng())
+            if request is None or not episode.sequence.mask.any():
+                continue
+            tokens = backend.renderer.context(request)
+            if len(tokens) + len(episode.sequence) > backend.window:
+                out.too_long += 1
+                continue
+            plan.places.append((g, i))
+            plan.contexts.append(tokens)
+            plan.literals.append(request.literals)
+    out.with_context = len(plan.places)
+    return plan
+
+
+def _teacher(
+    needs: Any,
+    backend: Backend,
+    sequences: list[list[TokenSequence]],
+    plan: _Plan,
+    evidence: list[list[dict[str, Any]]],
+    out: Gathered,
+) -> None:
+    chosen = [sequences[g][i] for g, i in plan.places]
+    # Siblings often say the same and read the same: one pass serves them all.
+    first: dict[bytes, int] = {}
+    same = [first.setdefault(_key(c, s), n) for n, (c, s) in enumerate(zip(plan.contexts, chosen, strict=True))]
+    distinct = sorted(set(same))
+    asked, contexts = [chosen[n] for n in distinct], [plan.contexts[n] for n in distinct]
+    teacher, student = _passes(needs, backend, asked, contexts)
+    out.teacher_tokens += sum(len(s) + len(c) for s, c in zip(asked, contexts, strict=True))
+    place = {n: row for row, n in enumerate(distinct)}
+    for (g, i), representative, literals in zip(plan.places, same, plan.literals, strict=True):
+        known = evidence[g][i]
+        known["teacher"] = teacher[place[representative]]
+        if student is not None:
+            known["student"] = student[place[representative]]
+        if literals:
+            sequence = sequences[g][i]
+            known["masked"] = backend.renderer.literal_mask(sequence.tokens, literals) & sequence.mask
+
+
+def _passes(
+    needs: Any, backend: Backend, sequences: list[TokenSequence], contexts: list[tuple[int, ...]]
+) -> tuple[list[Scores], list[Scores] | None]:
+    """The teacher's scores and, where distributions are wanted, the student's on the same ids."""
+    if not sequences:
+        return [], []
+    if needs.teacher == "sampled":
+        return backend.score(sequences, contexts=contexts), None
+    k = backend.vocabulary if needs.top_k is None else min(needs.top_k, backend.vocabulary)
+    if needs.ids_of == "teacher":
+        teacher = backend.score(sequences, top_k=k, contexts=contexts)
+        return teacher, backend.score(sequences, ids=_ids(teacher))
+    student = backend.score(sequences, top_k=k)
+    return backend.score(sequences, ids=_ids(student), contexts=contexts), student
+
+
+def _ids(scores: Sequence[Scores]) -> list[np.ndarray]:
+    return [score.distribution.ids for score in scores if score.distribution is not None]
+
+
+def _key(context: tuple[int, ...], sequence: TokenSequence) -> bytes:
+    digest = hashlib.sha256(np.asarray(context, dtype=np.int64).tobytes() + b"|")
+    digest.update(sequence.tokens.astype(np.int64).tobytes() + sequence.mask.tobytes())
+    return digest.digest()

@@ -1,0 +1,118 @@
+"""A policy on a split under a seed: episodes, and one row per task and decoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import UnknownNameError, UserError
+from harness.core.scenarios import scenarios
+from harness.core.seeds import SeedTree
+from harness.core.types import ContextRequest, Episode
+from harness.experiment.settings import Experiment
+from harness.rollout.rollouts import Request, Rollouts, Speaker
+
+Row = dict[str, Any]
+Progress = Callable[[int, int], None]
+CHUNK = 512
+"""Episodes played between two reports of progress."""
+
+
+def panel(environment: Any, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
+    """The tasks everybody is judged on: the same for all seeds and methods, spread over the split.
+
+    whole_scenarios: draw scenarios with all their variants, as SGC needs, as many as `tasks` allows.
+    """
+    known = tasks_of(environment, split)
+    if not known:
+        raise UserError(f"split {split!r} has no tasks")
+    rng = SeedTree(0)["panel", split].rng()
+    if not whole_scenarios:
+        return [known[place] for place in sorted(rng.permutation(len(known))[:tasks].tolist())]
+    groups = list(scenarios(known).values())
+    variants = len(groups[0])
+    if tasks < variants:
+        raise UserError(f"a panel with whole scenarios has at least {variants} tasks, got {tasks}")
+    chosen = sorted(rng.permutation(len(groups))[: tasks // variants].tolist())
+    return [known[place] for number in chosen for place in groups[number]]
+
+
+def judged_tasks(environment: Any, experiment: Experiment) -> list[str]:
+    """The panel of an experiment."""
+    wanted = experiment.evaluation
+    return panel(environment, experiment.environment.eval_split, wanted.tasks, "SGC" in wanted.extra)
+
+
+def tasks_of(environment: Any, split: str) -> list[str]:
+    """The tasks of a split; a split the environment does not have is the caller's mistake."""
+    try:
+        return list(
+            environment.tasks(split)
+        )  # an environment may know names of unions, which are no splits of their own
+    except ValueError:
+        raise UnknownNameError("split", split, environment.splits) from None
+
+
+def play_panel(
+    rollouts: Rollouts,
+    speaker: Speaker,
+    tasks: Sequence[str],
+    seeds: SeedTree,
+    decoding: str,
+    samples: int,
+    contexts: Sequence[ContextRequest | None] | None = None,
+    progress: Progress | None = None,
+) -> list[list[Episode]]:
+    """`samples` episodes of every task, in the tasks' order."""
+    requests = [
+        Request(
+            task,
+            seeds[decoding, task, number],
+            greedy=decoding == "greedy",
+            context=contexts[place] if contexts is not None else None,
+        )
+        for place, task in enumerate(tasks)
+        for number in range(samples)
+    ]
+    episodes: list[Episode] = []
+    for start in range(0, len(requests), CHUNK):
+        episodes.extend(rollouts.play(requests[start : start + CHUNK], speaker))
+        if progress is not None:
+            progress(len(episodes), len(requests))
+    return [episodes[start : start + samples] for start in range(0, len(episodes), samples)]
+
+
+def task_rows(episodes: Sequence[Sequence[Episode]], decoding: str, split: str, **facts: Any) -> list[Row]:
+    """One row per task: means over its finished episodes. Episodes lost to the infrastructure are counted, and in no mean."""
+    rows: list[Row] = []
+    for of_task in episodes:
+        finished = [episode for episode in of_task if not math.isnan(episode.reward)]
+        keys = sorted({key for episode in finished for key in episode.metrics})
+        rows.append(
+            facts
+            | {
+                "split": split,
+                "decoding": decoding,
+                "task_id": of_task[0].task_id,
+                "samples": len(finished),
+                "failed": len(of_task) - len(finished),
+                "success": _mean([float(episode.success) for episode in finished]),
+                "reward": _mean([episode.reward for episode in finished]),
+                "metrics": {key: _mean([e.metrics[key] for e in finished if key in e.metrics]) for key in keys},
+            }
+        )
+    return rows
+
+
+def success_rate(episodes: Sequence[Sequence[Episode]]) -> float:
+    """Mean over tasks of the mean success of their finished episodes (NaN when none finished)."""
+    means = [_mean([float(e.success) for e in of_task if not math.isnan(e.reward)]) for of_task in episodes]
+    known = [mean for mean in means if mean is not None]
+    return float(np.mean(known)) if known else math.nan
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None

@@ -1,0 +1,1 @@
+"""A backend behind an OpenAI-compatible HTTP server."""

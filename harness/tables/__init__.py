@@ -1,0 +1,1 @@
+"""Tables and their statistics: functions of recorded rows, without input or output."""
