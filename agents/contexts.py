@@ -1,7 +1,7 @@
 """Privileged contexts: what a teacher may read that the policy did not, as interchangeable sources.
 
-A source is called as `source(group, index, rng)` and returns what the teacher of `group.episodes[index]` reads, or None when
-this group has nothing to offer. Every source renders in the environment's own grammar, so that a policy trained on the
+Each keeps `harness.protocols.context.ContextSource`: called as `source(group, index, rng)`, it returns what the teacher of
+`group.episodes[index]` reads, or None when this group has nothing to offer. Every source renders in the environment's own grammar, so that a policy trained on the
 environment's transcripts can read it: the context of a one-turn sibling is its action and nothing else. An episode never
 reads its own transcript.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,16 +18,6 @@ from agents.sanitiser import mask_literals, traces
 from agents.summariser import Summariser, summariser
 from agents.transcripts import transcript
 from harness.types import ContextRequest, Episode, RolloutGroup
-
-
-@runtime_checkable
-class ContextSource(Protocol):
-    """Anything that can say what a teacher reads; `name` is printed under a table."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None: ...
 
 
 def draw_peer(group: RolloutGroup, index: int, rng: np.random.Generator) -> Episode | None:

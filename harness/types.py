@@ -1,4 +1,4 @@
-"""The public door to the types that plugs exchange with the engine (`harness.core.types`)."""
+"""The public door to the types that plugs exchange with the engine (`harness.core.types`), and to the contract of a method."""
 
 from harness.core.types import (
     Anchor,
@@ -10,14 +10,13 @@ from harness.core.types import (
     Evidence,
     KLForm,
     Message,
-    Method,
     Needs,
     RolloutGroup,
     Scores,
-    State,
     TokenSequence,
     TopK,
 )
+from harness.protocols.method import Method, MethodFacts, State
 
 __all__ = [
     "Anchor",
@@ -30,6 +29,7 @@ __all__ = [
     "KLForm",
     "Message",
     "Method",
+    "MethodFacts",
     "Needs",
     "RolloutGroup",
     "Scores",

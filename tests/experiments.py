@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.experiment import Experiment, MethodSettings, parse_experiment
-from harness.learning.warm_start import Start
-from harness.runs.bench import Job, run_job
+from harness.protocols.backend import Start
+from harness.runs.job import run_job
+from harness.runs.plan import Job
 
 GRPO = MethodSettings(label="GRPO", plug="agents.methods.grpo:GRPO", options={"kl": 0.0})
 RLOO = MethodSettings(label="RLOO", plug="agents.methods.grpo:RLOO")
@@ -40,7 +41,7 @@ def small(**changes: Any) -> Experiment:
 def job(experiment: Experiment, directory: Path, folder: Path, seed: int = 0) -> Job:
     """A run of the experiment's first method from the model in `directory`."""
     start = Start(directory, "0" * 64, {})
-    return Job(experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, folder)
+    return Job(experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, (), folder)
 
 
 def quiet(what: str, done: int, total: int) -> None:

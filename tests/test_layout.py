@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness import ROOT
 from harness.cli import OURS
-from harness.core.sources import ROOT
 
 TOP = {"harness", "environments", "agents", "results", "docs", "tests"}
 

@@ -10,14 +10,25 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, Number, State, members, on_mask, reference_anchor, teacher_gap, within
+from agents.methods.base import (
+    Assignment,
+    Described,
+    Number,
+    State,
+    members,
+    on_mask,
+    reference_anchor,
+    teacher_gap,
+    within,
+)
 from agents.methods.controller import Controller
 from agents.methods.diagnostics import gathered, mean, sign_agreement, teacher_share
+from harness.protocols.method import MethodFacts
 from harness.types import Credit, Evidence, Needs, RolloutGroup
 
 
 @dataclass(frozen=True)
-class AdaptiveCRINGE:
+class AdaptiveCRINGE(Described):
     """A on every sampled token, likelihood weight lambda * tanh(beta * Delta / 2), plain k3 to the reference with weight mu.
 
     The comparator of Meng & Chen 2026, arXiv 2606.29476, whose loss the paper does not print. This reading is ours: lambda
@@ -57,15 +68,9 @@ class AdaptiveCRINGE:
             self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
         )
 
-    @property
-    def static_kl(self) -> float | None:
-        """The weight of the reference, where it stands still."""
-        return None if self.adaptive else self.kl
-
-    @property
-    def table_notes(self) -> tuple[str, ...]:
-        """What a row of a table has to say of this method."""
-        return self.controller.table_notes if self.adaptive else ()
+    def describe(self) -> MethodFacts:
+        """The controller's ranges, where the weights move."""
+        return self.controller.describe() if self.adaptive else MethodFacts(float(self.kl))
 
     @property
     def needs(self) -> Needs:

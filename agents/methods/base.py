@@ -13,6 +13,7 @@ from typing import Literal, cast
 import numpy as np
 from jaxtyping import Float
 
+from harness.protocols.method import MethodFacts
 from harness.types import Anchor, Credit, Distillation, Episode, Evidence, KLForm, RolloutGroup, TokenSequence
 
 Number = float | int
@@ -22,7 +23,14 @@ Assignment = tuple[list[list[Credit]], State, dict[str, float]]
 """Credits per group and episode, the next step's state, diagnostics."""
 
 
-class Stateless:
+class Described:
+    """What the methods of this folder say of themselves: the weight of their pull to the reference policy is the field `kl`."""
+
+    def describe(self) -> MethodFacts:
+        return MethodFacts(reference_kl=float(getattr(self, "kl", 0.0)))
+
+
+class Stateless(Described):
     """A method that carries nothing from one step to the next."""
 
     def initial_state(self) -> State:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.methods.base import Number, State
+from harness.protocols.method import MethodFacts
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Controller:
     n_warmup: int
     rho_target: Number
 
-    @property
-    def table_notes(self) -> tuple[str, ...]:
-        """What a row of a table has to say of weights that move."""
-        return (
+    def describe(self) -> MethodFacts:
+        """What a row of a table says of weights that move."""
+        note = (
             f"likelihood weight moves in [{self.lam_min:g}, {self.lam_max:g}], "
-            f"reference-KL weight in [{self.mu_min:g}, {self.mu_max:g}]",
+            f"reference-KL weight in [{self.mu_min:g}, {self.mu_max:g}]"
         )
+        return MethodFacts(reference_kl=None, notes=(note,))
 
     def start(self) -> State:
         return {"rho": 0.5, "steps": 0.0}

@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped
 from agents.methods.advantages import degenerate_share, group_advantages
 from agents.methods.base import (
     Assignment,
+    Described,
     Number,
     State,
     members,
@@ -28,13 +29,14 @@ from agents.methods.controller import Controller
 from agents.methods.counterfactual import MAX_GAP, permute_across_siblings, positions, token_importance
 from agents.methods.diagnostics import ROUNDING, gathered, mean, sign_agreement, teacher_share
 from agents.methods.sdar import SDAR
+from harness.protocols.method import MethodFacts
 from harness.types import Credit, Evidence, KLForm, Needs, RolloutGroup
 
 Parts = list[Float[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True)
-class CRAFT:
+class CRAFT(Described):
     """Counterfactual credit assignment from sibling rollouts: A, likelihood weight lambda * c_t, polarised KL of weight mu.
 
     Meng & Chen 2026, arXiv 2606.29476. Loss L_PG + mu L_KLpol + lambda L_CTI (equation 4).
@@ -117,15 +119,9 @@ class CRAFT:
             self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
         )
 
-    @property
-    def static_kl(self) -> float | None:
-        """The weight of the reference, where it stands still."""
-        return None if self.enabled and self.phase_aware else self.kl
-
-    @property
-    def table_notes(self) -> tuple[str, ...]:
-        """What a row of a table has to say of this method."""
-        return self.controller.table_notes if self.enabled and self.phase_aware else ()
+    def describe(self) -> MethodFacts:
+        """The controller's ranges, where the weights move."""
+        return self.controller.describe() if self.enabled and self.phase_aware else MethodFacts(float(self.kl))
 
     @property
     def needs(self) -> Needs:

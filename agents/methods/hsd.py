@@ -26,6 +26,7 @@ from agents.methods.base import (
 )
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
+from harness.protocols.method import MethodFacts
 from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
 
 
@@ -68,10 +69,8 @@ class HSD(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
 
-    @property
-    def context_name(self) -> str:
-        """What the teacher reads, for the footnote of a table."""
-        return SiblingAndAnswer.name
+    def describe(self) -> MethodFacts:
+        return MethodFacts(float(self.kl), context=SiblingAndAnswer.name)
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         """(answer, peer), redrawn at every call from the run's stream."""

@@ -13,6 +13,7 @@ from agents.methods.advantages import degenerate_share
 from agents.methods.base import FORMS, Assignment, Number, State, Stateless, distillation, members, one_of, within
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
+from harness.protocols.method import MethodFacts
 from harness.types import ContextRequest, Credit, Evidence, Needs, RolloutGroup
 
 
@@ -43,10 +44,8 @@ class OPSD(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k)
 
-    @property
-    def context_name(self) -> str:
-        """What the teacher reads, for the footnote of a table."""
-        return f"{ReferenceSolution.name}, else {Answer.name}"
+    def describe(self) -> MethodFacts:
+        return MethodFacts(0.0, context=f"{ReferenceSolution.name}, else {Answer.name}")
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         return ReferenceSolution()(group, index, rng) or Answer()(group, index, rng)

@@ -10,13 +10,23 @@ import numpy as np
 from jaxtyping import Float
 
 from agents.methods.advantages import degenerate_share, group_advantages
-from agents.methods.base import Assignment, Number, State, members, on_mask, reference_anchor, teacher_gap, within
+from agents.methods.base import (
+    Assignment,
+    Described,
+    Number,
+    State,
+    members,
+    on_mask,
+    reference_anchor,
+    teacher_gap,
+    within,
+)
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from harness.types import Credit, Evidence, Needs, RolloutGroup
 
 
 @dataclass(frozen=True)
-class RLSD:
+class RLSD(Described):
     """A_t = A * [(1 - lam_k) + lam_k * clip(exp(sign(A) * Delta_t), 1 - eps_w, 1 + eps_w)].
 
     Yang et al. 2026, arXiv 2604.03128. lam_k falls linearly from `lam` to 0 over `decay_steps` optimiser steps. The factor

@@ -12,6 +12,7 @@ from agents.contexts import SuccessfulSibling
 from agents.methods.base import FORMS, Assignment, Number, State, Stateless, one_of, within
 from agents.methods.opsd import distil
 from agents.transcripts import acted_at
+from harness.protocols.method import MethodFacts
 from harness.types import ContextRequest, Evidence, Needs, RolloutGroup
 
 
@@ -44,10 +45,8 @@ class SDPO(Stateless):
     def needs(self) -> Needs:
         return Needs(teacher="distribution", top_k=self.top_k, ids_of="student")
 
-    @property
-    def context_name(self) -> str:
-        """What the teacher reads, for the footnote of a table."""
-        return SuccessfulSibling.name + (" and own feedback" if self.feedback else "")
+    def describe(self) -> MethodFacts:
+        return MethodFacts(0.0, context=SuccessfulSibling.name + (" and own feedback" if self.feedback else ""))
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         sibling = SuccessfulSibling()(group, index, rng)

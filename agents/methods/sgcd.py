@@ -28,6 +28,7 @@ from agents.methods.divergence import entropy, kl, pair
 from agents.methods.segmenter import Segmenter
 from agents.summariser import Summariser, structured_calls, summariser
 from agents.transcripts import acted_at
+from harness.protocols.method import MethodFacts
 from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
 
 
@@ -73,17 +74,11 @@ class SGCD(Stateless):
             return Needs(reference=self.kl > 0)
         return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
 
-    @property
-    def context_name(self) -> str:
-        """What the teacher reads, for the footnote of a table."""
+    def describe(self) -> MethodFacts:
         if self.reference == "self":
-            return "the task's opening messages a second time"
-        return CreditReference(self.summariser).name
-
-    @property
-    def summariser_name(self) -> str | None:
-        """Who writes the credit reference, for the table; None where none is written."""
-        return summariser(self.summariser).name if self.reference == "credit" else None
+            return MethodFacts(float(self.kl), context="the task's opening messages a second time")
+        context = CreditReference(self.summariser).name
+        return MethodFacts(float(self.kl), context, summariser(self.summariser).name)
 
     @property
     def external_calls(self) -> int:

@@ -1,1 +1,8 @@
-"""Policies that do not learn: reference rows of a table, and models behind an endpoint."""
+"""Policies that do not learn, by short name: the baselines of a table, and models behind an endpoint."""
+
+BASELINES = {
+    "do-nothing": "agents.policies.baselines:DoNothing",
+    "gold": "agents.policies.baselines:Gold",
+}
+"""The two ends of every table."""
+SHORT = {**BASELINES, "endpoint": "agents.policies.endpoint:EndpointPolicy"}

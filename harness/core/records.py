@@ -19,14 +19,13 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from harness.core.errors import DamagedRecordError, HarnessError, MissingDataError, UserError
-from harness.core.types import Ending, Episode, TokenSequence
 
 SCHEMA = 1
 """Version of the layout of rows and episodes; a reader refuses a file with another one."""
@@ -57,6 +56,8 @@ class Reading:
 
     rows: list[Row]
     damaged: tuple[Damage, ...] = ()
+    header: Row = field(default_factory=dict)
+    """The first header line: `kind`, `schema`, and what all rows share."""
 
     def strict(self) -> list[Row]:
         """The rows, or DamagedRecordError naming every damaged line."""
@@ -73,7 +74,7 @@ def line_of(row: Mapping[str, Any]) -> str:
 
     Takes what JSON takes, plus numpy scalars and arrays. Raises UserError for anything else, naming where it stands.
     """
-    return json.dumps(_plain(row, "row"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(plain(row, "row"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def append(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records") -> None:
@@ -120,7 +121,7 @@ def read(path: str | Path) -> Reading:
     content, broken = _content(path)
     rows: list[Row] = []
     damaged: list[Damage] = []
-    headers = 0
+    headers: list[Row] = []
     pieces = content.split(b"\n")
     for number, piece in enumerate(pieces, start=1):
         if not piece.strip():
@@ -136,7 +137,7 @@ def read(path: str | Path) -> Reading:
         if "schema" not in row:
             rows.append(row)
         elif row["schema"] == SCHEMA:
-            headers += 1
+            headers.append(row)
         else:
             raise DamagedRecordError(
                 f"{path}, line {number}: written with schema {row['schema']!r}, this version reads {SCHEMA}"
@@ -145,10 +146,11 @@ def read(path: str | Path) -> Reading:
         damaged.insert(0, Damage(str(path), 1, "the header line with the schema version is missing"))
     if broken:
         damaged.append(Damage(str(path), len(pieces), broken))
-    return Reading(rows, tuple(damaged))
+    return Reading(rows, tuple(damaged), headers[0] if headers else {})
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
+    """The value as what JSON carries (NaN and infinities as None). UserError naming the place of anything else."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if value is None or isinstance(value, bool | int | str):
@@ -159,9 +161,9 @@ def _plain(value: Any, where: str) -> Any:
         stray = [key for key in value if not isinstance(key, str)]
         if stray:
             raise UserError(f"{where}: keys must be text, got {stray[0]!r}")
-        return {key: _plain(entry, f"{where}.{key}") for key, entry in value.items()}
+        return {key: plain(entry, f"{where}.{key}") for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+        return [plain(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
     raise UserError(
         f"{where}: {type(value).__name__} is no plain data; allowed: text, numbers, booleans, null, lists, mappings"
     )
@@ -242,14 +244,16 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
         _sync_folder(path.parent)
 
 
-def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records") -> None:
-    """Replace a whole `.jsonl` file by these rows under their header."""
-    write_whole(path, "".join(line_of(row) + "\n" for row in ({"schema": SCHEMA, "kind": kind}, *rows)))
+def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records", **shared: Any) -> None:
+    """Replace a whole `.jsonl` or `.jsonl.gz` file by these rows under their header; `shared`: what all rows have in common, put into the header."""
+    path = Path(path)
+    text = "".join(line_of(row) + "\n" for row in ({"schema": SCHEMA, "kind": kind} | shared, *rows))
+    write_whole(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Replace a file by indented JSON with sorted keys and a line end; NaN and infinities as null."""
-    write_whole(path, json.dumps(_plain(value, "value"), sort_keys=True, indent=2, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(plain(value, "value"), sort_keys=True, indent=2, allow_nan=False) + "\n")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -259,75 +263,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# ---------------------------------------------------------------- episodes
-
-
-def episode_to_row(episode: Episode) -> Row:
-    """An episode as plain data, with nothing lost: a NaN reward or metric becomes None and comes back as NaN.
-
-    Raises UserError for an infinite number, which JSON could not carry.
-    """
-    sequence = episode.sequence
-    numbers = np.concatenate(
-        [np.asarray(sequence.logprobs, dtype=np.float64), [episode.reward, *episode.metrics.values()]]
-    )
-    if np.isinf(numbers).any() or np.isnan(sequence.logprobs).any():
-        raise UserError(
-            f"episode on {episode.task_id!r}: infinite numbers and NaN log-probabilities cannot be recorded"
-        )
-    return {
-        "task_id": episode.task_id,
-        "seed": int(episode.seed),
-        "reward": None if math.isnan(episode.reward) else float(episode.reward),
-        "success": bool(episode.success),
-        "ending": episode.ending.value,
-        "metrics": {key: None if math.isnan(value) else float(value) for key, value in episode.metrics.items()},
-        "messages": _plain(episode.messages, "messages"),
-        "tokens": sequence.tokens.tolist(),
-        "mask": sequence.mask.astype(int).tolist(),
-        "logprobs": sequence.logprobs.astype(np.float64).tolist(),
-        "turns": sequence.turns.tolist(),
-    }
-
-
-def episode_from_row(row: Mapping[str, Any]) -> Episode:
-    """The episode of a row; arrays come back as int64, bool and float64.
-
-    Raises DamagedRecordError when a field is absent or wrong.
-    """
-    try:
-        sequence = TokenSequence(
-            tokens=np.array(row["tokens"], dtype=np.int64),
-            mask=np.array(row["mask"], dtype=bool),
-            logprobs=np.array(row["logprobs"], dtype=np.float64),
-            turns=np.array(row["turns"], dtype=np.int64),
-        )
-        return Episode(
-            task_id=row["task_id"],
-            sequence=sequence,
-            reward=math.nan if row["reward"] is None else float(row["reward"]),
-            success=bool(row["success"]),
-            ending=Ending(row["ending"]),
-            messages=tuple(row["messages"]),
-            metrics={key: math.nan if value is None else float(value) for key, value in row["metrics"].items()},
-            seed=int(row["seed"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedRecordError(f"episode on {row.get('task_id')!r}: {type(error).__name__}: {error}") from error
-
-
-def write_episodes(path: str | Path, episodes: Iterable[Episode]) -> None:
-    """A compressed sample of episodes (`.jsonl.gz`): the same episodes give the same bytes under one zlib."""
-    lines = [
-        line_of({"schema": SCHEMA, "kind": "episodes"}),
-        *(line_of(episode_to_row(episode)) for episode in episodes),
-    ]
-    write_whole(path, gzip.compress("".join(line + "\n" for line in lines).encode(), compresslevel=9, mtime=0))
-
-
-def read_episodes(path: str | Path) -> tuple[list[Episode], tuple[Damage, ...]]:
-    """The episodes of a sample and what could not be read of it."""
-    reading = read(path)
-    return [episode_from_row(row) for row in reading.rows], reading.damaged

@@ -10,10 +10,10 @@ Everything stays ragged here; `harness.losses.packing` is the only place that pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -111,7 +111,7 @@ class TopK:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How likely one policy, behind one context, finds an episode's own tokens; 0 off the mask."""
+    """Log-probabilities of an episode's own tokens under one policy, conditioned on one context or none; 0 off the mask."""
 
     logprobs: Float[np.ndarray, " token"]
     distribution: TopK | None = None
@@ -173,13 +173,20 @@ class Distillation:
 
 @dataclass(frozen=True, eq=False)
 class Credit:
-    """What a method says about one episode's tokens: four streams, None where the method does not use one."""
+    """What a method assigns to one episode's tokens: streams, None where the method does not use one."""
 
     advantages: Float[np.ndarray, " token"] | None = None
     likelihood: Float[np.ndarray, " token"] | None = None
     """Signed weight of the plain log-likelihood of the sampled token."""
     anchor: Anchor | None = None
     distillation: Distillation | None = None
+    more: Mapping[str, Float[np.ndarray, " token"]] = field(default_factory=dict)
+    """Further streams, by the names under which `harness.losses.streams` declares them."""
+
+    def streams(self) -> Iterator[tuple[str, Any]]:
+        """(name, value) of every stream that is set."""
+        own = ((entry.name, getattr(self, entry.name)) for entry in fields(self) if entry.name != "more")
+        return ((name, value) for name, value in (*own, *self.more.items()) if value is not None)
 
 
 @dataclass(frozen=True)
@@ -201,25 +208,3 @@ class ContextRequest:
     content: str | tuple[Message, ...]
     literals: tuple[str, ...] = ()
     """Strings whose tokens in the episode are reported as `Evidence.masked`."""
-
-
-State = TypeVar("State")
-
-
-@runtime_checkable
-class Method(Protocol[State]):
-    """A credit-assignment method: it annotates tokens, and nothing else. Its fields are its hyperparameters."""
-
-    needs: Needs
-
-    def initial_state(self) -> State: ...
-
-    def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
-        """What the teacher of `group.episodes[index]` reads. A method without this attribute gets the experiment's source."""
-        ...
-
-    def assign(
-        self, groups: Sequence[RolloutGroup], evidence: Sequence[Sequence[Evidence]], state: State
-    ) -> tuple[list[list[Credit]], State, dict[str, float]]:
-        """Credits per group and episode, the next step's state, and diagnostics to log."""
-        ...

@@ -1,16 +1,15 @@
-"""What came out of an evaluation: plain numbers, with the environment's own summary and the floor beside them, and their print."""
+"""What came out of an evaluation as plain numbers, with the floor and the environment's own summary beside them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table as Grid
 
 from harness.core.types import Ending, Episode
+from harness.protocols.environment import TextEnvironment
 from harness.rollout.panel import success_rate
 from harness.tables import statistics as stats
 
@@ -20,23 +19,24 @@ Placed = tuple[int, Episode]
 """An episode and its place in the file it stands in."""
 
 
-def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
+def summarise(environment: TextEnvironment, placed: Sequence[Placed]) -> dict[str, Any]:
     """Plain data: the environment's heading, a row per task, the numbers over all tasks, and what the environment itself says of these episodes.
 
-    Episodes lost to the infrastructure are counted, and are in no mean. An environment may offer `protocol` (the heading its numbers must carry),
-    `floor(task_id)` (what doing nothing scores) and `summary(episodes)` (plain numbers, text, and mappings of them).
+    Episodes lost to the infrastructure are counted, and are in no mean.
     """
     of_task: dict[str, list[Placed]] = {}
     for place, episode in placed:
         of_task.setdefault(episode.task_id, []).append((place, episode))
     finished = [episode for _, episode in placed if episode.ending is not Ending.ERROR]
     endings = [str(episode.ending.value) for _, episode in placed]
-    floor = _floor_of(environment)
+    floors = [environment.floor(task) for task in of_task]
     return {
-        "heading": getattr(environment, "protocol", None),
-        "tasks": [_task_row(task, played, floor) for task, played in of_task.items()],
+        "heading": environment.protocol,
+        "tasks": [
+            _task_row(task, played, floor) for (task, played), floor in zip(of_task.items(), floors, strict=True)
+        ],
         "success": success_rate([[episode for _, episode in played] for played in of_task.values()]),
-        "doing_nothing": float(np.mean([floor(task) for task in of_task])) if floor is not None else None,
+        "doing_nothing": None if None in floors else float(np.mean(np.array(floors, dtype=np.float64))),
         "pass_hat": _pass_hat(of_task.values()),
         "episodes": len(finished),
         "lost": len(placed) - len(finished),
@@ -46,9 +46,7 @@ def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
             for name in COUNTS
             if any(name in e.metrics for _, e in placed)
         },
-        "environment": environment.summary([_plain(episode) for episode in finished])
-        if hasattr(environment, "summary")
-        else {},
+        "environment": environment.summary([_plain(episode) for episode in finished]),
     }
 
 
@@ -61,14 +59,6 @@ def _plain(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _floor_of(environment: Any) -> Callable[[str], float] | None:
-    """What doing nothing scores on a task, where the environment knows."""
-    if hasattr(environment, "floor"):
-        return lambda task: float(environment.floor(task))
-    idle = getattr(environment, "idle_reward", None)
-    return None if idle is None else lambda task: float(idle)
-
-
 def _pass_hat(of_task: Iterable[Sequence[Placed]]) -> dict[str, float]:
     """pass^k for every k up to the fewest finished episodes of a task, where that is more than one."""
     finished = [[episode.success for _, episode in played if not math.isnan(episode.reward)] for played in of_task]
@@ -77,7 +67,7 @@ def _pass_hat(of_task: Iterable[Sequence[Placed]]) -> dict[str, float]:
     return {str(k): float(stats.pass_hat_k(n, c, k).mean()) for k in range(1, most + 1)} if most > 1 else {}
 
 
-def _task_row(task: str, played: Sequence[Placed], floor: Callable[[str], float] | None) -> dict[str, Any]:
+def _task_row(task: str, played: Sequence[Placed], floor: float | None) -> dict[str, Any]:
     finished = [episode for _, episode in played if not math.isnan(episode.reward)]
 
     def mean(values: list[float]) -> float | None:
@@ -88,71 +78,10 @@ def _task_row(task: str, played: Sequence[Placed], floor: Callable[[str], float]
         "succeeded": sum(episode.success for episode in finished),
         "finished": len(finished),
         "reward": mean([episode.reward for episode in finished]),
-        "doing_nothing": floor(task) if floor is not None else None,
+        "doing_nothing": floor,
         "turns": mean(
             [e.metrics.get("turns", float(sum(m["role"] == "assistant" for m in e.messages))) for e in finished]
         ),
         "endings": ", ".join(sorted({str(episode.ending.value) for _, episode in played})),
         "episodes": [place for place, _ in played],
     }
-
-
-def tell(name: str, summary: Mapping[str, Any], console: Console) -> None:
-    """The summary, for a reader; `name` heads it where the environment names no protocol."""
-    grid = Grid("task", "success", "reward", "doing nothing", "turns", "ending", "episode")
-    for row in summary["tasks"]:
-        grid.add_row(
-            row["task"], f"{row['succeeded']}/{row['finished']}", *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
-            row["endings"], ", ".join(map(str, row["episodes"])),
-        )  # fmt: skip
-    console.print(grid)
-    console.rule(f"{summary['heading'] or name}   {summary['policy']}")
-    idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"
-    console.print(
-        f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes",
-        highlight=False,
-        soft_wrap=True,
-    )
-    if summary["pass_hat"]:
-        console.print(
-            "   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()),
-            highlight=False,
-            soft_wrap=True,
-        )
-    _tell_plain(summary["environment"], console)
-    tell_counts("used by these episodes", summary["used"], console)
-
-
-def tell_counts(title: str, counts: Mapping[str, float], console: Console) -> None:
-    """Counts on one line; nothing where there are none."""
-    if counts:
-        console.print(
-            f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()),
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _tell_plain(said: Mapping[str, Any], console: Console) -> None:
-    """An environment's own summary: numbers and text as lines, a mapping of mappings as a grid."""
-    for name, value in said.items():
-        if not isinstance(value, Mapping):
-            console.print(f"{name} {_number(value)}", highlight=False, soft_wrap=True)
-        elif value and all(isinstance(entry, Mapping) for entry in value.values()):
-            columns = list(dict.fromkeys(column for entry in value.values() for column in entry))
-            grid = Grid(name, *columns)
-            for row, entry in value.items():
-                grid.add_row(str(row), *(_number(entry.get(column)) for column in columns))
-            console.print(grid)
-        else:
-            console.print(
-                f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()),
-                highlight=False,
-                soft_wrap=True,
-            )
-
-
-def _number(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

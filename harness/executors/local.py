@@ -26,7 +26,8 @@ from rich.progress import (
 )
 
 from harness.core.errors import HarnessError
-from harness.runs.bench import Job, run_job
+from harness.runs.job import run_job
+from harness.runs.plan import Job
 
 Message = tuple[str, str, int, int]
 _inbox: Any = None

@@ -1,22 +1,22 @@
-"""An experiment as frozen data: its settings, read from TOML, and the facts by which runs are matched."""
+"""An experiment as frozen data: its settings, read from TOML, and the facts by which its runs are matched."""
 
+from harness.core.fingerprint import fingerprint, flatten
+from harness.experiment.reading import parse_experiment, read_experiment, write_spec
 from harness.experiment.settings import (
     BudgetSettings,
     EnvironmentSettings,
     EvaluationSettings,
-    Experiment,
     LossSettings,
     MethodSettings,
     ModelSettings,
     OptimiserSettings,
+    PlugSettings,
     SamplingSettings,
+    Settings,
     TinySettings,
     WarmStartSettings,
-    fingerprint,
-    flatten,
-    parse_experiment,
-    read_experiment,
 )
+from harness.experiment.spec import Experiment
 
 __all__ = [
     "BudgetSettings",
@@ -27,11 +27,14 @@ __all__ = [
     "MethodSettings",
     "ModelSettings",
     "OptimiserSettings",
+    "PlugSettings",
     "SamplingSettings",
+    "Settings",
     "TinySettings",
     "WarmStartSettings",
     "fingerprint",
     "flatten",
     "parse_experiment",
     "read_experiment",
+    "write_spec",
 ]

@@ -1,17 +1,17 @@
-"""An experiment as frozen data: read from TOML, fingerprinted, and the key that says which runs may stand in one table."""
+"""The sections of an experiment's spec: frozen, typed, unknown keys refused."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from harness.core.errors import UnknownNameError, UserError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_serializer,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -21,6 +21,29 @@ class Settings(BaseModel):
     """Frozen; unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlugSettings(Settings):
+    """Something that plugs in, and its options; without options a spec writes the name alone: `"module:Name"`."""
+
+    plug: str
+    """`module:Name`."""
+    options: dict[str, Any] = {}
+    """What its constructor takes, checked against its type hints before anything is run."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_name(cls, given: Any, validate: Callable[[Any], Any]) -> Any:
+        return validate({"plug": given} if isinstance(given, str) else given)
+
+    @model_serializer(mode="wrap")
+    def _as_name(self, serialise: Callable[[Any], Any]) -> Any:
+        return serialise(self) if self.options else self.plug
+
+    @property
+    def module(self) -> str:
+        """Where its code is."""
+        return self.plug.partition(":")[0]
 
 
 class EnvironmentSettings(Settings):
@@ -64,7 +87,7 @@ class ModelSettings(Settings):
 
 
 class WarmStartSettings(Settings):
-    """Supervised start of the policy on the environment's own gold actions, deliberately imperfect."""
+    """The supervised start of the policy on the environment's own gold actions, deliberately imperfect."""
 
     steps: Positive
     batch: Positive = 64
@@ -74,9 +97,9 @@ class WarmStartSettings(Settings):
     habit_share: Fraction = 0.0
     """Share of demonstrations that follow the environment's habitual mistake instead of its gold actions."""
     context_share: Fraction = 0.0
-    """Share of demonstrations shown behind a privileged context."""
-    contexts: tuple[str, ...] = ()
-    """Context sources (`module:Name`) that take turns in that share; those the experiment's teachers will read."""
+    """Share of demonstrations that are conditioned on a privileged context."""
+    contexts: tuple[PlugSettings, ...] = ()
+    """Context sources that take turns in that share; those the experiment's teachers will read."""
     measure: Positive = 200
     """Tasks on which success with and without each context is measured before training."""
 
@@ -144,7 +167,7 @@ class EvaluationSettings(Settings):
     curve_tasks: Positive = 100
     curve_split: str | None = None
     """Split of the curve's tasks; the evaluation split when left out."""
-    extra: tuple[Literal["SGC"], ...] = ()
+    extra: tuple[str, ...] = ()
     """More columns: "SGC", scenario goal completion, where tasks are variants of scenarios; the panel then holds whole scenarios, and success is the TGC."""
 
 
@@ -156,111 +179,3 @@ class MethodSettings(Settings):
     options: dict[str, Any] = {}
     """The method's own fields."""
     exploratory: bool = False
-
-
-class Experiment(Settings):
-    """Everything that decides what a table says."""
-
-    name: str
-    title: str = ""
-    seeds: tuple[int, ...] = Field(min_length=1)
-    environment: EnvironmentSettings
-    model: ModelSettings = ModelSettings()
-    warm_start: WarmStartSettings | None = None
-    context: str | None = None
-    """Default source of privileged contexts (`module:Name`) for methods that bring none of their own."""
-    sampling: SamplingSettings
-    optimiser: OptimiserSettings
-    loss: LossSettings = LossSettings()
-    budget: BudgetSettings
-    evaluation: EvaluationSettings
-    backend: str = "harness.backends.torch:TorchBackend"
-    methods: tuple[MethodSettings, ...] = ()
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Experiment:
-        labels = [method.label for method in self.methods]
-        for name, values in (("method labels", labels), ("seeds", list(self.seeds))):
-            if len(set(values)) != len(values):
-                raise ValueError(f"{name} must differ from each other, got {values}")
-        return self
-
-    def matched_facts(self, **observed: Any) -> dict[str, Any]:
-        """Everything two runs of one table must share, flat: the spec without methods, seeds and names, and what was `observed`
-        (task list hash, environment version, initial checkpoint, code revision)."""
-        spec = self.model_dump(mode="json", exclude={"name", "title", "seeds", "methods"})
-        spec["budget"].pop("checkpoint_every")
-        spec["environment"] = {key: spec["environment"][key] for key in ("id", "options", "train_split", "eval_split")}
-        # What a teacher reads belongs to the method; the warm start it was shown in is part of the initial checkpoint's hash.
-        spec.pop("context")
-        return flatten(spec) | observed
-
-
-def read_experiment(path: Path | str) -> Experiment:
-    """The experiment in a TOML file; UserError names the file, the key and the nearest right one."""
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        if path.is_file():
-            raise UserError(f"{path}: {error.strerror}") from None
-        raise UnknownNameError("experiment file", str(path), _specs_near(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    try:
-        return parse_experiment(data)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-
-
-def _specs_near(path: Path) -> list[str]:
-    """Spec files, and folders that hold one, around a path that is none."""
-    around = [*path.parent.glob("*"), *path.parent.parent.glob(f"*/{path.name}")]
-    return [
-        str(found)
-        for found in around
-        if found.suffix == ".toml" or any(found.glob("spec.toml")) or any(found.glob("*/spec.toml"))
-    ]
-
-
-def parse_experiment(data: Mapping[str, Any]) -> Experiment:
-    """The experiment in plain data, every mistake in one readable error."""
-    try:
-        return Experiment.model_validate(data)
-    except ValidationError as error:
-        raise UserError("; ".join(_explain(item) for item in error.errors())) from None
-
-
-def _explain(item: Any) -> str:
-    place = [str(part) for part in item["loc"]]
-    where = ".".join(place)
-    if item["type"] != "extra_forbidden":
-        return f"{where or 'experiment'}: {item['msg'].removeprefix('Value error, ')}"
-    known = list(_fields_at(item["loc"][:-1]))
-    return str(UnknownNameError("key", place[-1], known, hint=f"(at {where})"))
-
-
-def _fields_at(location: tuple[Any, ...]) -> tuple[str, ...]:
-    """Names of the fields of the settings model at a place of the tree."""
-    model: Any = Experiment
-    for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            candidates = [annotation, *get_args(annotation)]
-            model = next((c for c in candidates if isinstance(c, type) and issubclass(c, Settings)), model)
-    return tuple(model.model_fields)
-
-
-def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one level of dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in data.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value})
-    return flat
-
-
-def fingerprint(data: Any) -> str:
-    """sha256 of plain data in its one canonical JSON form."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()

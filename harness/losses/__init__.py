@@ -1,5 +1,7 @@
 """The one loss of every method: credits packed into a batch of tensors, and the batch's terms. Pure functions of arrays."""
 
+from harness.losses.batch import AnchorBatch, Batch, DistillationBatch
+from harness.losses.objective import LossOutput, policy_loss
 from harness.losses.packing import pack
 from harness.losses.terms import (
     EXPONENT_LIMIT,
@@ -7,14 +9,9 @@ from harness.losses.terms import (
     RATIO_EXPONENT_LIMIT,
     TAIL_FLOOR,
     Aggregate,
-    AnchorBatch,
-    Batch,
-    DistillationBatch,
-    LossOutput,
     LossSpec,
     anchor_divergence,
     log_ratio,
-    policy_loss,
     surrogate,
     vocabulary_divergence,
     with_tail,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from harness.core.types import Anchor, Credit, Distillation, KLForm, TokenSequence
-from harness.losses.terms import FORMS, TAIL_FLOOR, AnchorBatch, Batch, DistillationBatch
+from harness.core.errors import UnknownNameError
+from harness.core.types import Credit, TokenSequence
+from harness.losses import streams
+from harness.losses.batch import Batch
+from harness.losses.streams import Column
 
 
 def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch:
@@ -37,9 +40,6 @@ def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch
                 rows[row, : len(value) - 1] = value[1:]
         return rows
 
-    def stream(values: Sequence[np.ndarray | None]) -> np.ndarray | None:
-        return None if all(value is None for value in values) else column(values, np.float64)
-
     tokens = np.zeros((len(ordered), width), dtype=np.int64)
     for row, sequence in enumerate(ordered):
         tokens[row, : len(sequence)] = sequence.tokens
@@ -50,10 +50,7 @@ def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch
         order=order,
         mask=column([sequence.mask for sequence in ordered], np.bool_),
         logprobs=column([sequence.logprobs for sequence in ordered], np.float64),
-        advantages=stream([credit.advantages for credit in given]),
-        likelihood=stream([credit.likelihood for credit in given]),
-        anchor=_anchor([credit.anchor for credit in given], column),
-        distillation=_distillation([credit.distillation for credit in given], column),
+        streams=_streams(given, column),
         step_tokens=int(sum(sequence.mask.sum() for sequence in sequences)),
         step_sequences=len(sequences),
     )
@@ -64,63 +61,27 @@ def _check(index: int, sequence: TokenSequence, credit: Credit) -> None:
         raise ValueError(f"sequence {index} is empty")
     if sequence.mask[0]:
         raise ValueError(f"sequence {index}: its first token is marked as sampled, but nothing precedes it")
-    streams: dict[str, np.ndarray | None] = {
-        "advantages": credit.advantages,
-        "likelihood": credit.likelihood,
-        "anchor": None if credit.anchor is None else credit.anchor.weights,
-        "distillation": None if credit.distillation is None else credit.distillation.weights,
-    }
-    for name, stream in streams.items():
-        if stream is not None and len(stream) != len(sequence):
-            raise ValueError(f"credit {index}: {name} has {len(stream)} entries for {len(sequence)} tokens")
-        if stream is not None and not np.all(np.isfinite(stream)):
+    known = [stream.name for stream in streams.STREAMS]
+    for name, value in credit.streams():
+        if name not in known:
+            raise UnknownNameError("stream of a credit", name, known)
+        weights = value if isinstance(value, np.ndarray) else value.weights
+        if len(weights) != len(sequence):
+            raise ValueError(f"credit {index}: {name} has {len(weights)} entries for {len(sequence)} tokens")
+        if not np.all(np.isfinite(weights)):
             raise ValueError(f"credit {index}: {name} is not finite everywhere")
+
+
+def _streams(credits: Sequence[Credit], column: Column) -> dict[str, Any]:
+    """Every stream that some credit has, packed."""
+    given = [dict(credit.streams()) for credit in credits]
+    values = {stream: [entry.get(stream.name) for entry in given] for stream in streams.STREAMS}
+    return {
+        stream.name: stream.pack(of_stream, column)
+        for stream, of_stream in values.items()
+        if any(value is not None for value in of_stream)
+    }
 
 
 def _prompt_length(sequence: TokenSequence) -> int:
     return int(np.argmax(sequence.mask)) if sequence.mask.any() else len(sequence)
-
-
-def _anchor(anchors: Sequence[Anchor | None], column: Callable[..., np.ndarray]) -> AnchorBatch | None:
-    if all(anchor is None for anchor in anchors):
-        return None
-    codes = {form: code for code, form in enumerate(FORMS)}
-    forms = [None if a is None else np.array([codes[form] for form in a.forms]) for a in anchors]
-    packed = column(forms, np.int64)
-    # Padding and absent anchors take the form everybody shares, or else k3: their weight is 0, and a batch that knows one form only stays so.
-    used = {code for array in forms if array is not None for code in array.tolist()}
-    filler = used.pop() if len(used) == 1 else codes[KLForm.K3]
-    for row, array in enumerate(forms):
-        packed[row, 0 if array is None else len(array) - 1 :] = filler
-    return AnchorBatch(
-        logprobs=Batch.tensor(column([a and a.logprobs for a in anchors], np.float64)),
-        weights=Batch.tensor(column([a and a.weights for a in anchors], np.float64)),
-        forms=Batch.tensor(packed),
-    )
-
-
-def _distillation(given: Sequence[Distillation | None], column: Callable[..., np.ndarray]) -> DistillationBatch | None:
-    present = [entry for entry in given if entry is not None]
-    if not present:
-        return None
-    kinds = {(d.divergence, d.alpha, d.ratio_clip, d.target.ids.shape[1]) for d in present}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"one step needs one kind of distillation (divergence, alpha, ratio_clip, k), got {sorted(map(str, kinds))}"
-        )
-    divergence, alpha, ratio_clip, k = kinds.pop()
-    return DistillationBatch(
-        ids=Batch.tensor(column([d and d.target.ids for d in given], np.int64, (k,))),
-        logprobs=Batch.tensor(column([d and _with_tail(d.target.logprobs) for d in given], np.float64, (k + 1,))),
-        weights=Batch.tensor(column([d and d.weights for d in given], np.float64)),
-        divergence=divergence,
-        alpha=alpha,
-        ratio_clip=ratio_clip,
-    )
-
-
-def _with_tail(logprobs: np.ndarray) -> np.ndarray:
-    """log(1 - sum) beside the k entries, the sum kept `TAIL_FLOOR` below 1 (as `losses.with_tail` does for the policy)."""
-    top = logprobs.max(-1, keepdims=True)
-    total = top + np.log(np.exp(logprobs - top).sum(-1, keepdims=True))
-    return np.concatenate([logprobs, np.log(-np.expm1(np.minimum(total, -TAIL_FLOOR)))], -1)

@@ -1,7 +1,7 @@
-"""The trainer backend: five verbs behind which any trainer can stand, and the records they exchange (plain Python and numpy).
+"""The contract of a trainer backend: five verbs over one policy, and the records they exchange (plain Python and numpy).
 
     sample   prompts -> completions with token ids and log-probabilities
-    score    sequences -> Scores under the current or the initial weights, behind any context
+    score    sequences -> Scores under the current or the initial weights, conditioned on any context
     update   batch, loss -> metrics: one optimiser step
     save     a Hugging Face model directory plus the trainer's own state
     load     back from such a directory
@@ -11,15 +11,48 @@ Behaviour, teacher, reference and loss all use logits / temperature; top-p only 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.core.types import Scores, TokenSequence
+from harness.core.errors import UserError
+from harness.core.plugs import checked_options, resolve
+from harness.core.types import ContextRequest, Message, Scores, TokenSequence
+from harness.experiment import OptimiserSettings, PlugSettings
+
+if TYPE_CHECKING:
+    from harness.losses import Batch, LossSpec
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a policy starts."""
+
+    directory: Path
+    """A Hugging Face model directory."""
+    checkpoint_hash: str = ""
+    """sha256 of the files that decide what the model says."""
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    """Success on dev tasks: `sampled`, `greedy`, and `contexts` -> success with each, by plug."""
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """What an experiment tells every backend; a backend's own options stand in the spec's `[backend]` table."""
+
+    optimiser: OptimiserSettings | None = None
+    """None for one that only samples and scores."""
+    steps: int = 1
+    """Optimiser steps that the schedule is laid out for."""
+    temperature: float = 1.0
+    """Divides all logits, of the loss too."""
+    dtype: str = "float32"
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -60,16 +93,58 @@ class Completion:
 
 
 @runtime_checkable
-class Backend(Protocol):
-    """See the module's docstring for the verbs."""
+class ConversationRenderer(Protocol):
+    """Messages to tokens and back: a conversation's next prompt extends the tokens it already has."""
 
-    renderer: Any
+    stop_ids: tuple[int, ...]
+    """Tokens that end the agent's turn, the template's own first."""
+
+    def opening(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
+        """Tokens of the first prompt, up to where the agent speaks."""
+        ...
+
+    def bridge(self, messages: Sequence[Message], stopped: bool) -> tuple[int, ...]:
+        """Tokens between the agent's last sampled token and its next; `stopped`: it sampled its own end of turn."""
+        ...
+
+    def context(self, request: ContextRequest) -> tuple[int, ...]:
+        """Tokens that stand in front of a conversation when a teacher reads a privileged context."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The agent's text, its end-of-turn token left out."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Plain text as tokens (of a demonstration; what a policy has sampled is never encoded again)."""
+        ...
+
+    def literal_mask(self, tokens: np.ndarray, literals: Sequence[str]) -> np.ndarray:
+        """bool[token]: True where a token's text overlaps an occurrence of a literal."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Holds one policy; see the module's docstring for the verbs."""
+
+    renderer: ConversationRenderer
     window: int
     """Most tokens in one sequence."""
     vocabulary: int
 
-    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]: ...
+    @classmethod
+    @abstractmethod
+    def from_start(cls, start: Start, settings: BackendSettings) -> Backend:
+        """A backend whose initial and current policy is `start`. Further keyword arguments are the backend's own options, by their type hints."""
+        ...
 
+    @abstractmethod
+    def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
+        """One completion per prompt, in order. It depends on the prompt, the parameters and the prompt's seed, not on the rest of the batch."""
+        ...
+
+    @abstractmethod
     def score(
         self,
         sequences: Sequence[TokenSequence],
@@ -82,8 +157,40 @@ class Backend(Protocol):
         these entries instead; `contexts`: tokens that stand in front of each sequence."""
         ...
 
-    def update(self, batch: Any, loss: Any, per_term: bool = False) -> dict[str, float]: ...
+    @abstractmethod
+    def update(self, batch: Batch, loss: LossSpec, per_term: bool = False) -> dict[str, float]:
+        """One optimiser step on `harness.losses.policy_loss` of a whole step's batch; metrics (`loss/<term>`, `gradient_norm`, `lr`, ...).
 
-    def save(self, path: Path | str) -> None: ...
+        per_term: also the gradient norm of each term alone (`gradient/<term>`).
+        """
+        ...
 
-    def load(self, path: Path | str) -> None: ...
+    @abstractmethod
+    def save(self, path: Path | str) -> None:
+        """A model directory that opens in any tool, and beside it the trainer's own state."""
+        ...
+
+    @abstractmethod
+    def load(self, path: Path | str) -> None:
+        """Weights and trainer's state of a saved directory: training goes on as if it had never stopped. The initial policy stays as it was."""
+        ...
+
+    def release(self) -> None:
+        """Drop what is kept for unfinished conversations."""
+
+
+def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:
+    """The backend a spec names, made by its `from_start`. UserError where it is none or an option is wrong."""
+    made: Backend = backend_class(named).from_start(start, settings, **named.options)
+    return made
+
+
+def backend_class(named: PlugSettings) -> Any:
+    """The class a spec names, its options checked against the hints of `from_start` before anything is loaded."""
+    cls = resolve(named.plug, "backend", Backend)
+    if not hasattr(cls, "from_start"):
+        raise UserError(
+            f"backend {named.plug!r} has no from_start(start, settings): harness.protocols.backend.Backend says what a backend does"
+        )
+    checked_options(cls.from_start, named.options, f"backend {named.plug}")
+    return cls

@@ -1,42 +1,47 @@
-"""Environments in flight: a pool of instances, and a deadline on everything that is asked of them.
-
-Calls run on daemon threads. One that outlives its deadline cannot be stopped from outside; its thread and its environment are given up, and the
-episode is an infrastructure failure.
-"""
+"""Environments: made from a spec's settings, and pooled."""
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
 
-from harness.core.errors import EnvironmentFailure, HarnessError, UnknownNameError, UserError
-from harness.core.plugs import check_options, load
-from harness.experiment.settings import EnvironmentSettings
-
-Call = Callable[[], Any]
+from harness.core.errors import HarnessError, UnknownNameError, UserError
+from harness.core.plugs import checked_options, completed, load, original
+from harness.experiment import EnvironmentSettings
+from harness.protocols.environment import TextEnvironment
+from harness.rollout.deadlines import Deadlines
 
 
 def make_environment(settings: EnvironmentSettings) -> Any:
-    """The environment of an experiment; the nearest right id when there is none of that name."""
+    """The Gymnasium environment of an experiment; the nearest right id when there is none of that name."""
     module, colon, name = settings.id.rpartition(":")
     if colon:
         load(module, "environment", name)
     if name not in gymnasium.registry:
         raise UnknownNameError("environment", settings.id, _registered(module))
-    spec = gymnasium.registry[name]
     try:
-        _check_options(settings, spec)
-        return gymnasium.make(settings.id, **settings.options)
+        options = _checked_options(settings, gymnasium.registry[name])
+        return gymnasium.make(settings.id, **options)
     except (gymnasium.error.Error, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: it lacks something
         if isinstance(error, HarnessError):
             raise
         raise UserError(f"environment {settings.id!r}: {error}") from error
+
+
+def contract_of(environment: Any, name: str) -> TextEnvironment:
+    """What an environment declares (`harness.protocols.environment`), with the contract's defaults where it is silent.
+
+    UserError for one that is no text environment.
+    """
+    declared: TextEnvironment = completed(environment.unwrapped, TextEnvironment, f"environment {name!r}")
+    return declared
+
+
+def environment_module(pool: EnvironmentPool) -> str:
+    """The module of the pool's environment class: where its code begins."""
+    return str(type(original(pool.environment)).__module__)
 
 
 def _registered(module: str) -> list[str]:
@@ -49,103 +54,10 @@ def _registered(module: str) -> list[str]:
     return [f"{module}:{name}" for name in own] if own else list(gymnasium.registry)
 
 
-def _check_options(settings: EnvironmentSettings, spec: Any) -> None:
+def _checked_options(settings: EnvironmentSettings, spec: Any) -> dict[str, Any]:
     entry = spec.entry_point
     maker = entry if callable(entry) else gymnasium.envs.registration.load_env_creator(entry)
-    check_options(maker, settings.options, f"option of environment {settings.id}")
-
-
-Answers = queue.SimpleQueue[tuple[int, Any, BaseException | None]]
-"""(place of the call, its value, what it raised)."""
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A thread that answers calls one after another, each to who asked it."""
-
-    inbox: queue.SimpleQueue[tuple[int, Call, Answers] | None] = field(default_factory=queue.SimpleQueue)
-
-
-class Deadlines:
-    """Runs calls on a few threads, each call within `seconds`. Any thread may ask, also while another waits."""
-
-    def __init__(self, seconds: float, threads: int = 1) -> None:
-        self.seconds = seconds
-        self._workers = [self._start() for _ in range(threads)]
-
-    def run(self, calls: Sequence[Call]) -> list[Any]:
-        """The calls' results in order; in place of a result an EnvironmentFailure where a call raised or took too long.
-
-        An error with a true attribute `fatal` is raised here instead: whoever raises it knows that trying again is of no use, and that going on
-        would spoil what is measured.
-        """
-        asked = _Asked(list(enumerate(calls))[::-1])
-        for worker in self._workers:
-            asked.feed(worker)
-        while asked.busy:
-            try:
-                place, value, error = asked.answers.get(timeout=min(self.seconds / 4, 1.0))
-            except queue.Empty:
-                self._abandon_late(asked)
-                continue
-            if place not in asked.busy:
-                continue  # an abandoned call came back after all
-            worker, _ = asked.busy.pop(place)
-            if getattr(error, "fatal", False):
-                assert error is not None
-                raise error
-            asked.results[place] = (
-                value if error is None else EnvironmentFailure("raised", f"{type(error).__name__}: {error}")
-            )
-            asked.feed(worker)
-        return [asked.results[place] for place in range(len(calls))]
-
-    def _abandon_late(self, asked: _Asked) -> None:
-        now = time.monotonic()
-        for place, (worker, since) in list(asked.busy.items()):
-            if now - since > self.seconds:
-                del asked.busy[place]
-                asked.results[place] = EnvironmentFailure("deadline", f"no answer within {self.seconds:g} s")
-                worker.inbox.put(None)
-                fresh = self._start()
-                self._workers = [fresh if other is worker else other for other in self._workers]
-                asked.feed(fresh)
-
-    def _start(self) -> _Worker:
-        worker = _Worker()
-        threading.Thread(target=_serve, args=(worker,), daemon=True, name="environment").start()
-        return worker
-
-    def close(self) -> None:
-        """End the threads that are not stuck."""
-        for worker in self._workers:
-            worker.inbox.put(None)
-
-
-@dataclass
-class _Asked:
-    """The calls of one `run`: waiting (next one last), busy (worker, and since when), answered."""
-
-    waiting: list[tuple[int, Call]]
-    busy: dict[int, tuple[_Worker, float]] = field(default_factory=dict)
-    results: dict[int, Any] = field(default_factory=dict)
-    answers: Answers = field(default_factory=queue.SimpleQueue)
-
-    def feed(self, worker: _Worker) -> None:
-        if self.waiting:
-            place, call = self.waiting.pop()
-            self.busy[place] = worker, time.monotonic()
-            worker.inbox.put((place, call, self.answers))
-
-
-def _serve(worker: _Worker) -> None:
-    while (task := worker.inbox.get()) is not None:
-        place, call, answers = task
-        try:
-            answer: tuple[Any, BaseException | None] = call(), None
-        except BaseException as error:  # whatever an environment throws, SystemExit too, is its failure and not ours
-            answer = None, error
-        answers.put((place, *answer))
+    return checked_options(maker, settings.options, f"environment {settings.id}")
 
 
 class EnvironmentPool:
@@ -154,8 +66,8 @@ class EnvironmentPool:
     def __init__(self, settings: EnvironmentSettings) -> None:
         self.settings = settings
         self.deadlines = Deadlines(settings.deadline_s, settings.threads)
-        self.facts = make_environment(settings).unwrapped
-        """An instance that is only asked about tasks, never played."""
+        self.environment = contract_of(make_environment(settings), settings.id)
+        """An instance that is only asked what it declares, and never played."""
         self._idle: list[Any] = []
 
     def take(self) -> Any:
@@ -174,7 +86,7 @@ class EnvironmentPool:
 
     def close(self) -> None:
         # Within the deadline, and whatever it raises: closing fails after everything has been said.
-        self.deadlines.run([environment.close for environment in (*self._idle, self.facts)])
+        self.deadlines.run([environment.close for environment in (*self._idle, self.environment)])
         self._idle.clear()
         self.deadlines.close()
 

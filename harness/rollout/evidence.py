@@ -16,6 +16,8 @@ import numpy as np
 from harness.core.seeds import SeedTree
 from harness.core.types import ContextRequest, Evidence, RolloutGroup, Scores, TokenSequence
 from harness.protocols.backend import Backend
+from harness.protocols.context import ContextSource
+from harness.protocols.method import AnyMethod, brings_context
 
 
 @dataclass
@@ -40,7 +42,9 @@ class _Plan:
     literals: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def gather(method: Any, groups: Sequence[RolloutGroup], backend: Backend, source: Any, seeds: SeedTree) -> Gathered:
+def gather(
+    method: AnyMethod, groups: Sequence[RolloutGroup], backend: Backend, source: ContextSource | None, seeds: SeedTree
+) -> Gathered:
     """Evidence for every episode of a step. `source` gives the contexts of a method that brings none of its own."""
     needs = method.needs
     evidence: list[list[dict[str, Any]]] = [[{} for _ in group.episodes] for group in groups]
@@ -49,7 +53,7 @@ def gather(method: Any, groups: Sequence[RolloutGroup], backend: Backend, source
     if needs.reference:
         _reference(backend, sequences, evidence)
     if needs.teacher != "none":
-        context = getattr(method, "context", None) or source
+        context = method.context if brings_context(method) else source
         plan = _requests(context, groups, backend, seeds, out)
         _teacher(needs, backend, sequences, plan, evidence, out)
     out.evidence = [[Evidence(**known) for known in row] for row in evidence]

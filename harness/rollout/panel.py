@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import UnknownNameError, UserError
-from harness.core.scenarios import scenarios
 from harness.core.seeds import SeedTree
 from harness.core.types import ContextRequest, Episode
-from harness.experiment.settings import Experiment
-from harness.rollout.rollouts import Request, Rollouts, Speaker
+from harness.experiment import Experiment
+from harness.protocols.environment import TextEnvironment
+from harness.rollout.conversation import Request
+from harness.rollout.policies import ActingPolicy
+from harness.rollout.rollouts import Rollouts
 
 Row = dict[str, Any]
 Progress = Callable[[int, int], None]
@@ -21,10 +23,10 @@ CHUNK = 512
 """Episodes played between two reports of progress."""
 
 
-def panel(environment: Any, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
+def panel(environment: TextEnvironment, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
     """The tasks everybody is judged on: the same for all seeds and methods, spread over the split.
 
-    whole_scenarios: draw scenarios with all their variants, as SGC needs, as many as `tasks` allows.
+    whole_scenarios: draw scenarios with all their variants, as scenario goal completion needs, as many as `tasks` allows.
     """
     known = tasks_of(environment, split)
     if not known:
@@ -32,33 +34,53 @@ def panel(environment: Any, split: str, tasks: int, whole_scenarios: bool = Fals
     rng = SeedTree(0)["panel", split].rng()
     if not whole_scenarios:
         return [known[place] for place in sorted(rng.permutation(len(known))[:tasks].tolist())]
-    groups = list(scenarios(known).values())
+    groups = _scenarios(environment, known)
     variants = len(groups[0])
     if tasks < variants:
         raise UserError(f"a panel with whole scenarios has at least {variants} tasks, got {tasks}")
     chosen = sorted(rng.permutation(len(groups))[: tasks // variants].tolist())
-    return [known[place] for number in chosen for place in groups[number]]
+    return [task for number in chosen for task in groups[number]]
 
 
-def judged_tasks(environment: Any, experiment: Experiment) -> list[str]:
+def _scenarios(environment: TextEnvironment, tasks: Sequence[str]) -> list[list[str]]:
+    """The tasks by scenario. UserError where scenarios have different numbers of variants: a rate over them would weigh them differently."""
+    groups: dict[str, list[str]] = {}
+    for task in tasks:
+        groups.setdefault(environment.scenario_of(task), []).append(task)
+    variants = max(len(group) for group in groups.values())
+    uneven = [scenario for scenario, group in groups.items() if len(group) != variants]
+    if uneven or variants == 1:
+        scenario = uneven[0] if uneven else next(iter(groups))
+        raise UserError(
+            f"scenario goal completion needs as many variants of every scenario, and more than one; "
+            f"{scenario!r} has {len(groups[scenario])} of {variants}"
+        )
+    return list(groups.values())
+
+
+def judged_tasks(environment: TextEnvironment, experiment: Experiment) -> list[str]:
     """The panel of an experiment."""
     wanted = experiment.evaluation
-    return panel(environment, experiment.environment.eval_split, wanted.tasks, "SGC" in wanted.extra)
+    return panel(environment, experiment.environment.eval_split, wanted.tasks, needs_scenarios(wanted.extra))
 
 
-def tasks_of(environment: Any, split: str) -> list[str]:
+def needs_scenarios(metrics: Sequence[str]) -> bool:
+    """Whether one of these success metrics is judged by whole scenarios."""
+    return "SGC" in metrics
+
+
+def tasks_of(environment: TextEnvironment, split: str) -> list[str]:
     """The tasks of a split; a split the environment does not have is the caller's mistake."""
     try:
-        return list(
-            environment.tasks(split)
-        )  # an environment may know names of unions, which are no splits of their own
+        # An environment may know names of unions, which are no splits of their own.
+        return list(environment.tasks(split))
     except ValueError:
         raise UnknownNameError("split", split, environment.splits) from None
 
 
 def play_panel(
     rollouts: Rollouts,
-    speaker: Speaker,
+    policy: ActingPolicy,
     tasks: Sequence[str],
     seeds: SeedTree,
     decoding: str,
@@ -79,7 +101,7 @@ def play_panel(
     ]
     episodes: list[Episode] = []
     for start in range(0, len(requests), CHUNK):
-        episodes.extend(rollouts.play(requests[start : start + CHUNK], speaker))
+        episodes.extend(rollouts.play(requests[start : start + CHUNK], policy))
         if progress is not None:
             progress(len(episodes), len(requests))
     return [episodes[start : start + samples] for start in range(0, len(episodes), samples)]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.core.errors import MissingDataError, UnknownNameError, UnmatchedError, UserError
 from harness.core.scenarios import scenario_of
-from harness.experiment.settings import fingerprint
+from harness.experiment import fingerprint
 from harness.tables import statistics as stats
 
 DECODINGS = ("sampled", "greedy")

@@ -23,8 +23,10 @@ from harness.core.seeds import SeedTree
 from harness.endpoint import BudgetSpentError, Reply
 from harness.evaluation.playing import play
 from harness.experiment import EnvironmentSettings, TinySettings
+from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
+from harness.rollout.policies import MessagePolicy
+from harness.rollout.rollouts import Rollouts
 from harness.serving.server import ModelServer
 from harness.types import Ending, Episode
 
@@ -52,7 +54,7 @@ def played(
     pool: EnvironmentPool, policy: EndpointPolicy, tasks: tuple[str, ...] = ("8",)
 ) -> tuple[list[Episode], Rollouts]:
     rollouts = Rollouts(pool)
-    return rollouts.play([Request(task, SeedTree(3)[task]) for task in tasks], TextSpeaker(policy)), rollouts
+    return rollouts.play([Request(task, SeedTree(3)[task]) for task in tasks], MessagePolicy(policy)), rollouts
 
 
 def spoken(request: dict[str, Any]) -> int:
@@ -152,7 +154,7 @@ def test_gold_by_native_tool_calls_scores_1(
     chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
 ) -> None:
     pool = pool_of()
-    gold = pool.facts.gold("8")
+    gold = pool.environment.gold("8")
     server = chat_server(recite(gold))
     policy = policy_on(server, temperature=0.5, max_tokens=77, params={"top_p": 0.9, "temperature": None})
     (episode,), _ = played(pool, policy)
@@ -181,7 +183,9 @@ def test_greedy_asks_for_the_likeliest(
     chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
 ) -> None:
     server = chat_server(recite(["Bye."]))
-    Rollouts(pool_of()).play([Request("0", SeedTree(3), greedy=True)], TextSpeaker(policy_on(server, temperature=0.7)))
+    Rollouts(pool_of()).play(
+        [Request("0", SeedTree(3), greedy=True)], MessagePolicy(policy_on(server, temperature=0.7))
+    )
     assert server.requests[0]["temperature"] == 0.0
 
 
@@ -310,7 +314,7 @@ def test_lanes_ask_at_the_same_time_and_play_what_one_lane_plays(
     server, done = chat_server(answer), []
     policy = policy_on(server, concurrency=3)
     lanes = [Rollouts(pool_of()) for _ in range(6)]
-    play([[Request(task, SeedTree(1)[task])] for task in gold], lanes, TextSpeaker(policy), done.extend)
+    play([[Request(task, SeedTree(1)[task])] for task in gold], lanes, MessagePolicy(policy), done.extend)
     assert {(episode.task_id, episode.reward) for episode in done} == {(task, 1.0) for task in gold}
     assert 2 <= most[0] <= 3  # six conversations, three requests at once
 
@@ -353,7 +357,7 @@ def test_the_llm_user_and_the_policy_talk_through_our_server(
 
     def once() -> Episode:
         pool = pool_of(user="llm", user_endpoint=reach, max_turns=3, **user)
-        assert pool.facts.protocol == "τ³-airline, user played by small"
+        assert pool.environment.protocol == "τ³-airline, user played by small"
         (episode,), rollouts = played(pool, policy, ("0",))
         assert rollouts.failures == {}
         return episode

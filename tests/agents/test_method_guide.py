@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 def harness(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "harness.cli.entry", *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "harness.cli", *words], cwd=folder, capture_output=True, text=True, check=False
     )
 
 

@@ -75,8 +75,10 @@ def our_rollouts(backend: Any, batch: int) -> Callable[[], None]:
     from harness.backends import SamplingParams
     from harness.core.seeds import SeedTree
     from harness.experiment import EnvironmentSettings
+    from harness.rollout.conversation import Request
     from harness.rollout.environments import EnvironmentPool
-    from harness.rollout.rollouts import PolicySpeaker, Request, Rollouts
+    from harness.rollout.policies import TokenPolicy
+    from harness.rollout.rollouts import Rollouts
 
     line = "10" + " a b" * 20
     while len(backend.renderer.bridge([{"role": "user", "content": line}], False)) > OBSERVED:
@@ -87,7 +89,7 @@ def our_rollouts(backend: Any, batch: int) -> Callable[[], None]:
     def play() -> None:
         with EnvironmentPool(settings) as pool:
             requests = [Request(task, SeedTree(0)["rollout", row]) for row, task in enumerate(tasks)]
-            episodes = Rollouts(pool).play(requests, PolicySpeaker(backend, SamplingParams(NEW)))
+            episodes = Rollouts(pool).play(requests, TokenPolicy(backend, SamplingParams(NEW)))
         assert all(int(episode.sequence.mask.sum()) == TURNS * NEW for episode in episodes)
         backend.release()
 

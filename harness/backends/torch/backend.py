@@ -19,9 +19,9 @@ from harness.backends.torch.optimiser import Optimiser
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
 from harness.core.types import Scores, TokenSequence, TopK
-from harness.experiment.settings import OptimiserSettings
-from harness.losses.terms import Batch, LossSpec, policy_loss, with_tail
-from harness.protocols.backend import Completion, Prompt, SamplingParams
+from harness.experiment import OptimiserSettings
+from harness.losses import Batch, LossSpec, policy_loss, with_tail
+from harness.protocols.backend import BackendSettings, Completion, Prompt, SamplingParams, Start
 from harness.rollout.rendering import Renderer
 
 TRAINER_STATE = "trainer_state.pt"
@@ -56,6 +56,13 @@ class TorchBackend:
         self._forward = _forward_of(self.model)
         self._sampler = Sampler(self._forward, self.renderer.stop_ids)
         self._initial: Any = None
+
+    @classmethod
+    def from_start(cls, start: Start, settings: BackendSettings) -> TorchBackend:
+        """The policy of a start, on one device; see `harness.protocols.backend.Backend.from_start`."""
+        return cls(
+            start.directory, settings.optimiser, settings.steps, settings.temperature, settings.dtype, settings.device
+        )
 
     # Sampling
 

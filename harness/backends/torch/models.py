@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from harness.core.errors import MissingDataError, UnknownNameError, UserError
-from harness.experiment.settings import ModelSettings, TinySettings
+from harness.experiment import ModelSettings, TinySettings
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -24,6 +24,11 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def gpus() -> int:
+    """How many GPUs torch can use."""
+    return torch.cuda.device_count()
 
 
 def pick_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from harness.experiment.settings import OptimiserSettings
+from harness.experiment import OptimiserSettings
 
 
 class Optimiser:

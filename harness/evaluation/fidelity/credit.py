@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Float
 
 from harness.core.types import Credit, TokenSequence
-from harness.experiment.settings import LossSettings
+from harness.experiment import LossSettings
+from harness.losses import Batch, policy_loss, with_tail
 from harness.losses.packing import pack
-from harness.losses.terms import Batch, policy_loss, with_tail
 from harness.protocols.backend import Backend
 
 Streams = list[Float[np.ndarray, " _"]]

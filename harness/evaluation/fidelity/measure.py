@@ -16,18 +16,21 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import HarnessError, UserError
-from harness.core.plugs import construct, resolve
 from harness.core.seeds import SeedTree
 from harness.core.types import Ending, RolloutGroup
 from harness.evaluation.fidelity.credit import directions, own_streams
 from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
-from harness.experiment.settings import Experiment
-from harness.learning.warm_start import Start, checkpoint_hash
-from harness.protocols.backend import SamplingParams
+from harness.experiment import Experiment
+from harness.learning.warm_start import checkpoint_hash
+from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
+from harness.protocols.context import ContextSource, make_context
+from harness.protocols.method import AnyMethod, brings_context, make_method
+from harness.rollout.conversation import Prefix, Request
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.evidence import gather
 from harness.rollout.panel import tasks_of
-from harness.rollout.rollouts import PolicySpeaker, Prefix, Request, Rollouts
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
@@ -62,17 +65,18 @@ def measure(
     if rolls < 1 or tasks < 1:
         raise UserError(f"fidelity needs at least one task and one re-roll, got {tasks} and {rolls}")
     sampling, seeds = experiment.sampling, SeedTree(seed)
-    backend = resolve(experiment.backend, "backend")(
-        start.directory, experiment.optimiser, 1, sampling.temperature, experiment.model.dtype, experiment.model.device
+    settings = BackendSettings(
+        experiment.optimiser, 1, sampling.temperature, experiment.model.dtype, experiment.model.device
     )
+    backend = make_backend(experiment.backend, start, settings)
     if checkpoint is not None:
         backend.load(checkpoint)
-    speaker = PolicySpeaker(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+    policy = TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
     with EnvironmentPool(experiment.environment) as pool:
         rollouts = Rollouts(pool)
-        worlds = sample_worlds(experiment, pool, rollouts, speaker, tasks, seeds)
+        worlds = sample_worlds(experiment, pool, rollouts, policy, tasks, seeds)
         methods, credits = assign(experiment, [world.group for world in worlds], backend, seeds)
-        values = estimate(worlds, rollouts, speaker, rolls, seeds, progress)
+        values = estimate(worlds, rollouts, policy, rolls, seeds, progress)
     episodes = [
         _episode_row(
             world.group,
@@ -86,7 +90,7 @@ def measure(
     ]
     facts = {
         "environment": experiment.environment.id,
-        "version": pool.facts.version,
+        "version": pool.environment.version,
         "split": experiment.environment.train_split,
         "policy": "start" if checkpoint is None else "checkpoint",
         "weights": start.checkpoint_hash if checkpoint is None else checkpoint_hash(checkpoint),
@@ -104,15 +108,15 @@ def sample_worlds(
     experiment: Experiment,
     pool: EnvironmentPool,
     rollouts: Rollouts,
-    speaker: PolicySpeaker,
+    policy: TokenPolicy,
     tasks: int,
     seeds: SeedTree,
 ) -> list[World]:
     """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in one world. A group with a
     failed episode is left out."""
-    facts, split, size = pool.facts, experiment.environment.train_split, experiment.sampling.group_size
-    known = tasks_of(facts, split)
-    if not facts.trainable(split):
+    environment, split, size = pool.environment, experiment.environment.train_split, experiment.sampling.group_size
+    known = tasks_of(environment, split)
+    if not environment.trainable(split):
         raise UserError(f"split {split!r} of {experiment.environment.id} may not be trained on")
     if tasks > len(known):
         raise UserError(f"{tasks} tasks were asked for, split {split!r} has {len(known)}")
@@ -123,14 +127,14 @@ def sample_worlds(
         for n, task in enumerate(order)
         for i in range(size)
     ]
-    episodes = rollouts.play(requests, speaker)
+    episodes = rollouts.play(requests, policy)
     worlds = []
     for n, task in enumerate(order):
         siblings = tuple(episodes[n * size : (n + 1) * size])
         if not any(episode.ending is Ending.ERROR for episode in siblings):
-            gold = None if facts.terse else facts.gold(known[task])
+            gold = None if environment.terse else environment.gold(known[task])
             group = RolloutGroup(
-                known[task], siblings, None if gold is None else tuple(gold), facts.answer(known[task])
+                known[task], siblings, None if gold is None else tuple(gold), environment.answer(known[task])
             )
             worlds.append(World(group, place[n]))
     if not worlds:
@@ -142,12 +146,13 @@ def assign(
     experiment: Experiment, groups: Sequence[RolloutGroup], backend: Any, seeds: SeedTree
 ) -> tuple[list[Row], dict[str, list[list[np.ndarray]]]]:
     """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it has one, its own stream."""
-    source = construct(experiment.context, {}, "context source") if experiment.context else None
+    named = experiment.context
+    source = make_context(named.plug, named.options) if named else None
     sequences = [episode.sequence for group in groups for episode in group.episodes]
     methods: list[Row] = []
     credits: dict[str, list[list[np.ndarray]]] = {}
     for settings in experiment.methods:
-        method = construct(settings.plug, settings.options, "method")
+        method = make_method(settings.plug, settings.options)
         gathered = gather(method, groups, backend, source, seeds["step", 0])
         assigned, _, _ = method.assign(groups, gathered.evidence, method.initial_state())
         flat = [credit for row in assigned for credit in row]
@@ -167,10 +172,10 @@ def assign(
     return methods, credits
 
 
-def _context_name(method: Any, source: Any) -> str | None:
+def _context_name(method: AnyMethod, source: ContextSource | None) -> str | None:
     if method.needs.teacher == "none":
         return None
-    own = getattr(method, "context_name", None) or ("the method's own" if hasattr(method, "context") else None)
+    own = method.describe().context or ("the method's own" if brings_context(method) else None)
     return own or (source.name if source else None)
 
 

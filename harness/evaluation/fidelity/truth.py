@@ -18,7 +18,9 @@ from jaxtyping import Float
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
 from harness.core.types import Ending, RolloutGroup, TokenSequence
-from harness.rollout.rollouts import PolicySpeaker, Prefix, Request, Rollouts
+from harness.rollout.conversation import Prefix, Request
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
 
 Said = tuple[tuple[int, ...], ...]
 Key = tuple[int, Said]
@@ -75,13 +77,13 @@ def prefixes(sequence: TokenSequence) -> list[Said]:
 
 
 def estimate(
-    worlds: Sequence[World], rollouts: Rollouts, speaker: PolicySpeaker, rolls: int, seeds: SeedTree, progress: Progress
+    worlds: Sequence[World], rollouts: Rollouts, policy: TokenPolicy, rolls: int, seeds: SeedTree, progress: Progress
 ) -> Values:
     """Values of every distinct prefix of the groups' episodes but the finished ones, whose outcome is known.
 
     Raises UserError when an episode, replayed, does not end as it did; HarnessError when re-rolls fail.
     """
-    check_replay(worlds, rollouts, speaker, seeds)
+    check_replay(worlds, rollouts, policy, seeds)
     keys = list(
         dict.fromkeys(
             (n, said) for n, w in enumerate(worlds) for e in w.group.episodes for said in prefixes(e.sequence)[:-1]
@@ -99,7 +101,7 @@ def estimate(
             )
             for (n, said), use, roll in part
         ]
-        episodes = rollouts.play(requests, speaker)
+        episodes = rollouts.play(requests, policy)
         failed = sum(episode.ending is Ending.ERROR for episode in episodes)
         if failed:
             raise HarnessError(f"{failed} re-rolls failed ({rollouts.failures}): a value with holes is none")
@@ -109,13 +111,13 @@ def estimate(
     return Values({key: (before, after) for key, (before, after) in successes.items()}, rolls)
 
 
-def check_replay(worlds: Sequence[World], rollouts: Rollouts, speaker: PolicySpeaker, seeds: SeedTree) -> None:
+def check_replay(worlds: Sequence[World], rollouts: Rollouts, policy: TokenPolicy, seeds: SeedTree) -> None:
     """Raise UserError unless every episode, said again word for word, meets the same replies and the same end."""
     played = [(world, episode) for world in worlds for episode in world.group.episodes]
     requests = [
         Request(e.task_id, seeds["replay"], prefix=Prefix(prefixes(e.sequence)[-1], w.environment)) for w, e in played
     ]
-    for (_, first), second in zip(played, rollouts.play(requests, speaker), strict=True):
+    for (_, first), second in zip(played, rollouts.play(requests, policy), strict=True):
         same = np.array_equal(first.sequence.tokens, second.sequence.tokens)
         if not same or (first.success, first.ending) != (second.success, second.ending):
             ends = (

@@ -13,8 +13,10 @@ from experiments import quiet, small
 from agents.methods import SHORT
 from harness.core import records
 from harness.experiment import Experiment, MethodSettings
-from harness.learning.warm_start import Start, start_of
-from harness.runs.bench import BASE, Job, run_job
+from harness.learning.warm_start import start_of
+from harness.protocols.backend import Start
+from harness.runs.job import run_job
+from harness.runs.plan import BASE, Job
 
 pytestmark = pytest.mark.slow
 

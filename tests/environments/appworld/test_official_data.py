@@ -16,8 +16,8 @@ from environments.appworld import install
 from environments.appworld.desk import Desk
 from environments.appworld.env import AppWorldEnv
 from harness.core.errors import UserError
-from harness.learning.warm_start import Start
-from harness.runs.bench import observe
+from harness.protocols.backend import Start
+from harness.runs.plan import observe
 
 SIZES = {"train": 90, "dev": 57, "test_normal": 168, "test_challenge": 417}
 SPLITS = list(SIZES)

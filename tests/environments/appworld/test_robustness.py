@@ -21,8 +21,10 @@ from environments.isolation.pool import RemoteError, Worker
 from environments.isolation.processes import cpu_seconds
 from harness.core.seeds import SeedTree
 from harness.experiment import EnvironmentSettings
+from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
+from harness.rollout.policies import MessagePolicy
+from harness.rollout.rollouts import Rollouts
 from harness.types import Ending
 
 STEP_S, DEADLINE_S = 0.4, 4.0
@@ -192,7 +194,7 @@ def test_a_judge_that_fails_is_not_kept(calm: AppWorldEnv, tmp_path: Path) -> No
     assert len(before.processes) - len(Left.now(tmp_path).processes) == min(2, idle)
 
 
-class Killer(TextSpeaker):
+class Killer(MessagePolicy):
     """Recites scripts, and kills the player in the second turn of so many episodes."""
 
     def __init__(self, times: int) -> None:

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from environments.caching.store import COUNTS, TransitionStore, statistics
-from harness.core.sources import ROOT
+from harness import ROOT
 
 NOBODY = 65534
 

@@ -28,8 +28,10 @@ from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.core.sources import reached
 from harness.experiment import EnvironmentSettings
+from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool, make_environment
-from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
+from harness.rollout.policies import MessagePolicy
+from harness.rollout.rollouts import Rollouts
 
 ENVIRONMENTS: dict[str, tuple[Callable[[], TextEnv], Sequence[str]]] = {
     "Guess": (Guess, [*map(str, range(1, 12)), "seven", ""]),
@@ -356,7 +358,7 @@ def rollouts_of(identifier: str, scripts: dict[str, tuple[str, ...]], **options:
     seeds = SeedTree(3)
     requests = [Request(task, seeds[task, n], script=script) for task, script in scripts.items() for n in range(4)]
     with EnvironmentPool(settings) as pool:
-        episodes = Rollouts(pool).play(requests, TextSpeaker())
+        episodes = Rollouts(pool).play(requests, MessagePolicy())
     return [(e.task_id, e.reward, e.success, e.ending, e.messages, e.metrics, e.seed) for e in episodes]
 
 

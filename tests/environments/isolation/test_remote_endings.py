@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from far import HERE, descendants, wait_for, wait_until_gone
 
-from harness.core.sources import ROOT
+from harness import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 

@@ -14,7 +14,7 @@ import pytest
 from far import LONG, nursery
 
 from environments.isolation.pool import Nursery, Worker
-from harness.core.sources import ROOT
+from harness import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 

@@ -14,10 +14,10 @@ import pytest
 import tomli_w
 from experiments import GRPO, RLOO, small
 
+from harness import ROOT
 from harness.cli import commands
 from harness.cli import entry as cli
-from harness.core import records
-from harness.core.sources import ROOT
+from harness.core.episodes import read_episodes
 
 
 class Said(NamedTuple):
@@ -280,7 +280,7 @@ def test_the_two_ends_are_evaluated(harness: Command, policy: str, success: floa
     said = harness("evaluate", "--env", "Guess-v0", "--policy", policy, "--tasks", "5", "--greedy", "--out", "out")
     assert (said.code, said.err) == (0, "")
     file = next(Path("out").glob("*.jsonl"))
-    episodes, damaged = records.read_episodes(file)
+    episodes, damaged = read_episodes(file)
     assert (len(episodes), damaged) == (5, ())
     assert sum(episode.success for episode in episodes) / 5 == success
     shown = harness("show", str(file), "3")

@@ -21,19 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.core.episodes import episode_from_row, episode_to_row, read_episodes, write_episodes
 from harness.core.errors import DamagedRecordError, MissingDataError, UserError
-from harness.core.records import (
-    WriteError,
-    append,
-    episode_from_row,
-    episode_to_row,
-    line_of,
-    read,
-    read_episodes,
-    write_episodes,
-    write_json,
-    write_whole,
-)
+from harness.core.records import WriteError, append, line_of, read, write_json, write_whole
 from harness.types import Ending, Episode, TokenSequence
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

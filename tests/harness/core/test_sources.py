@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.sources import ROOT, _canonical, _tree, reached, revision
+from harness import ROOT
+from harness.core.sources import _canonical, _tree, reached, revision
 
 FILES = {
     "plug.py": "import numpy\nfrom pack.sub import tool\n",

@@ -17,11 +17,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.core.episodes import read_episodes
 from harness.core.errors import HarnessError, UnknownNameError, UserError
-from harness.core.records import read, read_episodes
+from harness.core.records import read
 from harness.endpoint import BudgetSpentError
 from harness.evaluation import summary as tally
-from harness.evaluation.playing import LOST_IN_A_ROW, Evaluation, evaluate
+from harness.evaluation.evaluate import evaluate
+from harness.evaluation.playing import LOST_IN_A_ROW
+from harness.evaluation.settings import Evaluation
 from harness.types import Ending, Episode, TokenSequence
 
 AIRLINE = "Tau3Airline-v0"
@@ -282,7 +285,7 @@ def test_the_command_plays_and_shows(
         ({"env": "Tau3Airlin-v0"}, UnknownNameError, "Tau3Airline-v0"),
         ({"policy": "smollm2", "policy_options": {"prices": [1, 2]}}, UserError, "policies of words"),
         ({"policy": "gold", "policy_options": {"x": 1}}, UserError, "x"),
-        ({"policy": "agents.policies.reference:Gould"}, UnknownNameError, "agents.policies.reference:Gold"),
+        ({"policy": "agents.policies.baselines:Gould"}, UnknownNameError, "agents.policies.baselines:Gold"),
         ({"env_options": {"user": "lmm"}}, UserError, "did you mean 'llm'"),
     ],
 )

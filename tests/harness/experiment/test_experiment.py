@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from harness import ROOT
 from harness.core.errors import UnknownNameError, UserError
-from harness.core.sources import ROOT
-from harness.experiment import Experiment, fingerprint, flatten, parse_experiment, read_experiment
-from harness.runs.bench import write_spec
+from harness.experiment import Experiment, fingerprint, flatten, parse_experiment, read_experiment, write_spec
 
 SPECS = sorted((ROOT / "results").glob("**/spec.toml"))
 

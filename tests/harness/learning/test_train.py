@@ -17,10 +17,17 @@ from odd_environments import FAILED, PLAYED
 from safetensors.numpy import load_file
 
 from harness.core import records
+from harness.core.episodes import read_episodes
 from harness.core.errors import HarnessError
-from harness.learning.train import Run, checkpoints, sample_groups, train
-from harness.learning.warm_start import Start, start_of
-from harness.runs.bench import BASE, Job, gather_records, run_job
+from harness.learning.checkpoints import checkpoints
+from harness.learning.run import Run
+from harness.learning.sampling import sample_groups
+from harness.learning.train import train
+from harness.learning.warm_start import start_of
+from harness.protocols.backend import Start
+from harness.runs.job import run_job
+from harness.runs.plan import BASE, Job
+from harness.runs.record import gather_records
 
 RECORDS = ("steps.jsonl", "rows.jsonl", "curve.jsonl", "episodes.jsonl.gz", "done.json")
 
@@ -71,7 +78,7 @@ def test_what_a_run_leaves_behind(tiny_directory: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in records.read(folder / "curve.jsonl").strict()] == [0, 2, 4, 6]
     rows = records.read(folder / "rows.jsonl").strict()
     assert [(row["decoding"], row["samples"]) for row in rows] == [("sampled", 2)] * 6 + [("greedy", 1)] * 6
-    episodes, damaged = records.read_episodes(folder / "episodes.jsonl.gz")
+    episodes, damaged = read_episodes(folder / "episodes.jsonl.gz")
     assert (len(episodes), damaged) == (2 * 4, ())
     spent = json.loads((folder / "done.json").read_text())
     # 6 steps x 4 tasks x 4 siblings, each of one turn of 1 to 3 tokens

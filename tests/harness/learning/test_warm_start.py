@@ -11,8 +11,8 @@ import pytest
 from experiments import small
 from odd_environments import FAILED
 
+from harness import ROOT
 from harness.core.errors import UserError
-from harness.core.sources import ROOT
 from harness.experiment import Experiment
 from harness.learning.warm_start import MARGIN, checkpoint_hash, start_of
 
@@ -106,16 +106,18 @@ def test_demonstrations_teach(cache: Path) -> None:
     from harness.experiment import EnvironmentSettings
     from harness.rollout.environments import EnvironmentPool
     from harness.rollout.panel import play_panel, success_rate
-    from harness.rollout.rollouts import PolicySpeaker, Rollouts
+    from harness.rollout.policies import TokenPolicy
+    from harness.rollout.rollouts import Rollouts
 
     rates = []
     with EnvironmentPool(EnvironmentSettings(**GUESS, **train)) as pool:
-        tasks = pool.facts.tasks("train")
+        tasks = pool.environment.tasks("train")
         for start in (gold, habit):
-            speaker = PolicySpeaker(TorchBackend(start.directory, device="cpu"), SamplingParams(4))
-            rates.append(success_rate(play_panel(Rollouts(pool), speaker, tasks, SeedTree(0), "greedy", 1)))
+            policy = TokenPolicy(TorchBackend(start.directory, device="cpu"), SamplingParams(4))
+            rates.append(success_rate(play_panel(Rollouts(pool), policy, tasks, SeedTree(0), "greedy", 1)))
         counted = [
-            len(pool.facts.gold(task)) > 0 and pool.facts.habit(task)[-1] == pool.facts.answer(task) for task in tasks
+            len(pool.environment.gold(task)) > 0 and pool.environment.habit(task)[-1] == pool.environment.answer(task)
+            for task in tasks
         ]
     assert rates[0] > 0.9
     assert rates[1] == pytest.approx(np.mean(counted), abs=0.1)

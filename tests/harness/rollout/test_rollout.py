@@ -14,13 +14,15 @@ from odd_environments import FAILED, FAULTS, PLAYED, STEP_FAULTS
 
 from agents.methods.grpo import GRPO
 from harness.backends import SamplingParams
-from harness.core.records import episode_to_row
+from harness.core.episodes import episode_to_row
 from harness.core.seeds import SeedTree
 from harness.experiment import EnvironmentSettings, LossSettings
 from harness.packing import pack
+from harness.rollout.conversation import Conversation, Request
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.evidence import gather
-from harness.rollout.rollouts import Conversation, PolicySpeaker, Request, Rollouts, TextSpeaker
+from harness.rollout.policies import MessagePolicy, TokenPolicy
+from harness.rollout.rollouts import Rollouts
 from harness.types import ContextRequest, Ending, Episode, RolloutGroup
 
 TASKS = ("1-7:3", "2-8:2", "3-9:7")
@@ -50,8 +52,8 @@ def pool_of() -> Iterator[Callable[..., EnvironmentPool]]:
 
 
 @pytest.fixture
-def speaker(backend_of: Callable[..., Any]) -> PolicySpeaker:
-    return PolicySpeaker(backend_of(), SamplingParams(4))
+def policy(backend_of: Callable[..., Any]) -> TokenPolicy:
+    return TokenPolicy(backend_of(), SamplingParams(4))
 
 
 def requests(tasks: Sequence[str] = TASKS, copies: int = 2, **more: Any) -> list[Request]:
@@ -64,7 +66,7 @@ def rows(episodes: Sequence[Episode], digits: int | None = None) -> list[dict[st
     return [row | {"logprobs": np.round(row["logprobs"], digits).tolist()} for row in out] if digits else out
 
 
-class Witness(PolicySpeaker):
+class Witness(TokenPolicy):
     """Keeps what every prompt was."""
 
     prompts: dict[Any, list[list[int]]]
@@ -79,17 +81,17 @@ class Witness(PolicySpeaker):
 # ---------------------------------------------------------------- what is recorded is what was said
 
 
-def test_the_same_seeds_give_the_same_episodes(pool_of: Any, speaker: PolicySpeaker) -> None:
-    first = rows(Rollouts(pool_of()).play(requests(), speaker))
-    assert rows(Rollouts(pool_of()).play(requests(), speaker)) == first
+def test_the_same_seeds_give_the_same_episodes(pool_of: Any, policy: TokenPolicy) -> None:
+    first = rows(Rollouts(pool_of()).play(requests(), policy))
+    assert rows(Rollouts(pool_of()).play(requests(), policy)) == first
     assert len({str(row["tokens"]) for row in first}) > 1
 
 
-def test_an_episode_does_not_depend_on_its_company(pool_of: Any, speaker: PolicySpeaker) -> None:
-    together = rows(Rollouts(pool_of()).play(requests(), speaker), digits=9)
-    alone = [Rollouts(pool_of()).play([request], speaker)[0] for request in requests()]
+def test_an_episode_does_not_depend_on_its_company(pool_of: Any, policy: TokenPolicy) -> None:
+    together = rows(Rollouts(pool_of()).play(requests(), policy), digits=9)
+    alone = [Rollouts(pool_of()).play([request], policy)[0] for request in requests()]
     assert rows(alone, digits=9) == together
-    in_waves = Rollouts(pool_of(concurrency=2)).play(requests(), speaker)
+    in_waves = Rollouts(pool_of(concurrency=2)).play(requests(), policy)
     assert rows(in_waves, digits=9) == together
 
 
@@ -105,7 +107,7 @@ def test_every_prompt_extends_the_one_before(pool_of: Any, backend_of: Any) -> N
             assert episode.sequence.mask[len(prompt)]
 
 
-class Forger(PolicySpeaker):
+class Forger(TokenPolicy):
     """Changes a token that was sampled, as a conversation that is tokenised again would."""
 
     def hear(self, conversation: Conversation, messages: Sequence[Any]) -> bool:
@@ -119,10 +121,10 @@ def test_a_sampled_token_that_changes_between_turns_stops_everything(pool_of: An
         Rollouts(pool_of()).play(requests(), forger)
 
 
-def test_tokens_are_the_opening_the_words_and_the_bridges(pool_of: Any, speaker: PolicySpeaker) -> None:
+def test_tokens_are_the_opening_the_words_and_the_bridges(pool_of: Any, policy: TokenPolicy) -> None:
     """The sequence put together a second time, from the messages and the sampled tokens alone."""
-    renderer = speaker.renderer
-    for episode in Rollouts(pool_of()).play(requests(), speaker):
+    renderer = policy.renderer
+    for episode in Rollouts(pool_of()).play(requests(), policy):
         sequence, messages = episode.sequence, list(episode.messages)
         tokens = [*renderer.opening(messages[:1])]
         mask, turns = [False] * len(tokens), [0] * len(tokens)
@@ -140,19 +142,19 @@ def test_tokens_are_the_opening_the_words_and_the_bridges(pool_of: Any, speaker:
         assert sequence.turns.tolist() == turns
 
 
-def test_log_probabilities_are_those_of_one_pass_over_the_whole(pool_of: Any, speaker: PolicySpeaker) -> None:
-    episodes = Rollouts(pool_of()).play(requests(), speaker)
-    scores = speaker.backend.score([episode.sequence for episode in episodes])
+def test_log_probabilities_are_those_of_one_pass_over_the_whole(pool_of: Any, policy: TokenPolicy) -> None:
+    episodes = Rollouts(pool_of()).play(requests(), policy)
+    scores = policy.backend.score([episode.sequence for episode in episodes])
     for episode, score in zip(episodes, scores, strict=True):
         # float64; the sampler computed it token by token behind a cache
         np.testing.assert_allclose(score.logprobs, episode.sequence.logprobs, atol=1e-10)
 
 
 def test_a_turn_that_was_cut_off_keeps_an_end_it_did_not_sample(pool_of: Any, backend_of: Any) -> None:
-    speaker = PolicySpeaker(backend_of(), SamplingParams(1))
-    end = speaker.renderer.stop_ids[0]
+    policy = TokenPolicy(backend_of(), SamplingParams(1))
+    end = policy.renderer.stop_ids[0]
     cut = 0
-    for episode in Rollouts(pool_of()).play(requests(), speaker):
+    for episode in Rollouts(pool_of()).play(requests(), policy):
         tokens, mask = episode.sequence.tokens, episode.sequence.mask
         for place in np.flatnonzero(mask)[:-1]:  # nothing follows the last turn
             if tokens[place] != end:
@@ -163,29 +165,29 @@ def test_a_turn_that_was_cut_off_keeps_an_end_it_did_not_sample(pool_of: Any, ba
     assert cut > 6
 
 
-def test_greedy_takes_the_likeliest_token_whatever_the_seed(pool_of: Any, speaker: PolicySpeaker) -> None:
+def test_greedy_takes_the_likeliest_token_whatever_the_seed(pool_of: Any, policy: TokenPolicy) -> None:
     one, other = (
-        Rollouts(pool_of()).play([Request(TASKS[0], SeedTree(seed), greedy=True)], speaker)[0] for seed in (1, 2)
+        Rollouts(pool_of()).play([Request(TASKS[0], SeedTree(seed), greedy=True)], policy)[0] for seed in (1, 2)
     )
     assert one.sequence.tokens.tolist() == other.sequence.tokens.tolist()
-    best = speaker.backend.score([one.sequence], top_k=1)[0].distribution
+    best = policy.backend.score([one.sequence], top_k=1)[0].distribution
     assert (best.ids[:, 0] == one.sequence.tokens)[one.sequence.mask].all()
 
 
-def test_sampled_and_greedy_episodes_stand_in_one_call(pool_of: Any, speaker: PolicySpeaker) -> None:
+def test_sampled_and_greedy_episodes_stand_in_one_call(pool_of: Any, policy: TokenPolicy) -> None:
     sampled, greedy = requests(copies=1), requests(copies=1, greedy=True)
     mixed = Rollouts(pool_of()).play(
-        [request for pair in zip(sampled, greedy, strict=True) for request in pair], speaker
+        [request for pair in zip(sampled, greedy, strict=True) for request in pair], policy
     )
-    assert rows(mixed[::2], 9) == rows(Rollouts(pool_of()).play(sampled, speaker), 9)
-    assert rows(mixed[1::2], 9) == rows(Rollouts(pool_of()).play(greedy, speaker), 9)
+    assert rows(mixed[::2], 9) == rows(Rollouts(pool_of()).play(sampled, policy), 9)
+    assert rows(mixed[1::2], 9) == rows(Rollouts(pool_of()).play(greedy, policy), 9)
 
 
-def test_a_script_is_recorded_as_if_it_had_been_sampled(pool_of: Any, speaker: PolicySpeaker) -> None:
+def test_a_script_is_recorded_as_if_it_had_been_sampled(pool_of: Any, policy: TokenPolicy) -> None:
     pool = pool_of()
-    scripts = [tuple(pool.facts.gold(task)) for task in TASKS]
+    scripts = [tuple(pool.environment.gold(task)) for task in TASKS]
     asked = [Request(task, SeedTree(0), script=script) for task, script in zip(TASKS, scripts, strict=True)]
-    spoken, written = Rollouts(pool).play(asked, speaker), Rollouts(pool).play(asked, TextSpeaker())
+    spoken, written = Rollouts(pool).play(asked, policy), Rollouts(pool).play(asked, MessagePolicy())
     for script, episode, text in zip(scripts, spoken, written, strict=True):
         sequence = episode.sequence
         assert (episode.reward, episode.success, episode.ending) == (1.0, True, Ending.COMPLETED)
@@ -194,20 +196,20 @@ def test_a_script_is_recorded_as_if_it_had_been_sampled(pool_of: Any, speaker: P
         assert not sequence.logprobs.any()
         for turn, words in enumerate(script):
             said = sequence.tokens[sequence.mask & (sequence.turns == turn)].tolist()
-            assert said == [*speaker.renderer.encode(words), speaker.renderer.stop_ids[0]]
+            assert said == [*policy.renderer.encode(words), policy.renderer.stop_ids[0]]
 
 
 def test_a_script_that_runs_out_says_nothing_more(pool_of: Any) -> None:
-    episode = Rollouts(pool_of()).play([Request("1-7:7", SeedTree(0), script=("1",))], TextSpeaker())[0]
+    episode = Rollouts(pool_of()).play([Request("1-7:7", SeedTree(0), script=("1",))], MessagePolicy())[0]
     said = [m["content"] for m in episode.messages if m["role"] == "assistant"]
     assert said == ["1", "", ""]
     assert (episode.reward, episode.ending) == (0.0, Ending.TURN_LIMIT)
 
 
-def test_a_privileged_context_stands_in_front(pool_of: Any, speaker: PolicySpeaker) -> None:
+def test_a_privileged_context_stands_in_front(pool_of: Any, policy: TokenPolicy) -> None:
     context = ContextRequest("guess 7")
-    episode = Rollouts(pool_of()).play(requests(copies=1, context=context), speaker)[0]
-    front = [*speaker.renderer.context(context), *speaker.renderer.opening(episode.messages[:1])]
+    episode = Rollouts(pool_of()).play(requests(copies=1, context=context), policy)[0]
+    front = [*policy.renderer.context(context), *policy.renderer.opening(episode.messages[:1])]
     assert episode.sequence.tokens[: len(front)].tolist() == front
     assert not episode.sequence.mask[: len(front)].any()
     assert episode.messages[0]["content"] == "guess 1 to 7"  # the environment's words, not the teacher's
@@ -221,9 +223,9 @@ def test_a_full_window_ends_the_episode_and_not_the_run(pool_of: Any, backend_of
     """96 tokens are the window of the tiny policy. What does not fit ends in TOKEN_LIMIT and goes through a training step."""
     backend = backend_of()
     long, short = pool_of(**{where: " higher lower" * 60}), pool_of()
-    speaker = PolicySpeaker(backend, SamplingParams(4))
+    policy = TokenPolicy(backend, SamplingParams(4))
     groups = [
-        RolloutGroup(task, tuple(Rollouts(pool).play([Request(task, SeedTree(s)) for s in range(3)], speaker)))
+        RolloutGroup(task, tuple(Rollouts(pool).play([Request(task, SeedTree(s)) for s in range(3)], policy)))
         for pool, task in ((long, TASKS[0]), (short, TASKS[1]))
     ]
     for episode in groups[0].episodes:
@@ -241,8 +243,8 @@ def test_a_full_window_ends_the_episode_and_not_the_run(pool_of: Any, backend_of
 
 def test_a_completion_that_fills_the_window_is_a_token_limit(pool_of: Any, backend_of: Any) -> None:
     backend = backend_of()
-    speaker = PolicySpeaker(backend, SamplingParams(backend.window))
-    for episode in Rollouts(pool_of()).play(requests(), speaker):
+    policy = TokenPolicy(backend, SamplingParams(backend.window))
+    for episode in Rollouts(pool_of()).play(requests(), policy):
         if episode.ending is Ending.TOKEN_LIMIT:
             assert len(episode.sequence) == backend.window
             assert episode.messages[-1]["role"] == "assistant"
@@ -258,13 +260,13 @@ CASES += [(fault, "step", kind) for fault, (kind, _) in STEP_FAULTS.items()]
 
 @pytest.mark.parametrize(("fault", "at", "kind"), [case for case in CASES if case[0] != "hangs"])
 def test_a_failed_episode_is_an_error_and_never_a_reward(
-    pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str
+    pool_of: Any, policy: TokenPolicy, fault: str, at: str, kind: str
 ) -> None:
     seen: list[tuple[str, str]] = []
     rollouts = Rollouts(
         pool_of(fault=fault, at=at, only=TASKS[1]), lambda task, failure: seen.append((task, failure.kind))
     )
-    good, bad, fine = rollouts.play(requests(copies=1), speaker)
+    good, bad, fine = rollouts.play(requests(copies=1), policy)
     assert bad.ending is Ending.ERROR
     assert math.isnan(bad.reward)
     assert not bad.success
@@ -279,14 +281,14 @@ def test_a_failed_episode_is_an_error_and_never_a_reward(
     ("fault", "at", "kind"), [case for case in CASES if case[0] in ("raises", "exits", "says nothing", "reports")]
 )
 def test_a_second_attempt_is_made_in_a_fresh_environment(
-    pool_of: Any, speaker: PolicySpeaker, fault: str, at: str, kind: str
+    pool_of: Any, policy: TokenPolicy, fault: str, at: str, kind: str
 ) -> None:
-    healthy = Rollouts(pool_of()).play(requests(), speaker)
+    healthy = Rollouts(pool_of()).play(requests(), policy)
     pool = pool_of(fault=fault, at=at, only=TASKS[1], times=1)
     rollouts = Rollouts(pool)
-    rollouts.play(requests(tasks=TASKS[:1]), speaker)  # leaves used environments in the pool
+    rollouts.play(requests(tasks=TASKS[:1]), policy)  # leaves used environments in the pool
     PLAYED.clear()
-    assert rows(rollouts.play(requests(), speaker), 9) == rows(healthy, 9)
+    assert rows(rollouts.play(requests(), policy), 9) == rows(healthy, 9)
     assert rollouts.failures == {kind: 1}
     attempts = [number for number, task in PLAYED if task == TASKS[1]]
     assert len(attempts) == 3  # two siblings, one of them twice
@@ -294,21 +296,19 @@ def test_a_second_attempt_is_made_in_a_fresh_environment(
         number for number, _ in PLAYED[:-1]
     )  # the last one is an instance that nobody had played in
     PLAYED.clear()
-    rollouts.play(requests(), speaker)
+    rollouts.play(requests(), policy)
     assert len(attempts) == 3
     failed = set(attempts[:2]) - {number for number, _ in PLAYED}
     assert len(failed) == 1  # the one that failed is never used again
 
 
 @pytest.mark.parametrize("at", ["reset", "step"])
-def test_an_environment_that_hangs_costs_its_deadline_and_no_more(
-    pool_of: Any, speaker: PolicySpeaker, at: str
-) -> None:
+def test_an_environment_that_hangs_costs_its_deadline_and_no_more(pool_of: Any, policy: TokenPolicy, at: str) -> None:
     before = threading.active_count()
     pool = pool_of(fault="hangs", at=at, only=TASKS[1], deadline_s=0.3)
     rollouts = Rollouts(pool)
     began = time.monotonic()
-    good, bad, fine = rollouts.play(requests(copies=1), speaker)
+    good, bad, fine = rollouts.play(requests(copies=1), policy)
     assert time.monotonic() - began < 2 * 0.3 + 0.6  # two attempts
     assert (bad.ending, rollouts.failures) == (Ending.ERROR, {"deadline": 2})
     assert {good.ending, fine.ending} == {Ending.TURN_LIMIT}
@@ -316,10 +316,10 @@ def test_an_environment_that_hangs_costs_its_deadline_and_no_more(
     _wait_for(lambda: threading.active_count() <= before)
 
 
-def test_a_hang_that_passes_is_played_again(pool_of: Any, speaker: PolicySpeaker) -> None:
-    healthy = Rollouts(pool_of()).play(requests(), speaker)
+def test_a_hang_that_passes_is_played_again(pool_of: Any, policy: TokenPolicy) -> None:
+    healthy = Rollouts(pool_of()).play(requests(), policy)
     rollouts = Rollouts(pool_of(fault="hangs", times=1, only=TASKS[2], deadline_s=0.3))
-    assert rows(rollouts.play(requests(), speaker), 9) == rows(healthy, 9)
+    assert rows(rollouts.play(requests(), policy), 9) == rows(healthy, 9)
     assert rollouts.failures == {"deadline": 1}
 
 
@@ -327,18 +327,18 @@ def test_threads_do_not_pile_up(pool_of: Any) -> None:
     before = threading.active_count()
     rollouts = Rollouts(pool_of(fault="raises", threads=2))
     for _ in range(20):
-        episodes = rollouts.play(requests(script=("4",)), TextSpeaker())
+        episodes = rollouts.play(requests(script=("4",)), MessagePolicy())
         assert {episode.ending for episode in episodes} == {Ending.ERROR}
     _wait_for(lambda: threading.active_count() <= before + 2)
 
 
-def test_every_step_may_be_somebody_elses_thread(pool_of: Any, speaker: PolicySpeaker) -> None:
-    one = Rollouts(pool_of()).play(requests(), speaker)
-    assert rows(Rollouts(pool_of(threads=4)).play(requests(), speaker)) == rows(one)
+def test_every_step_may_be_somebody_elses_thread(pool_of: Any, policy: TokenPolicy) -> None:
+    one = Rollouts(pool_of()).play(requests(), policy)
+    assert rows(Rollouts(pool_of(threads=4)).play(requests(), policy)) == rows(one)
 
 
-def test_nothing_to_play_is_no_episode(pool_of: Any, speaker: PolicySpeaker) -> None:
-    assert Rollouts(pool_of()).play([], speaker) == []
+def test_nothing_to_play_is_no_episode(pool_of: Any, policy: TokenPolicy) -> None:
+    assert Rollouts(pool_of()).play([], policy) == []
 
 
 def _wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> None:

@@ -13,7 +13,8 @@ from odd_environments import FAILED, HANG_S
 
 from harness.core.errors import EnvironmentFailure, UnknownNameError, UserError
 from harness.experiment import EnvironmentSettings
-from harness.rollout.environments import Deadlines, EnvironmentPool, make_environment
+from harness.rollout.deadlines import Deadlines
+from harness.rollout.environments import EnvironmentPool, make_environment
 
 
 def after(seconds: float, answer: Any = None) -> Callable[[], Any]:

@@ -17,10 +17,13 @@ import tomli_w
 from experiments import GRPO, RLOO, SPEC, quiet, small
 
 from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNameError, UserError
-from harness.core.sources import ROOT
+from harness import ROOT
 from harness.experiment import Experiment
-from harness.learning.warm_start import Start
-from harness.runs.bench import Job, describe, gather_records, observe, plan, run_job, run_notes, slug, write_results
+from harness.protocols.backend import Start
+from harness.runs.plan import Job, observe, plan, slug
+from harness.runs.record import describe, gather_records, run_notes
+from harness.runs.job import run_job
+from harness.report.folder import write_results
 
 
 @pytest.fixture

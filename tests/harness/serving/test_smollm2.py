@@ -21,8 +21,10 @@ from transformers import AutoModelForCausalLM
 from harness.backends import Prompt, SamplingParams
 from harness.backends.torch.models import base_directory
 from harness.core import records
+from harness.core.episodes import read_episodes
 from harness.experiment import ModelSettings
-from harness.learning.train import Run, train
+from harness.learning.run import Run
+from harness.learning.train import train
 from harness.learning.warm_start import start_of
 from harness.types import Ending
 
@@ -138,7 +140,7 @@ def test_it_plays_reasoning_from_the_command_line(directory: Path, tmp_path: Pat
     done = subprocess.run([*command, *more], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     (file,) = tmp_path.glob("*.jsonl*")
-    episodes, damaged = records.read_episodes(file)
+    episodes, damaged = read_episodes(file)
     assert not damaged
     assert len({episode.task_id for episode in episodes}) == len(episodes) == 8
     assert all(episode.ending is Ending.COMPLETED for episode in episodes)

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from experiments import GRPO, quiet, small
 
-from harness.cli import commands
+from harness.cli import experiments as commands
 from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.evaluation.fidelity.measure import Measurement, measure, sample_worlds
-from harness.experiment import Experiment
-from harness.learning.train import Run, sample_groups
-from harness.learning.warm_start import Start
+from harness.experiment import Experiment, write_spec
+from harness.learning.run import Run
+from harness.learning.sampling import sample_groups
+from harness.protocols.backend import Start
 from harness.report import fidelity as report
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.rollouts import PolicySpeaker, Rollouts
-from harness.runs.bench import write_spec
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
 
 ROLLS = 4
 CRAFT = "agents.methods.craft:CRAFT"
@@ -108,8 +109,8 @@ def test_the_groups_are_those_of_a_runs_first_step(start: Start, tmp_path: Path)
     with run.pool:
         trained, _ = sample_groups(run)
     with EnvironmentPool(experiment.environment) as pool:
-        rollouts, speaker = Rollouts(pool), PolicySpeaker(run.backend, run.speaker.params)
-        worlds = sample_worlds(experiment, pool, rollouts, speaker, len(trained), SeedTree(3))
+        rollouts, policy = Rollouts(pool), TokenPolicy(run.backend, run.policy.params)
+        worlds = sample_worlds(experiment, pool, rollouts, policy, len(trained), SeedTree(3))
     for group, world in zip(trained, worlds, strict=True):
         assert (group.task_id, group.solution, group.answer) == (
             world.group.task_id,

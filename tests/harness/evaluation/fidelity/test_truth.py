@@ -17,8 +17,10 @@ from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.evaluation.fidelity.truth import AFTER, BEFORE, Said, Values, World, estimate, prefixes, truth_of, variance
 from harness.experiment import EnvironmentSettings
+from harness.rollout.conversation import Prefix, Request
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.rollouts import PolicySpeaker, Prefix, Request, Rollouts
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
 from harness.types import Ending, Episode, RolloutGroup, TokenSequence
 
 SEEDS = SeedTree(3)
@@ -39,20 +41,20 @@ def rollouts_of() -> Iterator[Callable[..., Rollouts]]:
 
 
 @pytest.fixture
-def speaker(backend_of: Callable[..., Any]) -> PolicySpeaker:
-    return PolicySpeaker(backend_of(), SamplingParams(2))
+def policy(backend_of: Callable[..., Any]) -> TokenPolicy:
+    return TokenPolicy(backend_of(), SamplingParams(2))
 
 
 def quiet(what: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-def worlds_of(rollouts: Rollouts, speaker: PolicySpeaker, tasks: int = 2, size: int = 3) -> list[World]:
+def worlds_of(rollouts: Rollouts, policy: TokenPolicy, tasks: int = 2, size: int = 3) -> list[World]:
     out = []
-    for task in rollouts.pool.facts.tasks("train")[:tasks]:
+    for task in rollouts.pool.environment.tasks("train")[:tasks]:
         place = SEEDS["world", task]
         requests = [Request(task, place[n], prefix=Prefix((), place)) for n in range(size)]
-        out.append(World(RolloutGroup(task, tuple(rollouts.play(requests, speaker))), place))
+        out.append(World(RolloutGroup(task, tuple(rollouts.play(requests, policy))), place))
     return out
 
 
@@ -63,15 +65,15 @@ def worlds_of(rollouts: Rollouts, speaker: PolicySpeaker, tasks: int = 2, size: 
     ("environment", "task"), [("chance_environment:Even-v0", "train-1"), ("environments:Guess-v0", "3-9:7")]
 )
 def test_an_episode_goes_on_from_every_prefix_token_for_token(
-    rollouts_of: Any, speaker: PolicySpeaker, environment: str, task: str
+    rollouts_of: Any, policy: TokenPolicy, environment: str, task: str
 ) -> None:
     options = {"turns": 3} if "Even" in environment else {}
     rollouts, seeds = rollouts_of(environment, **options), SEEDS["first"]
-    (first,) = rollouts.play([Request(task, seeds)], speaker)
+    (first,) = rollouts.play([Request(task, seeds)], policy)
     beginnings = prefixes(first.sequence)
     assert len(beginnings) == 1 + first.sequence.mask.sum() > 3
     assert any(len(said[-1]) == 1 for said in beginnings[1:])  # in the middle of a turn of two tokens
-    later = rollouts.play([Request(task, SEEDS["other"], prefix=Prefix(said, seeds)) for said in beginnings], speaker)
+    later = rollouts.play([Request(task, SEEDS["other"], prefix=Prefix(said, seeds)) for said in beginnings], policy)
     for given, (said, episode) in enumerate(zip(beginnings, later, strict=True)):
         sampled = np.flatnonzero(first.sequence.mask)
         shared = len(first.sequence) if given == len(sampled) else sampled[given]
@@ -93,12 +95,12 @@ def _as_sampled(episode: Episode, first: Episode, given: int) -> TokenSequence:
     return TokenSequence(episode.sequence.tokens, mask, episode.sequence.logprobs, episode.sequence.turns)
 
 
-def test_a_prefix_that_is_empty_changes_the_environments_seed_alone(rollouts_of: Any, speaker: PolicySpeaker) -> None:
+def test_a_prefix_that_is_empty_changes_the_environments_seed_alone(rollouts_of: Any, policy: TokenPolicy) -> None:
     rollouts = rollouts_of()
     plain, moved = rollouts.play(
-        [Request("train-0", SEEDS["a"]), Request("train-0", SEEDS["a"], prefix=Prefix((), SEEDS["b"]))], speaker
+        [Request("train-0", SEEDS["a"]), Request("train-0", SEEDS["a"], prefix=Prefix((), SEEDS["b"]))], policy
     )
-    (same,) = rollouts.play([Request("train-0", SEEDS["a"], prefix=Prefix((), SEEDS["a"]))], speaker)
+    (same,) = rollouts.play([Request("train-0", SEEDS["a"], prefix=Prefix((), SEEDS["a"]))], policy)
     assert plain.messages[0] != moved.messages[0]
     np.testing.assert_array_equal(plain.sequence.tokens, same.sequence.tokens)
 
@@ -128,8 +130,8 @@ def test_prefixes_by_hand() -> None:
 class Exact:
     """Values by going through everything the policy may still say, from forward passes alone: no sampling, no environment."""
 
-    def __init__(self, speaker: PolicySpeaker, world: World, turns: int) -> None:
-        self.backend, self.renderer, self.turns = speaker.backend, speaker.renderer, turns
+    def __init__(self, policy: TokenPolicy, world: World, turns: int) -> None:
+        self.backend, self.renderer, self.turns = policy.backend, policy.renderer, turns
         self.opening = self.renderer.opening(world.group.episodes[0].messages[:1])
         self.first, *_ = self.chances([()])
         self.second = self.chances([(token,) for token in range(self.backend.vocabulary)])
@@ -167,12 +169,12 @@ class Exact:
 @pytest.mark.parametrize("turns", [1, 2])
 def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int) -> None:
     """In the middle of a turn (two tokens, one turn) and behind a finished one (one token, two turns)."""
-    rollouts, speaker = rollouts_of(turns=turns), PolicySpeaker(backend_of(), SamplingParams(3 - turns))
-    worlds = worlds_of(rollouts, speaker)
-    values = estimate(worlds, rollouts, speaker, ROLLS, SEEDS["rolls"], quiet)
+    rollouts, policy = rollouts_of(turns=turns), TokenPolicy(backend_of(), SamplingParams(3 - turns))
+    worlds = worlds_of(rollouts, policy)
+    values = estimate(worlds, rollouts, policy, ROLLS, SEEDS["rolls"], quiet)
     scores: dict[str, list[float]] = {"before": [], "after": [], "truth": [], "again": []}
     exact: dict[tuple[int, Said], float] = {}
-    worked_out = [Exact(speaker, world, turns) for world in worlds]
+    worked_out = [Exact(policy, world, turns) for world in worlds]
     for (n, said), counts in values.successes.items():
         exact[n, said] = worked_out[n].value(tuple(token for turn in said for token in turn))
         spread = np.sqrt(exact[n, said] * (1 - exact[n, said]) / ROLLS)
@@ -198,13 +200,13 @@ def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int
     assert abs((before * after).mean()) < 4 / np.sqrt(len(before))  # the two sets are independent of each other
 
 
-def test_the_two_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, speaker: PolicySpeaker) -> None:
+def test_the_two_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, policy: TokenPolicy) -> None:
     rollouts = rollouts_of()
-    worlds = worlds_of(rollouts, speaker)
+    worlds = worlds_of(rollouts, policy)
     asked: list[Request] = []
     play = rollouts.play
     rollouts.play = lambda requests, who: (asked.extend(requests), play(requests, who))[1]
-    values = estimate(worlds, rollouts, speaker, 5, SEEDS, quiet)
+    values = estimate(worlds, rollouts, policy, 5, SEEDS, quiet)
     rolled = [request.seeds for request in asked if request.seeds != SEEDS["replay"]]
     assert len(rolled) == len(set(rolled)) == 10 * len(values.successes)
     distinct = {(n, said) for n, w in enumerate(worlds) for e in w.group.episodes for said in prefixes(e.sequence)[:-1]}
@@ -213,23 +215,23 @@ def test_the_two_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, speaker: P
 
 
 def test_values_depend_on_the_seed_and_on_nothing_else(
-    rollouts_of: Any, speaker: PolicySpeaker, monkeypatch: pytest.MonkeyPatch
+    rollouts_of: Any, policy: TokenPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rollouts = rollouts_of()
-    worlds = worlds_of(rollouts, speaker)
-    first = estimate(worlds, rollouts, speaker, 20, SEEDS, quiet)
+    worlds = worlds_of(rollouts, policy)
+    first = estimate(worlds, rollouts, policy, 20, SEEDS, quiet)
     monkeypatch.setattr(truth_module, "CHUNK", 7)
     reports: list[tuple[str, int, int]] = []
-    again = estimate(worlds, rollouts_of(), speaker, 20, SEEDS, lambda *report: reports.append(report))
+    again = estimate(worlds, rollouts_of(), policy, 20, SEEDS, lambda *report: reports.append(report))
     assert again == first
     assert reports[-1] == ("re-rolling", 40 * len(first.successes), 40 * len(first.successes))
-    assert estimate(worlds, rollouts, speaker, 20, SEEDS["another"], quiet) != first
+    assert estimate(worlds, rollouts, policy, 20, SEEDS["another"], quiet) != first
 
 
-def test_an_environment_that_does_not_replay_is_refused(rollouts_of: Any, speaker: PolicySpeaker) -> None:
+def test_an_environment_that_does_not_replay_is_refused(rollouts_of: Any, policy: TokenPolicy) -> None:
     rollouts = rollouts_of(turns=2, drifting=True)
     with pytest.raises(UserError, match="'train-0' answered the same actions under the same seed differently"):
-        estimate(worlds_of(rollouts, speaker), rollouts, speaker, 2, SEEDS, quiet)
+        estimate(worlds_of(rollouts, policy), rollouts, policy, 2, SEEDS, quiet)
 
 
 # ---------------------------------------------------------------- differences and their errors

@@ -9,16 +9,16 @@ from harness.types import Message
 
 
 class DoNothing:
-    """Sends what an idle agent would: the environment's `idle_action`, an empty action where it names none."""
+    """Sends what an idle agent would: the environment's `idle_action`."""
 
     name = "do-nothing"
 
     def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str:
-        return str(getattr(environment, "idle_action", ""))
+        return str(environment.idle_action)
 
 
 class Gold:
-    """Replays the environment's reference actions, counting its own words to know where it is; nothing after the last."""
+    """Replays the environment's reference actions, one a turn; empty actions after the last."""
 
     name = "gold"
 

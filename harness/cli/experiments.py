@@ -1,0 +1,285 @@
+"""Commands about experiments: bench, demo, compare, table, tables, fidelity."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness import ROOT
+from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
+from harness.cli.screen import console, line, progress
+from harness.core.errors import HarnessError, UnknownNameError, UserError
+
+if TYPE_CHECKING:
+    from harness.experiment import Experiment
+    from harness.protocols.backend import Start
+    from harness.tables.table import Table
+
+DEMO = ROOT / "results" / "demo" / "spec.toml"
+LAPTOP = ROOT / "results" / "laptop"
+FORMS = ("terminal", "markdown", "latex", "csv", "html")
+
+
+def bench(
+    specs: Annotated[list[Path], typer.Argument(help="Spec files, or folders in which every */spec.toml is meant.")],
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Run experiments and write their tables beside their specs.
+
+    Finished runs are not repeated, killed ones go on from their last checkpoint.
+
+    Example: harness bench results/laptop/reasoning-mini/spec.toml
+    """
+    from harness.experiment import read_experiment
+    from harness.report import index, layouts
+
+    found = spec_files(specs)
+    for number, file in enumerate(found, start=1):
+        experiment = read_experiment(file)
+        line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
+        layouts.terminal(_run_experiment(experiment, file.parent, runs, cache, workers, allow_missing), console)
+        line(f"written: {file.parent}/table.md, table.csv, rows.jsonl.gz, curves\n")
+    for folder in {file.parent.parent for file in found}:
+        if (folder / "README.md").is_file() or folder == LAPTOP:
+            index.write_index(folder, f"Results: {folder.name}")
+
+
+def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
+    """The main job in two minutes: a small experiment, its table printed here."""
+    from harness.experiment import read_experiment
+    from harness.report import layouts
+
+    experiment = read_experiment(DEMO)
+    line(f"[bold]{experiment.title}[/bold]")
+    layouts.terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
+
+
+def compare(
+    methods: Annotated[list[str], typer.Argument(help="Two or more: short names (harness methods) or module:Name.")],
+    env: Annotated[str, typer.Option("--env", help="An environment id: `harness environments` lists them.")],
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="Spec to take everything else from (default: the laptop's for that environment)."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 (default: the spec's).")] = "",
+    steps: Annotated[int, typer.Option(min=0, help="Optimiser steps (0: the spec's).")] = 0,
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+) -> None:
+    """Compare methods head to head: runs what is missing and prints the paired table.
+
+    Example: harness compare grpo craft --env ReasoningMini-v0
+    """
+    from harness.core.catalogue import plug_of
+    from harness.experiment import MethodSettings, parse_experiment, read_experiment
+    from harness.report import layouts
+
+    if len(methods) < 2:
+        raise UserError("compare needs two or more methods")
+    template = read_experiment(spec) if spec else _laptop_spec(env)
+    _same_environment(template, env, spec)
+    rows = [MethodSettings(label=name, plug=plug_of(name, "method", "methods")) for name in methods]
+    changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "title": f"{', '.join(methods)} on {env}"}
+    if seeds:
+        changed["seeds"] = _numbers(seeds)
+    data = template.model_dump() | changed
+    if steps:
+        data["budget"] = data["budget"] | {"steps": steps}
+    experiment = parse_experiment(data)
+    out = runs / "comparisons" / f"{experiment.name}-{'-'.join(name.rpartition(':')[2].lower() for name in methods)}"
+    layouts.terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
+    line(f"written: {out}")
+
+
+def table(
+    spec: Annotated[Path, typer.Argument(help="The experiment's spec.toml.")],
+    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or html.")] = "terminal",
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    allow_missing: AllowMissing = False,
+) -> None:
+    """Print the table of an experiment from the runs there are.
+
+    Example: harness table results/demo/spec.toml --format markdown
+    """
+    from harness.experiment import read_experiment
+    from harness.learning.warm_start import start_of
+    from harness.report import folder, layouts
+    from harness.runs.plan import plan
+    from harness.runs.record import gather_records
+
+    if form not in FORMS:
+        raise UnknownNameError("format", form, FORMS)
+    experiment = read_experiment(spec)
+    jobs = plan(experiment, start_of(experiment, cache), runs)
+    built = folder.build_table(experiment, gather_records(jobs, allow_missing), allow_missing)
+    if form == "terminal":
+        layouts.terminal(built, console)
+    else:
+        written = {
+            "markdown": layouts.markdown,
+            "latex": layouts.latex,
+            "csv": layouts.csv_text,
+            "html": layouts.html_page,
+        }
+        sys.stdout.write(written[form](built))
+
+
+def tables(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Results folders, or folders of them (default: every committed one).")
+    ] = None,
+) -> None:
+    """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the same records.
+
+    Example: harness tables results/laptop
+    """
+    from harness.report import collection
+
+    for written in collection.render_all(folders or [ROOT / "results"]):
+        line(f"written: {written}")
+
+
+def fidelity(
+    spec: Annotated[Path, typer.Argument(help="A spec.toml whose methods are measured.")],
+    tasks: Annotated[int, typer.Option(min=0, help="Groups of siblings (0: the spec's prompts per step).")] = 0,
+    rolls: Annotated[int, typer.Option(min=1, help="Re-rolls of every prefix, in each of two independent sets.")] = 64,
+    seed: Annotated[int, typer.Option(help="Draws the tasks and everything sampled.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Model directory of the policy (default: the spec's start).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where table and plots are written (default: beside the spec).")
+    ] = None,
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Measure each method's credit of single tokens against their true value, by re-rolling.
+
+    Example: harness fidelity results/fidelity/reasoning-mini/spec.toml
+    """
+    from harness.evaluation.fidelity.measure import measure
+    from harness.experiment import read_experiment
+    from harness.learning.warm_start import start_of
+    from harness.report import fidelity as report
+
+    experiment = read_experiment(spec)
+    folder = out or spec.parent
+    with progress() as show:
+        start = start_of(experiment, cache, show)
+        wanted = tasks or experiment.sampling.prompts_per_step
+        measured = measure(experiment, start, wanted, rolls, seed, checkpoint, show)
+    _print_start(start)
+    judged = report.write(measured, folder)
+    for grid in report.terminal(judged):
+        console.print(grid)
+    for sentence in report.heading(judged):
+        line(f"  {sentence}")
+    line(f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots")
+
+
+# ---------------------------------------------------------------- shared
+
+
+def spec_files(specs: Sequence[Path]) -> list[Path]:
+    """The spec files meant by paths of files and folders."""
+    found: list[Path] = []
+    for path in specs:
+        inside = sorted([*path.glob("spec.toml"), *path.glob("*/spec.toml")]) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"no spec.toml in {str(path)!r} or in a folder in it")
+        found += inside
+    return found
+
+
+def _run_experiment(
+    experiment: Experiment, out: Path, runs: Path, cache: Path, workers: int, allow_missing: bool
+) -> Table:
+    from harness.executors.local import run_all
+    from harness.learning.warm_start import start_of
+    from harness.report.folder import write_results
+    from harness.runs.plan import check_plugs, plan
+
+    check_plugs(experiment)
+    with progress() as show:
+        start = start_of(experiment, cache, show)
+    _print_start(start)
+    jobs = plan(experiment, start, runs)
+    waiting = sum(not job.done for job in jobs)
+    line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
+    failed = run_all(jobs, workers or _default_workers(experiment), console)
+    for job, why in failed:
+        line(f"[red]failed[/red]: {job.name}: {why}")
+    if failed and not allow_missing:
+        raise HarnessError(
+            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
+        )
+    return write_results(experiment, jobs, start, out, allow_missing)
+
+
+def _default_workers(experiment: Experiment) -> int:
+    if experiment.model.device == "cpu":
+        return _cores()
+    from harness.backends.torch.models import gpus
+
+    return gpus() or _cores()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _print_start(start: Start) -> None:
+    measured = start.measured
+    if not measured:
+        return
+    line(
+        f"start: {measured['sampled']:.2f} sampled, {measured['greedy']:.2f} greedy success on "
+        f"{measured['tasks']} {measured['split']} tasks"
+    )
+    for known in measured["contexts"].values():
+        verdict = "  [yellow]teacher adds nothing[/yellow]" if known["teacher_adds_nothing"] else ""
+        line(f"  conditioned on {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}")
+
+
+def _laptop_spec(env: str) -> Experiment:
+    from harness.core.catalogue import environment_id
+    from harness.experiment import read_experiment
+
+    known = {read_experiment(file).environment.id: file for file in spec_files([LAPTOP])} if LAPTOP.is_dir() else {}
+    wanted = environment_id(env)
+    if wanted not in known:
+        raise UnknownNameError(
+            "environment with a laptop spec",
+            env,
+            [k.rpartition(":")[2] for k in known],
+            "Name another spec with --spec.",
+        )
+    return read_experiment(known[wanted])
+
+
+def _same_environment(template: Experiment, env: str, spec: Path | None) -> None:
+    """UserError where --env and --spec name two environments: one fact has one source."""
+    from harness.core.catalogue import environment_id
+
+    wanted = environment_id(env)
+    if template.environment.id != wanted:
+        raise UserError(
+            f"--env says {wanted}, {spec} says {template.environment.id}; leave the environment to the spec or name another"
+        )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"seeds are whole numbers separated by commas, got {text!r}") from None

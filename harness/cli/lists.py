@@ -1,0 +1,90 @@
+"""Commands that list what there is: methods, contexts, environments, published; and setup, which installs what an environment needs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from harness.cli.screen import console, line, progress
+from harness.core.errors import HarnessError, UnknownNameError
+
+
+def methods() -> None:
+    """List the methods with their papers."""
+    from rich.table import Table as Grid
+
+    from harness.core.catalogue import catalogue
+    from harness.core.plugs import resolve
+    from harness.protocols.method import paper_of
+
+    grid = Grid("name", "paper", "what it does", title="methods (your own: module:Name)")
+    for name, plug in catalogue("methods").items():
+        cls = resolve(plug, "method")
+        grid.add_row(name, paper_of(cls), (cls.__doc__ or "").strip().splitlines()[0])
+    console.print(grid)
+
+
+def contexts() -> None:
+    """List the sources of privileged contexts."""
+    from rich.table import Table as Grid
+
+    from harness.core.catalogue import catalogue
+    from harness.core.plugs import resolve
+
+    grid = Grid("name", "plug", "what the teacher reads", title="context sources (your own: module:Name)")
+    for name, plug in catalogue("contexts").items():
+        grid.add_row(name, plug, (resolve(plug, "context source").__doc__ or "").strip().splitlines()[0])
+    console.print(grid)
+
+
+def environments() -> None:
+    """List the environments that are registered."""
+    import gymnasium
+    from rich.table import Table as Grid
+
+    from harness.core.catalogue import environment_modules, offered_ids
+
+    grid = Grid("id", "class", title="environments (your own: module:Id)")
+    for module in environment_modules():
+        for name in offered_ids(module):
+            grid.add_row(name, str(gymnasium.registry[name].entry_point))
+    console.print(grid)
+
+
+def published() -> None:
+    """Print the figures that papers publish, each with its place: cited, never compared with a run here."""
+    raise NotImplementedError
+
+
+def setup(
+    names: Annotated[list[str] | None, typer.Argument(help="What to install; none lists what there is.")] = None,
+) -> None:
+    """Install what an environment needs besides this package. What is there already is left as it is.
+
+    Example: harness setup appworld
+    """
+    import inspect
+
+    from rich.table import Table as Grid
+
+    from harness.core.catalogue import catalogue
+    from harness.core.plugs import resolve
+
+    known = catalogue("setups")
+    if not names:
+        grid = Grid("name", "what it does", title="harness setup NAME")
+        for name, plug in known.items():
+            grid.add_row(name, (inspect.getdoc(resolve(plug)) or "").partition("\n")[0])
+        console.print(grid)
+        return
+    for name in names:
+        if name not in known:
+            raise UnknownNameError("set-up", name, known)
+    for name in names:
+        with progress() as show:
+            try:
+                outcome = resolve(known[name])(show)
+            except RuntimeError as error:
+                raise HarnessError(f"{name}: {error}") from error
+        line(f"[green]{name}[/green]: {outcome}")

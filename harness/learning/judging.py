@@ -1,0 +1,54 @@
+"""How a run is judged: points of its learning curve, and the rows of the table at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.core import records
+from harness.learning.run import Run
+from harness.rollout.panel import judged_tasks, panel, play_panel, success_rate, task_rows
+
+
+def curve_point(run: Run, step: int) -> None:
+    """A point of the learning curve, where one is due and not recorded yet."""
+    settings = run.experiment.evaluation
+    due = settings.every and (step % settings.every == 0 or step == run.experiment.budget.steps)
+    file = run.folder / "curve.jsonl"
+    if not due or (file.is_file() and any(row["step"] == step for row in records.read(file).rows)):
+        return
+    split = settings.curve_split or run.experiment.environment.eval_split
+    tasks = panel(run.pool.environment, split, settings.curve_tasks)
+    point: dict[str, Any] = {
+        "step": step,
+        "rollouts": run.spent.rollouts,
+        "generated_tokens": run.spent.generated_tokens,
+    }
+    for decoding in ("sampled", "greedy"):
+        episodes = play_panel(run.rollouts, run.policy, tasks, run.seeds["curve", step], decoding, 1)
+        point[decoding] = success_rate(episodes)
+    records.append(file, [point], kind="curve")
+
+
+def final_evaluation(run: Run) -> None:
+    """The rows of the table: the whole panel, sampled and greedy, written at once."""
+    settings, split = run.experiment.evaluation, run.experiment.environment.eval_split
+    tasks = judged_tasks(run.pool.environment, run.experiment)
+    rows = []
+    for decoding, samples in (("sampled", settings.samples), ("greedy", 1)):
+
+        def report(done: int, total: int, decoding: str = decoding) -> None:
+            run.progress(f"evaluating, {decoding}", done, total)
+
+        episodes = play_panel(
+            run.rollouts, run.policy, tasks, run.seeds["evaluation"], decoding, samples, progress=report
+        )
+        rows.extend(task_rows(episodes, decoding, split))
+    finish(run.folder, rows, run.spent.budget())
+
+
+def finish(folder: Path, rows: list[dict[str, Any]], budget: dict[str, int]) -> None:
+    """The last word of a run: its rows, then the file whose presence says that it is whole."""
+    (folder / "rows.jsonl").unlink(missing_ok=True)
+    records.append(folder / "rows.jsonl", rows, kind="rows")
+    records.write_json(folder / "done.json", budget)

@@ -1,0 +1,78 @@
+"""Everything one run works with, made when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from harness.core.errors import UserError
+from harness.core.seeds import SeedTree
+from harness.experiment import Experiment, MethodSettings
+from harness.learning.state import Spent
+from harness.protocols.backend import Backend, BackendSettings, SamplingParams, Start, make_backend
+from harness.protocols.context import ContextSource, make_context
+from harness.protocols.method import AnyMethod, make_method
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.panel import tasks_of
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
+
+Progress = Callable[[str, int, int], None]
+"""What is going on, how much of it is done, and out of how much."""
+
+
+@dataclass
+class Run:
+    """One method under one seed, from the shared start to its last checkpoint, in a folder of its own."""
+
+    experiment: Experiment
+    settings: MethodSettings
+    seed: int
+    start: Start
+    folder: Path
+    progress: Progress = lambda what, done, total: None
+    spent: Spent = field(default_factory=Spent)
+
+    @cached_property
+    def seeds(self) -> SeedTree:
+        return SeedTree(self.seed)
+
+    @cached_property
+    def method(self) -> AnyMethod:
+        return make_method(self.settings.plug, self.settings.options)
+
+    @cached_property
+    def context(self) -> ContextSource | None:
+        """The experiment's source, for a method that brings no context of its own."""
+        named = self.experiment.context
+        return make_context(named.plug, named.options) if named else None
+
+    @cached_property
+    def pool(self) -> EnvironmentPool:
+        return EnvironmentPool(self.experiment.environment)
+
+    @cached_property
+    def rollouts(self) -> Rollouts:
+        return Rollouts(self.pool)
+
+    @cached_property
+    def backend(self) -> Backend:
+        e = self.experiment
+        settings = BackendSettings(e.optimiser, e.budget.steps, e.sampling.temperature, e.model.dtype, e.model.device)
+        return make_backend(e.backend, self.start, settings)
+
+    @cached_property
+    def policy(self) -> TokenPolicy:
+        """The policy that is trained, as the rollout engine plays it."""
+        sampling = self.experiment.sampling
+        return TokenPolicy(self.backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+
+    @cached_property
+    def train_tasks(self) -> list[str]:
+        environment, split = self.pool.environment, self.experiment.environment.train_split
+        tasks = tasks_of(environment, split)
+        if not environment.trainable(split):
+            raise UserError(f"split {split!r} of {self.experiment.environment.id} may not be trained on")
+        return tasks

@@ -1,0 +1,71 @@
+"""The summary of an evaluation on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+
+def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> None:
+    """The summary, for a reader; `name` heads it where the environment names no protocol."""
+    grid = Grid("task", "success", "reward", "doing nothing", "turns", "ending", "episode")
+    for row in summary["tasks"]:
+        grid.add_row(
+            row["task"], f"{row['succeeded']}/{row['finished']}", *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
+            row["endings"], ", ".join(map(str, row["episodes"])),
+        )  # fmt: skip
+    console.print(grid)
+    console.rule(f"{summary['heading'] or name}   {summary['policy']}")
+    idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"
+    console.print(
+        f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if summary["pass_hat"]:
+        console.print(
+            "   ".join(f"pass^{k} {value:.3f}" for k, value in summary["pass_hat"].items()),
+            highlight=False,
+            soft_wrap=True,
+        )
+    _print_plain(summary["environment"], console)
+    print_counts("used by these episodes", summary["used"], console)
+
+
+def print_counts(title: str, counts: Mapping[str, float], console: Console) -> None:
+    """Counts on one line; nothing where there are none."""
+    if counts:
+        console.print(
+            f"{title}: " + ", ".join(f"{name.replace('_', ' ')} {value:,.10g}" for name, value in counts.items()),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _print_plain(summary: Mapping[str, Any], console: Console) -> None:
+    """An environment's own summary: numbers and text as lines, a mapping of mappings as a grid."""
+    for name, value in summary.items():
+        if not isinstance(value, Mapping):
+            console.print(f"{name} {_number(value)}", highlight=False, soft_wrap=True)
+        elif value and all(isinstance(entry, Mapping) for entry in value.values()):
+            columns = list(dict.fromkeys(column for entry in value.values() for column in entry))
+            grid = Grid(name, *columns)
+            for row, entry in value.items():
+                grid.add_row(str(row), *(_number(entry.get(column)) for column in columns))
+            console.print(grid)
+        else:
+            console.print(
+                f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()),
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _number(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

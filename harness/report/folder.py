@@ -1,0 +1,134 @@
+"""A results folder: written from the records of finished runs, and rendered again from the records it holds.
+
+    spec.toml          the experiment                    table.md, .csv, .tex, .html    the table
+    runs.jsonl.gz      what was run                      curve-*.svg                    learning curves
+    rows.jsonl.gz      how it did on every task          episodes/                      a sample of episodes
+    curve.jsonl.gz     points of learning curves         provenance.json                machine, versions, wall time
+
+Everything but the records themselves is a function of them: `render` makes the same bytes again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.core import records
+from harness.core.errors import MissingDataError
+from harness.core.fingerprint import fingerprint
+from harness.core.provenance import provenance
+from harness.experiment import Experiment, read_experiment
+from harness.protocols.backend import Start
+from harness.report import layouts, plots
+from harness.runs.plan import Job, code_revision, slug
+from harness.runs.record import Records, gather_records
+from harness.tables.table import Table, build
+
+RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
+DECODINGS = ("sampled", "greedy")
+
+
+def write_results(
+    experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False
+) -> Table:
+    """Everything a results folder holds, from the records of the jobs; returns the table."""
+    found = gather_records(jobs, allow_missing)
+    table = build_table(experiment, found, allow_missing)  # before anything is written: it may refuse
+    out.mkdir(parents=True, exist_ok=True)
+    write_records(found, out)
+    measured = {"start": start.measured, "initial_checkpoint": start.checkpoint_hash, "wall_s": found.wall_s}
+    records.write_json(out / "provenance.json", provenance() | measured)
+    _write_renderings(experiment, table, found, out)
+    _copy_episodes(experiment, jobs, out)
+    return table
+
+
+def build_table(experiment: Experiment, found: Records, allow_missing: bool = False) -> Table:
+    """The table of an experiment from its records; a historical one is marked so."""
+    runs = [run | {"budget": run["budget"] | _wall(found, run)} for run in found.runs]
+    title = experiment.title or experiment.name
+    return build(
+        [{key: value for key, value in run.items() if key != "sources"} for run in runs],
+        found.rows,
+        title,
+        experiment.seeds,
+        extra=experiment.evaluation.extra,
+        allow_missing=allow_missing,
+        historical=historical(found.runs),
+    )
+
+
+def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
+    """The mean of a row's seeds: a table shows no more."""
+    seconds = found.wall_s.get(run["method"])
+    return {"wall_s": sum(seconds) / len(seconds)} if seconds else {}
+
+
+def historical(runs: Sequence[dict[str, Any]]) -> str | None:
+    """The code revision that recorded these runs, where the code that they would run today is another; None where they are current.
+
+    Records that do not name the modules of their code are older than the fingerprints of today, and historical.
+    """
+    recorded = str(runs[0]["matched"].get("code")) if runs else None
+    sources = runs[0].get("sources") if runs else None
+    if recorded is None or (sources and code_revision(sources) == recorded):
+        return None
+    return recorded
+
+
+# ---------------------------------------------------------------- records
+
+
+def write_records(found: Records, folder: Path) -> None:
+    """Runs, rows and points, compressed; what all runs share is said once, in the header."""
+    matched = found.runs[0]["matched"] if found.runs else {}
+    runs = [{key: value for key, value in run.items() if key != "matched"} for run in found.runs]
+    rows = [{key: value for key, value in row.items() if key != "matched"} for row in found.rows]
+    records.write_rows(folder / RUNS, runs, "runs", matched=matched)
+    records.write_rows(folder / ROWS, rows, "rows", matched=fingerprint(matched))
+    if found.points:
+        records.write_rows(folder / POINTS, found.points, "curve")
+
+
+def read_records(folder: Path) -> Records:
+    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be read whole."""
+    if not (folder / RUNS).is_file():
+        raise MissingDataError(f"{folder} holds no records ({RUNS}): run its experiment with: harness bench {folder}")
+    runs, rows = records.read(folder / RUNS), records.read(folder / ROWS)
+    points = records.read(folder / POINTS).strict() if (folder / POINTS).is_file() else []
+    provenance_file = folder / "provenance.json"
+    known = json.loads(provenance_file.read_text(encoding="utf-8")) if provenance_file.is_file() else {}
+    return Records(
+        [{"matched": runs.header["matched"]} | run for run in runs.strict()],
+        [{"matched": rows.header["matched"]} | row for row in rows.strict()],
+        points,
+        known.get("wall_s", {}),
+    )
+
+
+# ---------------------------------------------------------------- renderings
+
+
+def render(folder: Path) -> Table:
+    """Write a results folder's tables and plots anew from its records; returns the table."""
+    experiment, found = read_experiment(folder / "spec.toml"), read_records(folder)
+    table = build_table(experiment, found)
+    _write_renderings(experiment, table, found, folder)
+    return table
+
+
+def _write_renderings(experiment: Experiment, table: Table, found: Records, out: Path) -> None:
+    layouts.write_table(table, out)
+    for decoding in DECODINGS if found.points else ():
+        title = experiment.title or experiment.name
+        plots.write_plot(plots.learning_curves(found.points, value=decoding, title=title), out / f"curve-{decoding}")
+
+
+def _copy_episodes(experiment: Experiment, jobs: Sequence[Job], out: Path) -> None:
+    """A sample of episodes of every method, of the first seed."""
+    for job in jobs:
+        file = job.folder / "episodes.jsonl.gz"
+        if job.role == "method" and job.seed == experiment.seeds[0] and file.is_file():
+            records.write_whole(out / "episodes" / f"{slug(job.method.label)}.jsonl.gz", file.read_bytes())

@@ -1,0 +1,111 @@
+"""One episode while it is being played: what was asked for, and the conversation so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import EnvironmentFailure
+from harness.core.seeds import SeedTree
+from harness.core.types import ContextRequest, Ending, Episode, Message, TokenSequence
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token for token."""
+
+    sampled: tuple[tuple[int, ...], ...]
+    """What the policy had sampled in each turn; the last turn may be unfinished."""
+    seeds: SeedTree
+    """Of the episode that began so: the environment is reset as it was there."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One episode to be played."""
+
+    task_id: str
+    seeds: SeedTree
+    """Everything random about this episode comes from here."""
+    greedy: bool = False
+    context: ContextRequest | None = None
+    """A privileged context the policy reads in front of the conversation (to measure what it is worth)."""
+    script: tuple[str, ...] | None = None
+    """Actions to take instead of asking the policy (demonstrations, gold replay)."""
+    prefix: Prefix | None = None
+    """What has been sampled already: the policy goes on from there. These tokens count as given, not as sampled."""
+
+    def __post_init__(self) -> None:
+        if self.script is not None and self.prefix is not None:
+            raise ValueError(
+                f"the request for {self.task_id!r} has a script and a prefix; an episode takes one of them"
+            )
+
+
+@dataclass
+class Conversation:
+    """An episode while it is being played."""
+
+    request: Request
+    environment: Any
+    key: Hashable
+    tokens: list[int] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turns: list[int] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
+    """What a text policy counted (calls, tokens, cost); it becomes part of the metrics, of a failed episode too."""
+    turn: int = 0
+    reward: float = 0.0
+    ending: Ending | None = None
+    cut_mass: float = 0.0
+    failure: EnvironmentFailure | None = None
+
+    def add(self, tokens: Sequence[int], sampled: bool, logprobs: Sequence[float] | None = None) -> None:
+        self.tokens.extend(tokens)
+        self.mask.extend([sampled] * len(tokens))
+        self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
+        self.turns.extend([self.turn] * len(tokens))
+
+    def cut(self, length: int) -> None:
+        """Keep the first `length` tokens."""
+        for entries in (self.tokens, self.mask, self.logprobs, self.turns):
+            del entries[length:]
+
+    def given(self) -> tuple[int, ...]:
+        """What the prefix has of this turn."""
+        prefix = self.request.prefix
+        return prefix.sampled[self.turn] if prefix is not None and self.turn < len(prefix.sampled) else ()
+
+    def scripted(self) -> str:
+        """The script's action for this turn; an empty one when it has run out."""
+        script = self.request.script or ()
+        return script[self.turn] if self.turn < len(script) else ""
+
+    def episode(self) -> Episode:
+        failed = self.failure is not None
+        metrics = {} if failed else dict(self.info.get("metrics", {}))
+        if self.cut_mass:
+            metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
+        metrics |= self.usage
+        return Episode(
+            task_id=self.request.task_id,
+            sequence=TokenSequence(
+                np.array(self.tokens, dtype=np.int64),
+                np.array(self.mask, dtype=bool),
+                np.array(self.logprobs, dtype=np.float64),
+                np.array(self.turns, dtype=np.int64),
+            ),
+            reward=math.nan if failed else self.reward,
+            success=not failed and bool(self.info.get("success", False)),
+            ending=Ending.ERROR if failed else self.ending or Ending.COMPLETED,
+            messages=tuple(self.messages),
+            metrics=metrics,
+            seed=self.request.seeds.integer(),
+        )

@@ -1,0 +1,138 @@
+"""Which runs an experiment needs: plain data, made from its spec and from what was found out about tasks, environment, weights and code.
+
+Work lives under `runs/`, one folder a run, named by what decides its result. A run that is finished is never run again, a run that was killed goes on
+from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.core.catalogue import catalogue
+from harness.core.errors import UserError
+from harness.core.fingerprint import fingerprint
+from harness.core.sources import revision
+from harness.experiment import Experiment, MethodSettings
+from harness.protocols.backend import Start, backend_class
+from harness.protocols.context import make_context
+from harness.protocols.method import brings_context, make_method
+from harness.rollout.environments import EnvironmentPool, environment_module
+from harness.rollout.panel import judged_tasks, tasks_of
+
+BASE = MethodSettings(label="base", plug="")
+"""The row of the starting policy."""
+TRAINER = "harness.learning.train"
+"""The module whose imports are the code of every run."""
+Role = Literal["base", "method", "baseline"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to be had: plain data, so that it can be sent to another process."""
+
+    experiment: Experiment
+    start: Start
+    role: Role
+    method: MethodSettings
+    seed: int
+    matched: dict[str, Any]
+    """What all runs of one table share (`Experiment.matched_facts`)."""
+    sources: tuple[str, ...]
+    """Modules whose code, with all they import, `matched` holds the revision of."""
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.method.label}, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        return (self.folder / "done.json").is_file()
+
+
+def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
+    """All runs of an experiment: the starting point and the methods under every seed, the baselines once."""
+    matched, sources = observe(experiment, start)
+    base = root / slug(experiment.name) / fingerprint(matched)[:12]
+    jobs: list[Job] = []
+    for role, method, seeds in _rows(experiment):
+        decided_by = [role, method.plug, method.options, code_of(method), context_plug(experiment, method, role)]
+        own = fingerprint(decided_by)[:8]
+        for seed in seeds:
+            folder = base / f"{slug(method.label)}-{own}-seed{seed}"
+            jobs.append(Job(experiment, start, role, method, seed, matched, sources, folder))
+    return jobs
+
+
+def baselines() -> list[MethodSettings]:
+    """The policies that do not learn and stand at the ends of every table."""
+    return [MethodSettings(label=label, plug=plug) for label, plug in catalogue("baselines").items()]
+
+
+def _rows(experiment: Experiment) -> list[tuple[Role, MethodSettings, Sequence[int]]]:
+    rows: list[tuple[Role, MethodSettings, Sequence[int]]] = [("base", BASE, experiment.seeds)]
+    rows += [("method", method, experiment.seeds) for method in experiment.methods]
+    return rows + [("baseline", policy, experiment.seeds[:1]) for policy in baselines()]
+
+
+def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The matched facts of an experiment (its spec, and what was found out), and the modules whose code is among them."""
+    settings = experiment.environment
+    with EnvironmentPool(settings) as pool:
+        environment = pool.environment
+        tasks = tasks_of(environment, settings.train_split)
+        if not environment.trainable(settings.train_split):
+            raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
+        judged = judged_tasks(environment, experiment)
+        shared = sorted(set(tasks) & set(judged))
+        if shared:
+            raise UserError(f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint")
+        sources = (TRAINER, experiment.backend.module, environment_module(pool))
+        observed = {
+            "environment.version": environment.version,
+            "environment.protocol": environment.protocol,
+            "environment.mini": environment.mini,
+            "tasks.train": fingerprint(tasks)[:16],
+            "tasks.panel": fingerprint(judged)[:16],
+            "initial_checkpoint": start.checkpoint_hash[:16],
+            "code": code_revision(sources),
+        }
+    return experiment.matched_facts(**observed), sources
+
+
+def code_revision(sources: Sequence[str]) -> str:
+    """The revision of these modules and all they import, as a run's matched facts hold it."""
+    return revision(*sources)[:16]
+
+
+def code_of(method: MethodSettings) -> str:
+    """The revision of a method's (or policy's) own code; empty where there is none."""
+    return revision(method.plug.partition(":")[0]) if method.plug else ""
+
+
+def context_plug(experiment: Experiment, method: MethodSettings, role: Role) -> Any:
+    """The experiment's context source, as its spec writes it, where this row's teacher reads it."""
+    if role != "method" or experiment.context is None:
+        return None
+    made = make_method(method.plug, method.options)
+    reads = made.needs.teacher != "none" and not brings_context(made)
+    return experiment.context.model_dump() if reads else None
+
+
+def check_plugs(experiment: Experiment) -> None:
+    """Everything a spec names and its options, made once: a typing mistake shows before anything is run."""
+    for method in experiment.methods:
+        make_method(method.plug, method.options)
+    warm_start = experiment.warm_start
+    for named in (*([experiment.context] if experiment.context else ()), *(warm_start.contexts if warm_start else ())):
+        make_context(named.plug, named.options)
+    backend_class(experiment.backend)
+
+
+def slug(label: str) -> str:
+    """A label as a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "run"

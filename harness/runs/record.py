@@ -1,0 +1,160 @@
+"""What is told of runs afterwards: their facts, their rows, and how they went. Tables are functions of these records and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core import records
+from harness.core.errors import DamagedRecordError
+from harness.core.fingerprint import fingerprint
+from harness.protocols.context import make_context
+from harness.protocols.method import AnyMethod, MethodFacts, make_method
+from harness.runs.plan import Job, code_of, context_plug
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Records:
+    """Runs, their evaluation rows and the points of their learning curves, in the order of the plan."""
+
+    runs: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    points: list[Row] = field(default_factory=list)
+    wall_s: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds of training by label, one entry a seed: what differs from one call to the next stands apart."""
+
+
+def describe(job: Job) -> Row:
+    """A run's facts for a table (`harness.tables.records.Run` without its budget), known before it begins."""
+    facts: Row = {
+        "method": job.method.label,
+        "seed": job.seed,
+        "role": job.role,
+        "plug": job.method.plug,
+        "options": job.method.options,
+        "code": code_of(job.method)[:16],
+        "exploratory": job.method.exploratory,
+        "matched": job.matched,
+        "sources": list(job.sources),
+    }
+    if job.role != "method":
+        return facts
+    made = make_method(job.method.plug, job.method.options)
+    described = made.describe()
+    facts |= {
+        "kl": described.reference_kl,
+        "mixed_groups": job.experiment.sampling.mixed_groups,
+        "notes": list(described.notes),
+    }
+    if made.needs.teacher != "none":
+        facts["context"] = _context_name(job, described)
+        facts["notes"] += _benefit_notes(job, facts["context"])
+    if described.summariser:
+        facts["summariser"] = described.summariser
+    return facts
+
+
+def _context_name(job: Job, described: MethodFacts) -> str:
+    """What the row's teacher reads: the method's own context, or the experiment's source."""
+    if described.context is not None:
+        return described.context
+    source = job.experiment.context
+    if source is None or context_plug(job.experiment, job.method, job.role) is None:
+        return "the method's own"
+    return make_context(source.plug, source.options).name
+
+
+def _benefit_notes(job: Job, context: str) -> list[str]:
+    """A note where the context was measured on the start and gained it nothing."""
+    measured = job.start.measured.get("contexts", {}).values()
+    known = next((entry for entry in measured if entry["name"] == context), None)
+    if known is None or not known["teacher_adds_nothing"]:
+        return []
+    return [f"teacher adds nothing: its context gains the start {known['adds']:+.3f} success"]
+
+
+def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
+    """The records of finished jobs.
+
+    Raises DamagedRecordError naming file and line of a row that cannot be read; with `allow_missing` the rows that can be are used, and the
+    run's notes name the others.
+    """
+    found = Records()
+    for job in jobs:
+        if not job.done:
+            continue
+        facts = describe(job)
+        reading = records.read(job.folder / "rows.jsonl")
+        if reading.damaged and not allow_missing:
+            raise DamagedRecordError(
+                f"{'; '.join(map(str, reading.damaged))}; the other runs are whole: remove done.json beside it and run the experiment "
+                "again to evaluate this one anew, or allow missing results"
+            )
+        damage = [f"damaged and left out: {where}" for where in reading.damaged]
+        notes = list(facts.get("notes", [])) + run_notes(job) + damage
+        found.runs.append(facts | {"notes": notes, "budget": json.loads((job.folder / "done.json").read_text())})
+        seconds = wall_seconds(job.folder)
+        if not math.isnan(seconds):
+            found.wall_s.setdefault(job.method.label, []).append(seconds)
+        name = {"method": job.method.label, "seed": job.seed}
+        found.rows.extend(name | {"matched": fingerprint(job.matched)} | row for row in reading.rows)
+        if (job.folder / "curve.jsonl").is_file():
+            by_step = {row["step"]: row for row in records.read(job.folder / "curve.jsonl").rows}
+            found.points.extend(name | by_step[step] for step in sorted(by_step))
+    return found
+
+
+def wall_seconds(folder: Path) -> float:
+    """Time the steps of a run took, each counted once; NaN where none was recorded."""
+    file = folder / "timing.jsonl"
+    if not file.is_file():
+        return math.nan
+    by_step: dict[int, float] = {row["step"]: row["wall_s"] for row in records.read(file).rows}
+    return sum(by_step.values())
+
+
+def run_notes(job: Job) -> list[str]:
+    """What a reader of the row has to know of how the run went, from its own log: whether the method's credit was worth its name, and how
+    much of the gradient its terms beside the surrogate had."""
+    file = job.folder / "steps.jsonl"
+    if not file.is_file():
+        return []
+    rows = list({row["step"]: row for row in records.read(file).rows}.values())
+    verdict = _verdict(make_method(job.method.plug, job.method.options), rows)
+    return ([verdict] if verdict else []) + _term_shares(rows)
+
+
+def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
+    prefix = "method/"
+    history = [
+        {
+            key.removeprefix(prefix): math.nan if value is None else value
+            for key, value in row.items()
+            if key.startswith(prefix)
+        }
+        for row in rows
+    ]
+    return method.verdict([entry for entry in history if entry])
+
+
+def _term_shares(rows: Sequence[Row]) -> list[str]:
+    """Gradient norm of each term beside the surrogate's, where they were measured; terms in the order in which they were recorded."""
+    prefix, surrogate = "gradient/", "gradient/surrogate"
+    terms = dict.fromkeys(key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix))
+    notes = []
+    for term in terms:
+        shares = [
+            row[f"{prefix}{term}"] / row[surrogate]
+            for row in rows
+            if row.get(surrogate) and row.get(f"{prefix}{term}") is not None
+        ]
+        if shares and term != "surrogate":
+            notes.append(f"{term} term: {statistics.median(shares):.2g} of the surrogate's gradient norm")
+    return notes
