@@ -46,8 +46,8 @@ FORMS = ("terminal", "markdown", "latex", "csv", "html")
 
 
 def bench(specs: Sequence[Path], runs: Path, cache: Path, workers: int, allow_missing: bool) -> None:
-    from harness.report import layouts
-    from harness.report import plots as report
+    from harness.report import index
+    from harness.report.terminal import terminal
 
     found = spec_files(specs)
     for number, file in enumerate(found, start=1):
@@ -56,26 +56,26 @@ def bench(specs: Sequence[Path], runs: Path, cache: Path, workers: int, allow_mi
             f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})", highlight=False
         )
         built = _run_experiment(experiment, file.parent, runs, cache, workers, allow_missing)
-        layouts.terminal(built, console)
+        terminal(built, console)
         console.print(f"written: {file.parent}/table.md, table.csv, rows.jsonl, curves\n", highlight=False)
     for folder in {file.parent.parent for file in found}:
         if (folder / "README.md").is_file() or folder.name == "laptop":
-            report.write_index(folder, f"Results: {folder.name}")
+            index.write_index(folder, f"Results: {folder.name}")
 
 
 def demo(runs: Path, cache: Path, workers: int) -> None:
-    from harness.report import layouts
+    from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
     console.print(f"[bold]{experiment.title}[/bold]", highlight=False)
-    layouts.terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
 def compare(
     methods: Sequence[str], env: str, spec: Path | None, seeds: str, steps: int, runs: Path, cache: Path, workers: int
 ) -> None:
-    from harness.report import layouts
+    from harness.report.terminal import terminal
 
     if len(methods) < 2:
         raise UserError("compare needs two or more methods")
@@ -89,13 +89,14 @@ def compare(
         data["budget"] = data["budget"] | {"steps": steps}
     experiment = parse_experiment(data)
     out = runs / "comparisons" / f"{experiment.name}-{'-'.join(name.rpartition(':')[2].lower() for name in methods)}"
-    layouts.terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
+    terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
     console.print(f"written: {out}", highlight=False)
 
 
 def table(spec: Path, form: str, runs: Path, cache: Path, allow_missing: bool) -> None:
     from harness.learning.warm_start import start_of
-    from harness.report import layouts
+    from harness.report import delimited, html, latex, markdown
+    from harness.report.terminal import terminal
     from harness.runs.bench import gather_records, plan
     from harness.tables import table as tables
 
@@ -113,12 +114,15 @@ def table(spec: Path, form: str, runs: Path, cache: Path, allow_missing: bool) -
         allow_missing=allow_missing,
     )
     if form == "terminal":
-        layouts.terminal(built, console)
+        terminal(built, console)
     else:
         sys.stdout.write(
-            {"markdown": layouts.markdown, "latex": layouts.latex, "csv": layouts.csv_text, "html": layouts.html_page}[
-                form
-            ](built)
+            {
+                "markdown": markdown.markdown,
+                "latex": latex.latex,
+                "csv": delimited.csv_text,
+                "html": html.html_page,
+            }[form](built)
         )
 
 
@@ -128,6 +132,7 @@ def fidelity(
     from harness.evaluation.fidelity.measure import measure
     from harness.learning.warm_start import start_of
     from harness.report import fidelity as report
+    from harness.report import fidelity_files
 
     experiment = read_experiment(spec)
     folder = out or spec.parent
@@ -136,7 +141,7 @@ def fidelity(
         wanted = tasks or experiment.sampling.prompts_per_step
         measured = measure(experiment, start, wanted, rolls, seed, checkpoint, progress)
     _print_start(start.measured)
-    judged = report.write(measured, folder)
+    judged = fidelity_files.write(measured, folder)
     for grid in report.terminal(judged):
         console.print(grid)
     for said in report.heading(judged):

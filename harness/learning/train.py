@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from harness.core import records
+from harness.core.budget import Budget, budget_fields
 from harness.core.errors import HarnessError, UserError
 from harness.core.plugs import construct, resolve
 from harness.core.seeds import SeedTree
@@ -45,22 +46,15 @@ SAMPLE_GROUPS = 2
 
 
 @dataclass
-class Spent:
+class Spent(Budget):
     """What a run has spent so far, and where it stands in its list of tasks."""
 
     step: int = 0
     cursor: int = 0
-    rollouts: int = 0
-    generated_tokens: int = 0
-    teacher_tokens: int = 0
-    external_calls: int = 0
-    optimiser_steps: int = 0
-    candidates: int = 0
-    dropped_groups: int = 0
-    failed_episodes: int = 0
 
     def budget(self) -> dict[str, int]:
-        return {key: value for key, value in asdict(self).items() if key not in ("step", "cursor")}
+        """The declared budget fields alone."""
+        return {field.name: getattr(self, field.name) for field in budget_fields()}
 
 
 @dataclass

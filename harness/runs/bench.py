@@ -154,7 +154,7 @@ def _reference_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
 
 
 def describe(job: Job) -> dict[str, Any]:
-    """A run's facts for a table (`harness.tables.table.Run` without its budget)."""
+    """A run's facts for a table (`harness.tables.records.Run` without its budget)."""
     facts: dict[str, Any] = {
         "method": job.method.label,
         "seed": job.seed,
@@ -287,8 +287,8 @@ def write_results(
     experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False
 ) -> Any:
     """Everything a results folder holds, from the records of the jobs; returns the table."""
-    from harness.report import layouts
     from harness.report import plots as report
+    from harness.report.files import write_table
     from harness.tables import table as tables
 
     runs, rows, points = gather_records(jobs, allow_missing)
@@ -301,7 +301,7 @@ def write_results(
         allow_missing=allow_missing,
     )
     out.mkdir(parents=True, exist_ok=True)
-    layouts.write_table(table, out)
+    write_table(table, out)
     records.write_rows(out / "rows.jsonl", rows, "rows")
     # What differs from one call to the next (times, machine) stands apart from what may not.
     records.write_rows(
