@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from renderings import renderings
 from rich.console import Console
 from table_records import FACTS, Records, small_experiment
 
@@ -20,6 +21,7 @@ from harness.experiment import fingerprint
 from harness.report.columns import gain, rate
 from harness.report.delimited import csv_text
 from harness.report.files import write_table
+from harness.report.grids import heading
 from harness.report.html import html_page
 from harness.report.latex import latex
 from harness.report.markdown import markdown
@@ -186,6 +188,28 @@ def test_an_environments_protocol_heads_its_table() -> None:
     table = build(runs, [row.model_copy(update={"matched": fingerprint(facts)}) for row in made.rows])
     assert "- Protocol: chess against a random player\n" in markdown(table)
     assert "Protocol" not in markdown(build(made.runs, made.rows))
+
+
+def test_a_historical_table_says_so_first(records: Records) -> None:
+    table = build(records.runs, records.rows, title="Guess")
+    shown, old = renderings(table), renderings(replace(table, historical="0123abcd"))
+    for form in ("markdown", "latex", "html", "terminal"):
+        assert "historical" not in shown[form]
+        assert "recorded by code revision 0123abcd" in " ".join(old[form].split())
+    assert old["csv"] == shown["csv"]
+    assert markdown(replace(table, historical="0123abcd")).splitlines()[2].startswith("- A historical table: ")
+    assert heading(replace(table, historical="0123abcd"))[1:] == heading(table)
+
+
+def test_a_baseline_of_older_records_keeps_its_word() -> None:
+    """Older records call a baseline "reference": the same table, and the file says what the record says."""
+    new = Records().add("GRPO", 0.6).add("gold", 1.0, (0,), role="baseline")
+    old = Records().add("GRPO", 0.6).add("gold", 1.0, (0,), role="reference")
+    ours, theirs = renderings(build(new.runs, new.rows)), renderings(build(old.runs, old.rows))
+    assert ours["csv"].replace("gold,baseline,", "gold,reference,") == theirs.pop("csv")
+    assert {form: ours[form] for form in theirs} == theirs
+    assert not old.runs[-1].learns
+    assert old.runs[-1].is_baseline
 
 
 def test_an_appended_block_may_be_any(records: Records) -> None:
