@@ -70,7 +70,7 @@ class Column:
     shown: Callable[[Sequence[Score]], bool] = lambda scores: True
     """Whether people see it over these scores, a block's; the CSV file always has it."""
     note: str = ""
-    """What is said of it under the last block."""
+    """Its footnote under the last block."""
 
     def cell(self, score: Score) -> str:
         """The cell for people."""

@@ -63,7 +63,7 @@ def blocks(table: Table, cost: bool) -> list[Grid]:
 
 
 def results_grids(table: Table) -> list[Grid]:
-    """Success per method, one block per decoding; what must be said of single rows stands under the last."""
+    """Success per method, one block per decoding; footnotes to single rows stand under the last."""
     marks = _marks(table)
     grids = []
     for decoding in table.decodings:

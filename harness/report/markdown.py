@@ -18,7 +18,7 @@ def markdown(table: Table, appendix: Sequence[Grid] = ()) -> str:
 
 
 def grid_markdown(grid: Grid) -> str:
-    """A block with its caption and notes, without a line's end behind it."""
+    """A block with its caption and notes, without a trailing newline."""
     rule = ["---" if column < grid.left else "---:" for column in range(len(grid.header))]
     lines = [[escaped(cell) for cell in line] for line in (grid.header, *grid.rows)]
     lines.insert(1, rule)

@@ -24,9 +24,9 @@ from harness.core.errors import MissingDataError, UnknownNameError
 from harness.core.records import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart under every common colour blindness; yellow left out, too faint on white."""
+"""Okabe and Ito's colours, distinct under every common colour blindness; yellow left out, too faint on white."""
 MARKS: tuple[tuple[Any, str], ...] = (("-", "o"), ((0, (5, 1.5)), "s"), ((0, (1.5, 1.2)), "^"))
-"""Line and marker: tell methods apart when there are more of them than colours."""
+"""Line and marker: they distinguish methods when there are more of them than colours."""
 
 AXES = {"step": "Optimiser steps", "rollouts": "Rollouts", "generated_tokens": "Generated tokens"}
 """Names of the horizontal axis, by the key of the points."""
@@ -164,6 +164,7 @@ def plain(text: str) -> str:
 def write_plot(figure: Figure, stem: str | Path) -> Path:
     """`stem`.svg, without a date: the same figure gives the same bytes under one matplotlib."""
     path, drawn = Path(f"{stem}.svg"), io.BytesIO()
+    figure.draw_without_rendering()  # the constrained layout settles at its second pass only
     with matplotlib.rc_context({"svg.hashsalt": "sibling-harness"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
     write_whole(path, drawn.getvalue())

@@ -19,8 +19,11 @@ NOTE = "Other models, budgets and evaluations: quoted for orientation, not to be
 
 
 def parse(text: str) -> list[Entry]:
-    """The entries of a TOML text of [[result]] tables. Raises UserError for one that lacks a key."""
-    entries = tomllib.loads(text).get("result", [])
+    """The entries of a TOML text of [[result]] tables. UserError for other text, or an entry that lacks a key."""
+    try:
+        entries = tomllib.loads(text).get("result", [])
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"published results are a TOML file of [[result]] tables: {error}") from None
     for number, entry in enumerate(entries, start=1):
         lacking = [key for key in REQUIRED if key not in entry]
         if lacking:

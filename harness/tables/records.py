@@ -44,7 +44,7 @@ class Run(Record):
     exploratory: bool = False
     """Shown, but tests nothing: no p-value."""
     kl: float | None = None
-    """Weight of the pull to the reference policy; None where the row does not learn."""
+    """Weight of the KL term to the reference policy; None where the row does not learn."""
     mixed_groups: bool | None = None
     context: str | None = None
     """What the teacher reads."""

@@ -39,7 +39,7 @@ RATE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval, and what the interval speaks of."""
+    """A mean, its 95 % interval, and what the interval is over."""
 
     mean: float
     low: float
@@ -55,7 +55,7 @@ class Estimate:
 
     @property
     def over(self) -> str:
-        """What was allowed to vary: an interval over tasks alone does not speak of another seed."""
+        """What was allowed to vary: an interval over tasks alone says nothing of another seed."""
         if self.seeds > 1 and self.tasks > 1:
             return "seeds and tasks"
         if self.tasks > 1:

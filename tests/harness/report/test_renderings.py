@@ -52,7 +52,7 @@ def test_numbers_as_text(mean: float, low: float, high: float, as_rate: str, as_
 
 def test_markdown_says_what_the_numbers_are_of(records: Records) -> None:
     text = markdown(build(records.runs, records.rows, title="Guess"))
-    for said in (
+    for line in (
         "# Guess\n",
         "- Environment: environments:Guess-v0, split test: 21 tasks; episodes per task and seed: 4 sampled, 1 greedy",
         "- Seeds: 0, 1, 2",
@@ -68,7 +68,7 @@ def test_markdown_says_what_the_numbers_are_of(records: Records) -> None:
         "| GRPO | 101 | 2,000,000 | 0 | 0 | 40 | 0 | 3 | 0 |",
         "| GRPO | 61 |",
     ):
-        assert said in text
+        assert line in text
     assert "Mini" not in text
     for line in text.splitlines():
         if line.startswith("| base"):
@@ -202,7 +202,7 @@ def test_a_historical_table_says_so_first(records: Records) -> None:
 
 
 def test_a_baseline_of_older_records_keeps_its_word() -> None:
-    """Older records call a baseline "reference": the same table, and the file says what the record says."""
+    """Older records call a baseline "reference": the same table, and the file has the record's word."""
     new = Records().add("GRPO", 0.6).add("gold", 1.0, (0,), role="baseline")
     old = Records().add("GRPO", 0.6).add("gold", 1.0, (0,), role="reference")
     ours, theirs = renderings(build(new.runs, new.rows)), renderings(build(old.runs, old.rows))
@@ -224,7 +224,7 @@ def test_the_documented_code_runs(records: Records, tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     append("runs.jsonl", [run.model_dump() for run in records.runs])
     append("rows.jsonl", [row.model_dump() for row in records.rows])
-    said: list[Any] = []
-    exec(code, {"print": said.append})
-    assert said == [build(records.runs, records.rows).rows[1].scores["sampled"].gain]
+    printed: list[Any] = []
+    exec(code, {"print": printed.append})
+    assert printed == [build(records.runs, records.rows).rows[1].scores["sampled"].gain]
     assert (tmp_path / "results/guess/table.md").read_text().startswith("# Guess\n")

@@ -70,6 +70,8 @@ def test_what_was_not_published_is_said_with_the_nearest_name() -> None:
         choose(entries, environment="AIME-25", split="dev")
     with pytest.raises(UserError, match="published result 1 lacks table, environment"):
         parse('[[result]]\npaper = "1"\n')
+    with pytest.raises(UserError, match="published results are a TOML file"):
+        parse("[[result")
 
 
 def test_every_committed_entry_is_read() -> None:
@@ -91,9 +93,9 @@ def test_a_mini_number_is_said_to_be_one_and_never_set_beside_a_published_one() 
 def test_an_environment_says_itself_whether_it_is_mini() -> None:
     """Where the fact is recorded the id says nothing."""
     made = Records().add("GRPO", 0.6)
-    for said, name in ((True, "environments:Guess-v0"), (False, "environments:GuessMini-v0")):
-        facts = FACTS | {"environment.id": name, "environment.mini": said}
+    for mini, name in ((True, "environments:Guess-v0"), (False, "environments:GuessMini-v0")):
+        facts = FACTS | {"environment.id": name, "environment.mini": mini}
         runs = [run.model_copy(update={"matched": facts}) for run in made.runs]
         table = build(runs, [row.model_copy(update={"matched": fingerprint(facts)}) for row in made.rows])
-        assert table.mini is said
-        assert ("A Mini environment" in markdown(table)) is said
+        assert table.mini is mini
+        assert ("A Mini environment" in markdown(table)) is mini

@@ -141,14 +141,14 @@ def test_where_nothing_varies_the_number_of_tasks_speaks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "said"),
+    ("outcomes", "message"),
     [
         (np.array([[1.0, np.nan], [0.0, np.nan]]), r"2 of 4 cells are missing, first \[seed 0, task 1\]"),
         (np.zeros((0, 3)), r"got shape \(0, 3\)"),
     ],
 )
-def test_incomplete_tables_are_refused(outcomes: np.ndarray, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_incomplete_tables_are_refused(outcomes: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         stats.mean_interval(outcomes)
 
 
