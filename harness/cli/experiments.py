@@ -39,13 +39,14 @@ def bench(
     Example: harness bench results/laptop/reasoning-mini/spec.toml
     """
     from harness.experiment import read_experiment
-    from harness.report import index, layouts
+    from harness.report import index
+    from harness.report.terminal import terminal
 
     found = spec_files(specs)
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
-        layouts.terminal(_run_experiment(experiment, file.parent, runs, cache, workers, allow_missing), console)
+        terminal(_run_experiment(experiment, file.parent, runs, cache, workers, allow_missing), console)
         line(f"written: {file.parent}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for folder in {file.parent.parent for file in found}:
         if (folder / "README.md").is_file() or folder == LAPTOP:
@@ -55,11 +56,11 @@ def bench(
 def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
     """The main job in two minutes: a small experiment, its table printed here."""
     from harness.experiment import read_experiment
-    from harness.report import layouts
+    from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
     line(f"[bold]{experiment.title}[/bold]")
-    layouts.terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
@@ -82,7 +83,7 @@ def compare(
     """
     from harness.core.catalogue import plug_of
     from harness.experiment import MethodSettings, parse_experiment, read_experiment
-    from harness.report import layouts
+    from harness.report.terminal import terminal
 
     if len(methods) < 2:
         raise UserError("compare needs two or more methods")
@@ -97,7 +98,7 @@ def compare(
         data["budget"] = data["budget"] | {"steps": steps}
     experiment = parse_experiment(data)
     out = runs / "comparisons" / f"{experiment.name}-{'-'.join(name.rpartition(':')[2].lower() for name in methods)}"
-    layouts.terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
+    terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
     line(f"written: {out}")
 
 
@@ -114,7 +115,8 @@ def table(
     """
     from harness.experiment import read_experiment
     from harness.learning.warm_start import start_of
-    from harness.report import folder, layouts
+    from harness.report import delimited, folder, html, latex, markdown
+    from harness.report.terminal import terminal
     from harness.runs.plan import plan
     from harness.runs.record import gather_records
 
@@ -124,13 +126,13 @@ def table(
     jobs = plan(experiment, start_of(experiment, cache), runs)
     built = folder.build_table(experiment, gather_records(jobs, allow_missing), allow_missing)
     if form == "terminal":
-        layouts.terminal(built, console)
+        terminal(built, console)
     else:
         written = {
-            "markdown": layouts.markdown,
-            "latex": layouts.latex,
-            "csv": layouts.csv_text,
-            "html": layouts.html_page,
+            "markdown": markdown.markdown,
+            "latex": latex.latex,
+            "csv": delimited.csv_text,
+            "html": html.html_page,
         }
         sys.stdout.write(written[form](built))
 
@@ -171,6 +173,7 @@ def fidelity(
     from harness.experiment import read_experiment
     from harness.learning.warm_start import start_of
     from harness.report import fidelity as report
+    from harness.report import fidelity_files
 
     experiment = read_experiment(spec)
     folder = out or spec.parent
@@ -179,7 +182,7 @@ def fidelity(
         wanted = tasks or experiment.sampling.prompts_per_step
         measured = measure(experiment, start, wanted, rolls, seed, checkpoint, show)
     _print_start(start)
-    judged = report.write(measured, folder)
+    judged = fidelity_files.write(measured, folder)
     for grid in report.terminal(judged):
         console.print(grid)
     for sentence in report.heading(judged):

@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
+from harness import ROOT
 from harness.cli.screen import console, line, progress
 from harness.core.errors import HarnessError, UnknownNameError
+
+PUBLISHED = ROOT / "results" / "published.toml"
 
 
 def methods() -> None:
@@ -52,9 +55,24 @@ def environments() -> None:
     console.print(grid)
 
 
-def published() -> None:
-    """Print the figures that papers publish, each with its place: cited, never compared with a run here."""
-    raise NotImplementedError
+def published(
+    method: Annotated[str | None, typer.Option(help="Only this method's, as the papers write it.")] = None,
+    environment: Annotated[str | None, typer.Option(help="Only on this benchmark.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only on this split.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Only this metric.")] = None,
+    paper: Annotated[str | None, typer.Option(help="Only from this paper (arXiv id).")] = None,
+) -> None:
+    """Print the figures that papers publish, each with its place: cited, never compared with a run here.
+
+    Example: harness published --paper 2606.29476
+    """
+    from harness.report.terminal import print_grid
+    from harness.tables.published import choose, parse, published_grid
+
+    entries = parse(PUBLISHED.read_text(encoding="utf-8"))
+    wanted = {"method": method, "environment": environment, "model": model, "split": split, "metric": metric}
+    print_grid(published_grid(choose(entries, **wanted, paper=paper)), console)
 
 
 def setup(

@@ -27,7 +27,7 @@ def episode_to_row(episode: Episode) -> Row:
         raise UserError(
             f"episode on {episode.task_id!r}: infinite numbers and NaN log-probabilities cannot be recorded"
         )
-    return {
+    row = {
         "task_id": episode.task_id,
         "seed": int(episode.seed),
         "reward": None if math.isnan(episode.reward) else float(episode.reward),
@@ -40,6 +40,7 @@ def episode_to_row(episode: Episode) -> Row:
         "logprobs": sequence.logprobs.astype(np.float64).tolist(),
         "turns": sequence.turns.tolist(),
     }
+    return row if episode.answer is None else row | {"answer": episode.answer}
 
 
 def episode_from_row(row: Mapping[str, Any]) -> Episode:
@@ -63,6 +64,7 @@ def episode_from_row(row: Mapping[str, Any]) -> Episode:
             messages=tuple(row["messages"]),
             metrics={key: math.nan if value is None else float(value) for key, value in row["metrics"].items()},
             seed=int(row["seed"]),
+            answer=row.get("answer"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedRecordError(f"episode on {row.get('task_id')!r}: {type(error).__name__}: {error}") from error

@@ -169,7 +169,9 @@ def completed(made: Any, contract: type, what: str) -> Any:
     silent = [name for name in names if not hasattr(made, name)]
     lacking = sorted(set(silent) & required(contract))
     if lacking:
-        raise UserError(f"{what} lacks {', '.join(lacking)} ({contract.__module__}.{contract.__name__} says what they do)")
+        raise UserError(
+            f"{what} lacks {', '.join(lacking)} ({contract.__module__}.{contract.__name__} says what they do)"
+        )
     return _completion(made, contract, [name for name in names if name not in silent]) if silent else made
 
 

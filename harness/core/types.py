@@ -77,6 +77,8 @@ class Episode:
     """The conversation as text, in order, the agent's own messages included."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    answer: str | None = None
+    """The final answer the environment read, where it reads one."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -168,7 +168,8 @@ class EvaluationSettings(Settings):
     curve_split: str | None = None
     """Split of the curve's tasks; the evaluation split when left out."""
     extra: tuple[str, ...] = ()
-    """More columns: "SGC", scenario goal completion, where tasks are variants of scenarios; the panel then holds whole scenarios, and success is the TGC."""
+    """More success metrics, a column each: "pass@k", "pass^k", "maj@k" (k a number up to `samples`), "TGC", or "SGC"
+    (scenario goal completion), where tasks are variants of scenarios: the panel then holds whole scenarios."""
 
 
 class MethodSettings(Settings):

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.core import records
 from harness.learning.run import Run
-from harness.rollout.panel import judged_tasks, panel, play_panel, success_rate, task_rows
+from harness.rollout.panel import panel, panel_rows, play_panel, success_rate
 
 
 def curve_point(run: Run, step: int) -> None:
@@ -33,17 +33,16 @@ def curve_point(run: Run, step: int) -> None:
 def final_evaluation(run: Run) -> None:
     """The rows of the table: the whole panel, sampled and greedy, written at once."""
     settings, split = run.experiment.evaluation, run.experiment.environment.eval_split
-    tasks = judged_tasks(run.pool.environment, run.experiment)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for decoding, samples in (("sampled", settings.samples), ("greedy", 1)):
 
         def report(done: int, total: int, decoding: str = decoding) -> None:
             run.progress(f"evaluating, {decoding}", done, total)
 
         episodes = play_panel(
-            run.rollouts, run.policy, tasks, run.seeds["evaluation"], decoding, samples, progress=report
+            run.rollouts, run.policy, run.judged.tasks, run.seeds["evaluation"], decoding, samples, progress=report
         )
-        rows.extend(task_rows(episodes, decoding, split))
+        rows.extend(panel_rows(episodes, decoding, split, run.judged, run.pool.environment))
     finish(run.folder, rows, run.spent.budget())
 
 

@@ -15,7 +15,7 @@ from harness.protocols.backend import Backend, BackendSettings, SamplingParams, 
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, make_method
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.panel import tasks_of
+from harness.rollout.panel import Panel, tasks_of
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
 
@@ -32,6 +32,8 @@ class Run:
     seed: int
     start: Start
     folder: Path
+    judged: Panel
+    """What the run is judged on at its end."""
     progress: Progress = lambda what, done, total: None
     spent: Spent = field(default_factory=Spent)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness import ROOT
 from harness.core.errors import MissingDataError
-from harness.report import fidelity, folder
+from harness.report import fidelity_files as fidelity
+from harness.report import folder
 from harness.report.excerpts import write_excerpts
 from harness.report.index import write_index
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from harness.core.fingerprint import fingerprint
 from harness.core.provenance import provenance
 from harness.experiment import Experiment, read_experiment
 from harness.protocols.backend import Start
-from harness.report import layouts, plots
+from harness.report import plots
+from harness.report.files import write_table
 from harness.runs.plan import Job, code_revision, slug
 from harness.runs.record import Records, gather_records
 from harness.tables.table import Table, build
@@ -49,15 +51,9 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     """The table of an experiment from its records; a historical one is marked so."""
     runs = [run | {"budget": run["budget"] | _wall(found, run)} for run in found.runs]
     title = experiment.title or experiment.name
-    return build(
-        [{key: value for key, value in run.items() if key != "sources"} for run in runs],
-        found.rows,
-        title,
-        experiment.seeds,
-        extra=experiment.evaluation.extra,
-        allow_missing=allow_missing,
-        historical=historical(found.runs),
-    )
+    extra = experiment.evaluation.extra
+    table = build(runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing)
+    return replace(table, historical=historical(found.runs))
 
 
 def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
@@ -120,7 +116,7 @@ def render(folder: Path) -> Table:
 
 
 def _write_renderings(experiment: Experiment, table: Table, found: Records, out: Path) -> None:
-    layouts.write_table(table, out)
+    write_table(table, out)
     for decoding in DECODINGS if found.points else ():
         title = experiment.title or experiment.name
         plots.write_plot(plots.learning_curves(found.points, value=decoding, title=title), out / f"curve-{decoding}")

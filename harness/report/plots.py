@@ -1,15 +1,13 @@
-"""Plots of learning curves, and the page that joins the tables of several environments.
+"""Plots of learning curves.
 
 figure = learning_curves(points, lines={"do-nothing": 0.0, "start": 0.31})
-write_plot(figure, "results/laptop/guess/curve")          # curve.png and curve.svg
-write_index("results/laptop", "Laptop results")           # README.md over every folder below that holds a table
+write_plot(figure, "results/laptop/guess/curve")          # curve.svg
 """
 
 from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +20,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 from scipy import stats
 
-from harness import ROOT
 from harness.core.errors import MissingDataError, UnknownNameError
 from harness.core.records import write_whole
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, told apart under every common colour blindness; yellow left out, too faint on white."""
+"""Okabe and Ito's colours, distinct under every common colour blindness; yellow left out, too faint on white."""
 MARKS: tuple[tuple[Any, str], ...] = (("-", "o"), ((0, (5, 1.5)), "s"), ((0, (1.5, 1.2)), "^"))
-"""Line and marker: tell methods apart when there are more of them than colours."""
+"""Line and marker: they distinguish methods when there are more of them than colours."""
 
 AXES = {"step": "Optimiser steps", "rollouts": "Rollouts", "generated_tokens": "Generated tokens"}
+"""Names of the horizontal axis, by the key of the points."""
 VALUES = {"success": "Success", "sampled": "Success, sampled", "greedy": "Success, greedy"}
 """Names of the vertical axis; another value stands by its own name."""
 _GREY = "#555555"
@@ -72,18 +70,18 @@ def learning_curves(
         axes.fill_between(places, low, high, color=colour, alpha=0.16, linewidth=0)
         dashes, marker = MARKS[number // len(PALETTE) % len(MARKS)]
         axes.plot(places, mean, color=colour, linestyle=dashes, linewidth=1.8, marker=marker, markersize=3.5)
-        labels.append((float(mean[-1]), str(method), colour))
+        labels.append((float(mean[-1]), plain(str(method)), colour))
         seeds.append(len(grid))
     for name, height in (lines or {}).items():
         axes.axhline(height, color=_GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        labels.append((height, name, _GREY))
+        labels.append((height, plain(name), _GREY))
     _dress(axes, AXES[x], value, max(height for height, _, _ in labels))
     _label_ends(axes, labels)
     several = {"range": "range of the seeds", "interval": "95 % interval of the mean over seeds"}[band]
     count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-    said = f"mean of {count} seeds, band: {several}" if max(seeds) > 1 else "one seed, no band"
-    axes.set_title(f"{title}\n" if title else "", loc="left", fontsize=11, fontweight="bold")
-    axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=8.5, color=_GREY)
+    caption = f"mean of {count} seeds, band: {several}" if max(seeds) > 1 else "one seed, no band"
+    axes.set_title(f"{plain(title)}\n" if title else "", loc="left", fontsize=11, fontweight="bold")
+    axes.text(0, 1.02, caption, transform=axes.transAxes, fontsize=8.5, color=_GREY)
     return figure
 
 
@@ -158,41 +156,16 @@ def spread(places: Sequence[float], gap: float) -> list[float]:
     return [shifted + index * gap for index, shifted in enumerate(flat)]
 
 
-def write_plot(figure: Figure, stem: str | Path) -> tuple[Path, Path]:
-    """`stem`.png and `stem`.svg, without dates: the same figure gives the same bytes under one matplotlib."""
-    paths = Path(f"{stem}.png"), Path(f"{stem}.svg")
+def plain(text: str) -> str:
+    """Text from records as a label: one line of printable characters, none of which starts a formula."""
+    return "".join(character if character.isprintable() else "·" for character in text).replace("$", r"\$")
+
+
+def write_plot(figure: Figure, stem: str | Path) -> Path:
+    """`stem`.svg, without a date: the same figure gives the same bytes under one matplotlib."""
+    path, drawn = Path(f"{stem}.svg"), io.BytesIO()
+    figure.draw_without_rendering()  # the constrained layout settles at its second pass only
     with matplotlib.rc_context({"svg.hashsalt": "sibling-harness"}):
-        for path, metadata in zip(paths, ({"Software": None}, {"Date": None, "Creator": None}), strict=True):
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format=path.suffix[1:], metadata=metadata)
-            write_whole(path, drawn.getvalue())
-    return paths
-
-
-def write_index(folder: str | Path, title: str) -> Path:
-    """`folder`/README.md: of every folder below that holds a table.md the heading, the plots and the success.
-
-    Raises MissingDataError when there is no table below.
-    """
-    folder = Path(folder)
-    tables = sorted(folder.glob("*/table.md"))
-    if not tables:
-        raise MissingDataError(f"no table.md in any folder below {folder}")
-    parts = [f"# {title}"]
-    if folder.resolve().is_relative_to(ROOT):
-        guide = os.path.relpath(ROOT / "docs/reading-a-table.md", folder.resolve())
-        parts.append(f"[How to read these tables]({Path(guide).as_posix()})")
-    for table in tables:
-        name = table.parent.name
-        first, *blocks = table.read_text(encoding="utf-8").split("\n## ")
-        parts.append("#" + first.strip())  # its title, one level down
-        parts += [f"![{plot.stem} of {name}]({name}/{plot.name})" for plot in sorted(table.parent.glob("*.png"))]
-        results = [block for block in blocks if block.startswith("Success")]
-        parts += ["### " + block.strip() for block in results]
-        others = [
-            file.name for file in sorted(table.parent.iterdir()) if file.suffix in {".md", ".csv", ".tex", ".html"}
-        ]
-        parts.append("All of it: " + ", ".join(f"[{other}]({name}/{other})" for other in others) + ".")
-    path = folder / "README.md"
-    write_whole(path, "\n\n".join(part for part in parts if part) + "\n")
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    write_whole(path, drawn.getvalue())
     return path

@@ -108,4 +108,5 @@ class Conversation:
             messages=tuple(self.messages),
             metrics=metrics,
             seed=self.request.seeds.integer(),
+            answer=None if failed else self.info.get("answer"),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.seeds import SeedTree
 from harness.core.types import ContextRequest, Episode
-from harness.experiment import Experiment
 from harness.protocols.environment import TextEnvironment
 from harness.rollout.conversation import Request
 from harness.rollout.policies import ActingPolicy
@@ -21,6 +21,17 @@ Row = dict[str, Any]
 Progress = Callable[[int, int], None]
 CHUNK = 512
 """Episodes played between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What the policies of an experiment are judged on, and what their rows must hold."""
+
+    tasks: tuple[str, ...]
+    scenarios: bool = False
+    """Rows name the scenario of their task."""
+    answers: bool = False
+    """Rows hold the final answer and the success of every sample."""
 
 
 def panel(environment: TextEnvironment, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
@@ -56,17 +67,6 @@ def _scenarios(environment: TextEnvironment, tasks: Sequence[str]) -> list[list[
             f"{scenario!r} has {len(groups[scenario])} of {variants}"
         )
     return list(groups.values())
-
-
-def judged_tasks(environment: TextEnvironment, experiment: Experiment) -> list[str]:
-    """The panel of an experiment."""
-    wanted = experiment.evaluation
-    return panel(environment, experiment.environment.eval_split, wanted.tasks, needs_scenarios(wanted.extra))
-
-
-def needs_scenarios(metrics: Sequence[str]) -> bool:
-    """Whether one of these success metrics is judged by whole scenarios."""
-    return "SGC" in metrics
 
 
 def tasks_of(environment: TextEnvironment, split: str) -> list[str]:
@@ -107,25 +107,31 @@ def play_panel(
     return [episodes[start : start + samples] for start in range(0, len(episodes), samples)]
 
 
-def task_rows(episodes: Sequence[Sequence[Episode]], decoding: str, split: str, **facts: Any) -> list[Row]:
-    """One row per task: means over its finished episodes. Episodes lost to the infrastructure are counted, and in no mean."""
+def panel_rows(
+    episodes: Sequence[Sequence[Episode]], decoding: str, split: str, judged: Panel, environment: TextEnvironment
+) -> list[Row]:
+    """One row per task of a panel: means over its finished episodes, and what the experiment's success metrics need beside them. Episodes lost to the
+    infrastructure are counted, and in no mean."""
     rows: list[Row] = []
     for of_task in episodes:
         finished = [episode for episode in of_task if not math.isnan(episode.reward)]
         keys = sorted({key for episode in finished for key in episode.metrics})
-        rows.append(
-            facts
-            | {
-                "split": split,
-                "decoding": decoding,
-                "task_id": of_task[0].task_id,
-                "samples": len(finished),
-                "failed": len(of_task) - len(finished),
-                "success": _mean([float(episode.success) for episode in finished]),
-                "reward": _mean([episode.reward for episode in finished]),
-                "metrics": {key: _mean([e.metrics[key] for e in finished if key in e.metrics]) for key in keys},
-            }
-        )
+        task_id = of_task[0].task_id
+        row: Row = {
+            "split": split,
+            "decoding": decoding,
+            "task_id": task_id,
+            "samples": len(finished),
+            "failed": len(of_task) - len(finished),
+            "success": _mean([float(episode.success) for episode in finished]),
+            "reward": _mean([episode.reward for episode in finished]),
+            "metrics": {key: _mean([e.metrics[key] for e in finished if key in e.metrics]) for key in keys},
+        }
+        if judged.scenarios:
+            row["scenario"] = environment.scenario_of(task_id)
+        if judged.answers:
+            row["answers"] = [[episode.answer, episode.success] for episode in finished]
+        rows.append(row)
     return rows
 
 

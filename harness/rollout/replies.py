@@ -72,6 +72,8 @@ def _info(info: Any) -> dict[str, Any]:
     metrics = {str(key): float(value) for key, value in dict(info.get("metrics") or {}).items()}
     if any(map(math.isinf, metrics.values())):
         raise EnvironmentFailure("garbage", f"metrics must be finite, got {metrics}")
+    if not isinstance(info.get("answer", ""), str):
+        raise EnvironmentFailure("garbage", f"answer is {type(info['answer']).__name__}, not text")
     if info.get("ending", Ending.COMPLETED) not in REPORTED:
         raise EnvironmentFailure(
             "garbage", f"ending is {info['ending']!r}; an environment reports one of {', '.join(REPORTED)}"

@@ -18,7 +18,7 @@ from harness.learning.run import Progress, Run
 from harness.learning.train import train
 from harness.protocols.policy import make_policy
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.panel import judged_tasks, play_panel, task_rows
+from harness.rollout.panel import panel_rows, play_panel
 from harness.rollout.policies import MessagePolicy
 from harness.rollout.rollouts import Rollouts
 from harness.runs.plan import Job
@@ -32,7 +32,7 @@ def run_job(job: Job, progress: Progress) -> None:
             return
         if not (job.folder / "run.json").is_file():
             records.write_json(job.folder / "run.json", describe(job) | {"provenance": provenance()})
-        run = Run(job.experiment, job.method, job.seed, job.start, job.folder, progress)
+        run = Run(job.experiment, job.method, job.seed, job.start, job.folder, job.judged, progress)
         with run.pool:
             if job.role == "method":
                 train(run)
@@ -45,10 +45,9 @@ def run_job(job: Job, progress: Progress) -> None:
 def _baseline_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
     """A policy that neither samples nor learns: one episode a task."""
     settings = job.experiment
-    tasks = judged_tasks(pool.environment, settings)
     policy = MessagePolicy(make_policy(job.method.plug, job.method.options))
-    episodes = play_panel(Rollouts(pool), policy, tasks, SeedTree(job.seed)["evaluation"], "greedy", 1)
-    return task_rows(episodes, "greedy", settings.environment.eval_split)
+    episodes = play_panel(Rollouts(pool), policy, job.judged.tasks, SeedTree(job.seed)["evaluation"], "greedy", 1)
+    return panel_rows(episodes, "greedy", settings.environment.eval_split, job.judged, pool.environment)
 
 
 @contextlib.contextmanager
@@ -62,4 +61,6 @@ def _alone(folder: Path) -> Iterator[None]:
     except filelock.Timeout:
         raise HarnessError(f"another process is working on {folder.name}; wait for it, or end it") from None
     except IsADirectoryError:
-        raise HarnessError(f"{folder / '.lock'} is a folder where a lock file belongs; remove it and call again") from None
+        raise HarnessError(
+            f"{folder / '.lock'} is a folder where a lock file belongs; remove it and call again"
+        ) from None

@@ -19,9 +19,11 @@ from harness.core.sources import revision
 from harness.experiment import Experiment, MethodSettings
 from harness.protocols.backend import Start, backend_class
 from harness.protocols.context import make_context
+from harness.protocols.environment import TextEnvironment
 from harness.protocols.method import brings_context, make_method
 from harness.rollout.environments import EnvironmentPool, environment_module
-from harness.rollout.panel import judged_tasks, tasks_of
+from harness.rollout.panel import Panel, panel, tasks_of
+from harness.tables.metrics import metric
 
 BASE = MethodSettings(label="base", plug="")
 """The row of the starting policy."""
@@ -43,6 +45,7 @@ class Job:
     """What all runs of one table share (`Experiment.matched_facts`)."""
     sources: tuple[str, ...]
     """Modules whose code, with all they import, `matched` holds the revision of."""
+    judged: Panel
     folder: Path
 
     @property
@@ -56,7 +59,7 @@ class Job:
 
 def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
     """All runs of an experiment: the starting point and the methods under every seed, the baselines once."""
-    matched, sources = observe(experiment, start)
+    matched, sources, judged = observe(experiment, start)
     base = root / slug(experiment.name) / fingerprint(matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
@@ -64,7 +67,7 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
         own = fingerprint(decided_by)[:8]
         for seed in seeds:
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
-            jobs.append(Job(experiment, start, role, method, seed, matched, sources, folder))
+            jobs.append(Job(experiment, start, role, method, seed, matched, sources, judged, folder))
     return jobs
 
 
@@ -79,16 +82,16 @@ def _rows(experiment: Experiment) -> list[tuple[Role, MethodSettings, Sequence[i
     return rows + [("baseline", policy, experiment.seeds[:1]) for policy in baselines()]
 
 
-def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The matched facts of an experiment (its spec, and what was found out), and the modules whose code is among them."""
+def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple[str, ...], Panel]:
+    """The matched facts of an experiment (its spec, and what was found out), the modules whose code is among them, and what it is judged on."""
     settings = experiment.environment
     with EnvironmentPool(settings) as pool:
         environment = pool.environment
         tasks = tasks_of(environment, settings.train_split)
         if not environment.trainable(settings.train_split):
             raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
-        judged = judged_tasks(environment, experiment)
-        shared = sorted(set(tasks) & set(judged))
+        judged = _judged(environment, experiment)
+        shared = sorted(set(tasks) & set(judged.tasks))
         if shared:
             raise UserError(f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint")
         sources = (TRAINER, experiment.backend.module, environment_module(pool))
@@ -97,11 +100,20 @@ def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple
             "environment.protocol": environment.protocol,
             "environment.mini": environment.mini,
             "tasks.train": fingerprint(tasks)[:16],
-            "tasks.panel": fingerprint(judged)[:16],
+            "tasks.panel": fingerprint(judged.tasks)[:16],
             "initial_checkpoint": start.checkpoint_hash[:16],
             "code": code_revision(sources),
         }
-    return experiment.matched_facts(**observed), sources
+    return experiment.matched_facts(**observed), sources, judged
+
+
+def _judged(environment: TextEnvironment, experiment: Experiment) -> Panel:
+    """The panel of an experiment, as its success metrics want it."""
+    wanted = experiment.evaluation
+    metrics = [metric(name) for name in wanted.extra]
+    scenarios, answers = any(m.scenarios for m in metrics), any(m.answers for m in metrics)
+    tasks = panel(environment, experiment.environment.eval_split, wanted.tasks, whole_scenarios=scenarios)
+    return Panel(tuple(tasks), scenarios, answers)
 
 
 def code_revision(sources: Sequence[str]) -> str:
@@ -131,6 +143,8 @@ def check_plugs(experiment: Experiment) -> None:
     for named in (*([experiment.context] if experiment.context else ()), *(warm_start.contexts if warm_start else ())):
         make_context(named.plug, named.options)
     backend_class(experiment.backend)
+    for name in experiment.evaluation.extra:
+        metric(name)
 
 
 def slug(label: str) -> str:

@@ -1,40 +1,71 @@
-"""Numbers that papers print, quoted under a table with their place: never differenced, tested or set in bold."""
+"""Numbers that papers print, quoted with their place: never differenced, tested or set in bold."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.core.errors import MissingDataError, UserError
-from harness.report.layouts import NOTHING, Grid, is_mini
+from harness.core.errors import MissingDataError, UnknownNameError, UserError
+from harness.tables.grid import NOTHING, Grid
 from harness.tables.table import Table
 
+Entry = Mapping[str, Any]
+"""One figure of a paper: a [[result]] of the file, whose head explains the keys."""
+REQUIRED = ("paper", "table", "environment", "model", "method", "metric", "value", "unit")
+FILTERS = ("environment", "method", "model", "split", "metric", "paper", "table")
+"""Keys by which entries may be chosen."""
+NOTE = "Other models, budgets and evaluations: quoted for orientation, not to be compared with measured numbers."
 
-def read_published(path: str | Path, **where: str) -> list[dict[str, Any]]:
-    """Published results from a TOML file of [[result]] tables: those whose keys equal `where`.
 
-    read_published("results/published.toml", environment="AppWorld", split="dev"). Raises MissingDataError when there
-    are none.
+def parse(text: str) -> list[Entry]:
+    """The entries of a TOML text of [[result]] tables. UserError for other text, or an entry that lacks a key."""
+    try:
+        entries = tomllib.loads(text).get("result", [])
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"published results are a TOML file of [[result]] tables: {error}") from None
+    for number, entry in enumerate(entries, start=1):
+        lacking = [key for key in REQUIRED if key not in entry]
+        if lacking:
+            raise UserError(f"published result {number} lacks {', '.join(lacking)}; it has {', '.join(entry)}")
+    return list(entries)
+
+
+def choose(entries: Sequence[Entry], **where: str | None) -> list[Entry]:
+    """The entries whose keys equal `where`; None leaves a key open.
+
+    choose(entries, environment="AppWorld", split="dev"). Raises UnknownNameError with the nearest name for a key or a
+    value that no entry has, and MissingDataError where no entry has all the values together.
     """
-    entries = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("result", [])
-    chosen = [entry for entry in entries if all(entry.get(key) == value for key, value in where.items())]
+    asked = {key: value for key, value in where.items() if value is not None}
+    for key, value in asked.items():
+        if key not in FILTERS:
+            raise UnknownNameError("key of published results", key, FILTERS)
+        values = {str(entry[key]) for entry in entries if key in entry}
+        if value not in values:
+            raise UnknownNameError(f"{key} of published results", value, values)
+    chosen = [entry for entry in entries if all(entry.get(key) == value for key, value in asked.items())]
     if not chosen:
-        raise MissingDataError(f"{path}: no published result with {where}")
+        raise MissingDataError(f"no published result with {asked}; leave one of them out")
     return chosen
 
 
-def published_grid(table: Table, entries: list[dict[str, Any]]) -> Grid:
+def published_grid(entries: Sequence[Entry], caption: str = "Published") -> Grid:
+    """The papers' figures in the papers' units, each with its place, in the order given."""
+    header = ("Environment", "Method", "Model", "Split", "Metric", "Value", "Source", "Note")
+    rows = tuple((str(entry["environment"]), *_cells(entry)) for entry in entries)
+    return Grid(caption, header, rows, (NOTE,), left=len(header))
+
+
+def published_beside(table: Table, entries: Sequence[Entry]) -> Grid:
     """The block to append to a rendering of this table. UserError for a Mini environment, which no paper measured."""
-    if is_mini(table):
+    if table.mini:
         raise UserError(f"{table.environment} is a Mini environment: its numbers are never set beside published ones")
     header = ("Method", "Model", "Split", "Metric", "Value", "Source", "Note")
-    note = "Other models, budgets and evaluations: quoted for orientation, not to be compared with the numbers above."
-    return Grid("Published", header, tuple(_cells(entry) for entry in entries), (note,), left=len(header))
+    return Grid("Published", header, tuple(map(_cells, entries)), (NOTE,), left=len(header))
 
 
-def _cells(entry: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(entry: Entry) -> tuple[str, ...]:
     value = f"{entry['value']:g}" + ("%" if entry["unit"] == "%" else f" {entry['unit']}")
     place = f"arXiv {entry['paper']}, {entry['table']}"
     split = entry.get("split", NOTHING)

@@ -23,13 +23,15 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
 from harness.core.errors import UserError
-from harness.core.scenarios import scenarios
+from harness.tables.scenarios import scenarios
 
 RATE = (0.0, 1.0)
 """Bounds of a success rate."""
@@ -37,7 +39,7 @@ RATE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, its 95 % interval, and what the interval speaks of."""
+    """A mean, its 95 % interval, and what the interval is over."""
 
     mean: float
     low: float
@@ -47,11 +49,13 @@ class Estimate:
     df: float
     """Satterthwaite's degrees of freedom; NaN as above."""
     seeds: int
+    """Seeds of the outcome table."""
     tasks: int
+    """Tasks of the outcome table; scenarios where these are its units."""
 
     @property
     def over(self) -> str:
-        """What was allowed to vary: an interval over tasks alone says nothing about another seed."""
+        """What was allowed to vary: an interval over tasks alone says nothing of another seed."""
         if self.seeds > 1 and self.tasks > 1:
             return "seeds and tasks"
         if self.tasks > 1:
@@ -231,10 +235,13 @@ def avg_at_k(success: Shaped[np.ndarray, "task sample"], k: int) -> Float[np.nda
 
 
 def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int) -> float:
-    """Chance that the answer most of k samples of one task agree on is right; ties are drawn by lot.
+    """Expected success of the most frequent answer among k samples of one task, drawn without replacement.
 
-    Mean over the disjoint runs of k samples in the order given (a rest shorter than k is not used). None is no answer
-    and has no vote; when nobody votes the task is failed. Equal answers must be judged alike.
+    The mean over all k-subsets of the samples, exactly; answers that are equally frequent share their subset evenly.
+    None is no answer and has no vote; where none of the k samples has one, their mean success counts. Wang et al. 2022
+    (self-consistency), arXiv 2203.11171, takes all samples: k = len(answers).
+
+    Raises UserError for an impossible k, and where equal answers are judged differently.
     """
     if not 1 <= k <= len(answers) or len(correct) != len(answers):
         raise UserError(
@@ -245,12 +252,41 @@ def maj_at_k(answers: Sequence[Hashable | None], correct: Sequence[bool], k: int
     for answer, right in zip(answers, correct, strict=True):
         if answer is not None and verdict.setdefault(answer, bool(right)) != bool(right):
             raise UserError(f"maj@k: the answer {answer!r} is judged right once and wrong once")
-    scores = []
-    for start in range(0, len(answers) - k + 1, k):
-        votes = Counter(answer for answer in answers[start : start + k] if answer is not None)
-        winners = [answer for answer, count in votes.items() if count == max(votes.values())]
-        scores.append(sum(verdict[answer] for answer in winners) / len(winners) if winners else 0.0)
-    return sum(scores) / len(scores)
+    votes = Counter(answer for answer in answers if answer is not None)
+    silent = [bool(right) for answer, right in zip(answers, correct, strict=True) if answer is None]
+    right_counts = tuple(sorted(count for answer, count in votes.items() if verdict[answer]))
+    wrong_counts = tuple(sorted(count for answer, count in votes.items() if not verdict[answer]))
+    return _majority(right_counts, wrong_counts, len(silent), sum(silent), k)
+
+
+@lru_cache(maxsize=65536)
+def _majority(right: tuple[int, ...], wrong: tuple[int, ...], silent: int, silent_right: int, k: int) -> float:
+    """maj@k from how often every right and every wrong answer was given, and how many samples had none."""
+    counts = (*right, *wrong)
+    won = Fraction(0)
+    for winner, count in enumerate(right):
+        others = (*counts[:winner], *counts[winner + 1 :])
+        for votes in range(1, min(count, k) + 1):
+            won += math.comb(count, votes) * _shared_wins(others, silent, votes, k - votes)
+    if silent:
+        won += math.comb(silent, k) * Fraction(silent_right, silent)
+    return float(won / math.comb(sum(counts) + silent, k))
+
+
+def _shared_wins(others: tuple[int, ...], silent: int, votes: int, rest: int) -> Fraction:
+    """Ways to draw `rest` samples in which no answer has more than `votes`, weighted by the winner's share.
+
+    A draw in which t other answers have as many votes counts 1 / (t + 1).
+    Built up answer by answer: ways[drawn, tied] counts the draws so far.
+    """
+    ways: Counter[tuple[int, int]] = Counter({(drawn, 0): math.comb(silent, drawn) for drawn in range(rest + 1)})
+    for count in others:
+        further: Counter[tuple[int, int]] = Counter()
+        for (drawn, tied), amount in ways.items():
+            for more in range(min(count, votes, rest - drawn) + 1):
+                further[drawn + more, tied + (more == votes)] += amount * math.comb(count, more)
+        ways = further
+    return sum((Fraction(amount, tied + 1) for (drawn, tied), amount in ways.items() if drawn == rest), Fraction(0))
 
 
 def tgc(success: Shaped[np.ndarray, " task"]) -> float:
@@ -263,7 +299,7 @@ def sgc(
 ) -> Bool[np.ndarray, "... scenario"]:
     """Scenario goal completion: a scenario is completed when all its variants are.
 
-    The mean over the last axis is the SGC.
+    The mean over the last axis is the SGC (AppWorld, arXiv 2407.18901).
 
     success is that of single attempts (of one seed and one sample each), never of averages. Scenarios come in the order
     of their first task.
@@ -271,21 +307,40 @@ def sgc(
     success = np.asarray(success)
     if not np.isin(success, (0, 1)).all():
         raise UserError("SGC needs single attempts (0 or 1), got averages")
-    columns = [success[..., places].astype(bool).all(axis=-1) for places in scenarios(task_ids, variants).values()]
-    return np.stack(columns, axis=-1)
+    return scenario_rate(success, task_ids, variants).astype(bool)
 
 
 def scenario_rate(
-    success: Shaped[np.ndarray, "... task"], task_ids: Sequence[str], variants: int = 3
+    success: Shaped[np.ndarray, "... task"],
+    task_ids: Sequence[str],
+    variants: int = 3,
+    names: Sequence[str] | None = None,
 ) -> Float[np.ndarray, "... scenario"]:
-    """The chance that one attempt at every variant of a scenario succeeds throughout: the product of the variants' success rates.
+    """The chance that one attempt at every variant of a scenario succeeds throughout: the product of their rates.
 
-    The mean over the last axis estimates the SGC without bias where a task's rate is the mean of several independent attempts; for single
-    attempts (0 or 1) it is `sgc`. Scenarios come in the order of their first task.
+    The mean over the last axis estimates the SGC without bias where a task's rate is the mean of several independent
+    attempts; for single attempts (0 or 1) it is `sgc`. Scenarios come in the order of their first task.
+
+    names: the scenario of every task, as the environment says; all then have equally many variants. Without names a
+    scenario is the task's id up to the last "_" and has `variants` of them. UserError where a variant is missing.
     """
     success = np.asarray(success, dtype=np.float64)
-    columns = [success[..., places].prod(axis=-1) for places in scenarios(task_ids, variants).values()]
-    return np.stack(columns, axis=-1)
+    places = scenarios(task_ids, variants) if names is None else _named_scenarios(names)
+    return np.stack([success[..., of_scenario].prod(axis=-1) for of_scenario in places.values()], axis=-1)
+
+
+def _named_scenarios(names: Sequence[str]) -> dict[str, list[int]]:
+    """Places of the tasks of every scenario, in the order of their first task."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    most = max(map(len, places.values()))
+    short = next((name for name, found in places.items() if len(found) < most), None)
+    if short is not None:
+        raise UserError(
+            f"SGC needs every variant of every scenario; {short!r} has {len(places[short])}, others have {most}"
+        )
+    return places
 
 
 def _counts(n: np.ndarray, c: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,14 +16,14 @@ import pytest
 import tomli_w
 from experiments import GRPO, RLOO, SPEC, quiet, small
 
-from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNameError, UserError
 from harness import ROOT
+from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNameError, UserError
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
+from harness.report.folder import write_results
+from harness.runs.job import run_job
 from harness.runs.plan import Job, observe, plan, slug
 from harness.runs.record import describe, gather_records, run_notes
-from harness.runs.job import run_job
-from harness.report.folder import write_results
 
 
 @pytest.fixture

@@ -141,14 +141,14 @@ def test_where_nothing_varies_the_number_of_tasks_speaks() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "said"),
+    ("outcomes", "message"),
     [
         (np.array([[1.0, np.nan], [0.0, np.nan]]), r"2 of 4 cells are missing, first \[seed 0, task 1\]"),
         (np.zeros((0, 3)), r"got shape \(0, 3\)"),
     ],
 )
-def test_incomplete_tables_are_refused(outcomes: np.ndarray, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_incomplete_tables_are_refused(outcomes: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         stats.mean_interval(outcomes)
 
 
@@ -334,7 +334,7 @@ def test_impossible_counts_are_refused(bad: tuple[int, int, int]) -> None:
 def test_majority_by_hand() -> None:
     answers, correct = ["7", "7", "3", "5"], [True, True, False, False]
     assert stats.maj_at_k(answers, correct, 4) == 1.0
-    assert stats.maj_at_k(answers, correct, 2) == 0.5  # runs (7, 7) right and (3, 5) wrong
+    assert stats.maj_at_k(answers, correct, 2) == 0.5  # {7, 7} right, {3, 5} wrong, four ties of 7 with another
     assert stats.maj_at_k(answers, correct, 1) == 0.5  # the success rate
     assert stats.maj_at_k(["7", "3"], [True, False], 2) == 0.5  # a tie, by lot
     assert stats.maj_at_k(["3", "3", None, None, None, "7"], [False] * 5 + [True], 6) == 0.0
@@ -343,6 +343,40 @@ def test_majority_by_hand() -> None:
         stats.maj_at_k(["7", "7"], [True, False], 2)
     with pytest.raises(UserError, match="got k = 3, 2 answers"):
         stats.maj_at_k(["7", "7"], [True, True], 3)
+
+
+def test_majority_over_all_subsets_by_hand() -> None:
+    """7, 7, 3 and k = 2: {7, 7} is right, {7, 3} twice a tie: (1 + 1/2 + 1/2) / 3 = 2/3.
+
+    7, 3, 3, none and k = 3: {7, 3, 3} wrong, {7, 3, none} twice a tie, {3, 3, none} wrong: (1/2 + 1/2) / 4 = 1/4.
+    """
+    assert stats.maj_at_k(["7", "7", "3"], [True, True, False], 2) == pytest.approx(2 / 3, abs=1e-15)
+    assert stats.maj_at_k(["7", "3", "3", None], [True, False, False, False], 3) == 0.25
+    assert stats.maj_at_k([None, None], [True, False], 2) == 0.5  # nobody votes: their mean success
+    assert stats.maj_at_k([None, "3"], [True, False], 2) == 0.0  # one votes
+
+
+@given(
+    samples=st.lists(st.sampled_from(["right", "also right", "a", "b", None]), min_size=1, max_size=7), data=st.data()
+)
+def test_majority_is_the_mean_over_all_subsets(samples: list[str | None], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(samples)))
+    correct = [data.draw(st.booleans()) if answer is None else "right" in answer for answer in samples]
+    scores = []
+    for places in itertools.combinations(range(len(samples)), k):
+        votes = [samples[place] for place in places if samples[place] is not None]
+        if votes:
+            best = {answer for answer in votes if votes.count(answer) == max(map(votes.count, votes))}
+            scores.append(sum("right" in str(answer) for answer in best) / len(best))
+        else:
+            scores.append(sum(correct[place] for place in places) / k)
+    assert stats.maj_at_k(samples, correct, k) == pytest.approx(sum(scores) / len(scores), abs=1e-12)
+
+
+def test_a_majority_of_many_samples_is_exact() -> None:
+    """64 samples and k = 33, C(64, 33) = 1.8e18 subsets: of two answers given 32 times each, either wins as often."""
+    half = stats.maj_at_k(["7"] * 32 + ["3"] * 32, [True] * 32 + [False] * 32, 33)
+    assert half == pytest.approx(0.5, abs=1e-15)
 
 
 def test_sgc_by_hand() -> None:

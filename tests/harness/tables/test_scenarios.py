@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.core.errors import UserError
-from harness.core.scenarios import scenario_of, scenarios
+from harness.tables.scenarios import scenario_of, scenarios
 
 
 def test_scenarios_need_all_three_variants() -> None:

@@ -1,0 +1,47 @@
+"""The folder of a fidelity measurement: its records, its table and its plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.core.provenance import provenance
+from harness.core.records import read as records_of
+from harness.core.records import write_json, write_rows, write_whole
+from harness.evaluation.fidelity.measure import Measurement
+from harness.report.fidelity import Judged, build, csv_text, example_pair, markdown
+from harness.report.fidelity_plots import dots, examples
+from harness.report.plots import write_plot
+
+FACTS, EPISODES = "facts.json", "episodes.jsonl.gz"
+
+
+def write(measurement: Measurement, folder: Path) -> Judged:
+    """Everything a fidelity folder holds but its notes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FACTS, measurement.facts | {"methods": measurement.methods})
+    write_rows(folder / EPISODES, measurement.episodes, "fidelity")
+    write_json(folder / "provenance.json", provenance())
+    return _write_renderings(measurement, folder)
+
+
+def render(folder: Path) -> Judged:
+    """Write a fidelity folder's table and plots anew from its records."""
+    return _write_renderings(read(folder), folder)
+
+
+def _write_renderings(measurement: Measurement, folder: Path) -> Judged:
+    judged = build(measurement)
+    write_whole(folder / "table.md", markdown(judged))
+    write_whole(folder / "table.csv", csv_text(judged))
+    write_plot(dots(judged), folder / "fidelity")
+    if (pair := example_pair(measurement.episodes)) is not None:
+        write_plot(examples(judged, pair), folder / "example")
+    return judged
+
+
+def read(folder: Path) -> Measurement:
+    """The measurement recorded in a folder."""
+    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    known = {key: value for key, value in facts.items() if key != "methods"}
+    return Measurement(known, facts["methods"], records_of(folder / EPISODES).strict())
