@@ -12,8 +12,10 @@ from typing import Any
 
 from harness.experiment import Experiment, MethodSettings, parse_experiment
 from harness.protocols.backend import Start
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.panel import Panel
 from harness.runs.job import run_job
-from harness.runs.plan import Job
+from harness.runs.plan import Job, judged_panel
 
 GRPO = MethodSettings(label="GRPO", plug="agents.methods.grpo:GRPO", options={"kl": 0.0})
 RLOO = MethodSettings(label="RLOO", plug="agents.methods.grpo:RLOO")
@@ -38,10 +40,18 @@ def small(**changes: Any) -> Experiment:
     return parse_experiment(data)
 
 
+def judged(experiment: Experiment) -> Panel:
+    """What the experiment's policies are judged on."""
+    with EnvironmentPool(experiment.environment) as pool:
+        return judged_panel(pool.environment, experiment)
+
+
 def job(experiment: Experiment, directory: Path, folder: Path, seed: int = 0) -> Job:
     """A run of the experiment's first method from the model in `directory`."""
     start = Start(directory, "0" * 64, {})
-    return Job(experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, (), folder)
+    return Job(
+        experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, (), judged(experiment), folder
+    )
 
 
 def quiet(what: str, done: int, total: int) -> None:

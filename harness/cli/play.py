@@ -40,7 +40,7 @@ def evaluate(
     """
     from harness.evaluation.evaluate import evaluate as play
     from harness.evaluation.settings import Evaluation
-    from harness.report.evaluation import print_counts, print_summary
+    from harness.report.evaluation import print_evaluated
 
     asked = Evaluation(
         env=env, policy=policy, split=split, tasks=tasks, samples=samples, greedy=greedy, max_new_tokens=max_new_tokens,
@@ -50,12 +50,7 @@ def evaluate(
     )  # fmt: skip
     with progress() as show_progress:
         done = play(asked, cache, lambda text: line(f"[yellow]{text}[/yellow]"), show_progress)
-    print_summary(asked.environment.id.rpartition(":")[2], done.summary, console)
-    print_counts("spent by this call", done.spent, console)
-    if done.lost:
-        reasons = done.reasons or "in an earlier call"
-        line(f"[yellow]{done.lost} episodes lost[/yellow] (the same command tries them again): {reasons}")
-    line(f"episodes: {done.file}   (look at one: harness show {done.file} 0)")
+    print_evaluated(done, asked.environment.id.rpartition(":")[2], console)
 
 
 def show(

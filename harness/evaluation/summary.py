@@ -29,7 +29,8 @@ def summarise(environment: TextEnvironment, placed: Sequence[Placed]) -> dict[st
         of_task.setdefault(episode.task_id, []).append((place, episode))
     finished = [episode for _, episode in placed if episode.ending is not Ending.ERROR]
     endings = [str(episode.ending.value) for _, episode in placed]
-    floors = [environment.floor(task) for task in of_task]
+    declared = [environment.floor(task) for task in of_task]
+    floors = [None if floor is None else float(floor) for floor in declared]
     return {
         "heading": environment.protocol,
         "tasks": [

@@ -134,7 +134,8 @@ def streams(credit: Credit) -> Iterator[tuple[str, np.ndarray]]:
 
 def _arrays(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(value, np.ndarray):
-        yield name, value
+        if value.dtype.kind != "i":  # ids say where a distribution stands, not how much credit there is
+            yield name, value
     elif is_dataclass(value):
         for entry in fields(value):
             yield from _arrays(f"{name}.{entry.name}", getattr(value, entry.name))

@@ -7,7 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
+
+from harness.evaluation.evaluate import Evaluated
+
+
+def print_evaluated(done: Evaluated, name: str, console: Console) -> None:
+    """Everything a reader wants of an evaluation; `name` heads it where the environment names no protocol."""
+    print_summary(name, done.summary, console)
+    print_counts("spent by this call", done.spent, console)
+    if done.lost:
+        reasons = done.reasons or "in an earlier call"
+        lost = f"[yellow]{done.lost} episodes lost[/yellow] (the same command tries them again): {escape(reasons)}"
+        console.print(lost, highlight=False, soft_wrap=True)
+    where = f"episodes: {done.file}   (look at one: harness show {done.file} 0)"
+    console.print(where, highlight=False, soft_wrap=True, markup=False)
 
 
 def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> None:

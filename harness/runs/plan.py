@@ -59,15 +59,15 @@ class Job:
 
 def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
     """All runs of an experiment: the starting point and the methods under every seed, the baselines once."""
-    matched, sources, judged = observe(experiment, start)
-    base = root / slug(experiment.name) / fingerprint(matched)[:12]
+    seen = observe(experiment, start)
+    base = root / slug(experiment.name) / fingerprint(seen.matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
         decided_by = [role, method.plug, method.options, code_of(method), context_plug(experiment, method, role)]
         own = fingerprint(decided_by)[:8]
         for seed in seeds:
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
-            jobs.append(Job(experiment, start, role, method, seed, matched, sources, judged, folder))
+            jobs.append(Job(experiment, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
     return jobs
 
 
@@ -82,15 +82,26 @@ def _rows(experiment: Experiment) -> list[tuple[Role, MethodSettings, Sequence[i
     return rows + [("baseline", policy, experiment.seeds[:1]) for policy in baselines()]
 
 
-def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple[str, ...], Panel]:
-    """The matched facts of an experiment (its spec, and what was found out), the modules whose code is among them, and what it is judged on."""
+@dataclass(frozen=True)
+class Observed:
+    """What was found out about an experiment before anything is run."""
+
+    matched: dict[str, Any]
+    """The facts all its runs share (`Experiment.matched_facts`)."""
+    sources: tuple[str, ...]
+    """Modules whose code is among them."""
+    judged: Panel
+
+
+def observe(experiment: Experiment, start: Start) -> Observed:
+    """Tasks, environment, weights and code of an experiment. UserError where it may not be run as it stands."""
     settings = experiment.environment
     with EnvironmentPool(settings) as pool:
         environment = pool.environment
         tasks = tasks_of(environment, settings.train_split)
         if not environment.trainable(settings.train_split):
             raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
-        judged = _judged(environment, experiment)
+        judged = judged_panel(environment, experiment)
         shared = sorted(set(tasks) & set(judged.tasks))
         if shared:
             raise UserError(f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint")
@@ -104,10 +115,10 @@ def observe(experiment: Experiment, start: Start) -> tuple[dict[str, Any], tuple
             "initial_checkpoint": start.checkpoint_hash[:16],
             "code": code_revision(sources),
         }
-    return experiment.matched_facts(**observed), sources, judged
+    return Observed(experiment.matched_facts(**observed), sources, judged)
 
 
-def _judged(environment: TextEnvironment, experiment: Experiment) -> Panel:
+def judged_panel(environment: TextEnvironment, experiment: Experiment) -> Panel:
     """The panel of an experiment, as its success metrics want it."""
     wanted = experiment.evaluation
     metrics = [metric(name) for name in wanted.extra]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import quiet, small
+from experiments import judged, quiet, small
 
 from agents.methods import SHORT
 from harness.core import records
@@ -31,7 +31,10 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
 
 def run(experiment: Experiment, start: Start, name: str, folder: Path) -> Path:
     method = MethodSettings(label=name, plug=SHORT[name]) if name in SHORT else BASE
-    run_job(Job(experiment, start, "method" if name in SHORT else "base", method, 0, {}, folder), quiet)
+    run_job(
+        Job(experiment, start, "method" if name in SHORT else "base", method, 0, {}, (), judged(experiment), folder),
+        quiet,
+    )
     return folder
 
 

@@ -199,4 +199,4 @@ def test_held_out_tasks_are_not_trained_on(official: StandIn, tiny_directory: Pa
         with pytest.raises(UserError, match=f"split '{split}' of environments:AppWorld-v0 may not be trained on"):
             observe(experiment, start)
     experiment = small(environment={"id": "environments:AppWorld-v0", "train_split": "train", "eval_split": "dev"})
-    assert observe(experiment, start)["environment.protocol"] == "AppWorld"
+    assert observe(experiment, start).matched["environment.protocol"] == "AppWorld"

@@ -11,7 +11,7 @@ import pytest
 
 from harness.core.budget import budget_fields
 from harness.core.errors import UserError
-from harness.learning.train import Spent
+from harness.learning.state import Spent
 from harness.tables.records import Run, RunBudget, parsed
 
 # A field is declared before anything reads the declarations: in an interpreter of its own.
@@ -29,7 +29,7 @@ class Budget(budget.Budget):
 
 budget.Budget = Budget
 
-from harness.learning.train import Spent
+from harness.learning.state import Spent
 from harness.tables.table import build
 from renderings import renderings
 from table_records import Records

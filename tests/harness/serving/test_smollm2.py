@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from experiments import small
+from experiments import judged, small
 from transformers import AutoModelForCausalLM
 
 from harness.backends import Prompt, SamplingParams
@@ -154,7 +154,7 @@ def test_one_step_of_grpo(directory: Path, folder: Path) -> None:
     )  # fmt: skip
     start = start_of(experiment, CACHE)
     assert start.directory == directory
-    run = Run(experiment, experiment.methods[0], 0, start, folder / "run")
+    run = Run(experiment, experiment.methods[0], 0, start, folder / "run", judged(experiment))
     train(run)
     (row,) = records.read(run.folder / "steps.jsonl").rows
     assert row["mixed_share"] > 0  # otherwise there is nothing to learn from, and the next lines would say little

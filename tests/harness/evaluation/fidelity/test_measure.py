@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import GRPO, quiet, small
+from experiments import GRPO, judged, quiet, small
 
 from harness.cli import experiments as commands
 from harness.core.errors import UserError
@@ -106,7 +106,7 @@ def test_printed_craft_opposes_its_advantage_and_aligned_does_not(measured: Meas
 def test_the_groups_are_those_of_a_runs_first_step(start: Start, tmp_path: Path) -> None:
     """Where the seed of the environment decides nothing (Parity), token for token."""
     experiment = small(budget={"steps": 1})
-    run = Run(experiment, experiment.methods[0], 3, start, tmp_path)
+    run = Run(experiment, experiment.methods[0], 3, start, tmp_path, judged(experiment))
     with run.pool:
         trained, _ = sample_groups(run)
     with EnvironmentPool(experiment.environment) as pool:
