@@ -32,7 +32,7 @@ class Summariser(Protocol):
 
 
 def summariser(given: str | Summariser) -> Summariser:
-    """The summariser behind "rules" or "llm:MODEL"; an object is passed through. ValueError on any other text."""
+    """The summariser named "rules" or "llm:MODEL"; an object is passed through. ValueError on any other text."""
     return _named(given) if isinstance(given, str) else given
 
 

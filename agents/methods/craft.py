@@ -47,7 +47,7 @@ class CRAFT(Described):
 
     beta is `beta_plus` where CTI > 0 and `beta_minus` where CTI < 0. c lies in [-1, 1]. Where fewer than `g_min` episodes (this
     one counted) reach t, CTI = A Delta (`below` = "fallback") or 0 ("zero"). An episode without a teacher counts among its
-    siblings with Delta = 0; a group in which nobody has a teacher has c = 0.
+    siblings with Delta = 0; a group in which no episode has a teacher has c = 0.
 
     credit: "printed" is the equation above. With binary rewards it opposes the advantage on every token that has a sibling:
         sum_j w_j A^j is a mean of the siblings' advantages, at most A for a success and at least A for a failure. The paper's
@@ -181,7 +181,7 @@ class CRAFT(Described):
         advantages: Float[np.ndarray, " sibling"],
         rng: np.random.Generator,
     ) -> tuple[Parts, Float[np.ndarray, " _"]]:
-        """c on the sampled tokens of every episode (equations 7-10), and the effective number of siblings behind each."""
+        """c on the sampled tokens of every episode (equations 7-10), and the effective number of siblings that each is made of."""
         gaps = [teacher_gap(episode, seen) for episode, seen in zip(group.episodes, known, strict=True)]
         lengths = [int(episode.sequence.mask.sum()) for episode in group.episodes]
         if all(gap is None for gap in gaps):

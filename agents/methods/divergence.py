@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from harness.types import Episode, Evidence, Scores
 
 FLOOR = -700.0
-"""Smallest log-probability told apart from zero: e^-700 is still a float64."""
+"""Smallest log-probability distinguished from zero: e^-700 is still a float64."""
 FULL = -1e-15
 """A sum of probabilities is taken to be below 1 by this much, so that the tail has a logarithm."""
 

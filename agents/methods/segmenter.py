@@ -87,13 +87,13 @@ class Segmenter:
         """Write the span that starts here into `saliency`; returns the first token after it."""
         level = float(height[start])
         saliency[start] = level
-        heard, turn = float(entropy[start]), turns[start]
+        summed, turn = float(entropy[start]), turns[start]
         end = min(start + self.longest, len(saliency))
         for place in range(start + 1, end):
-            running = heard / (place - start)
+            running = summed / (place - start)
             if turns[place] != turn or not carries[place] or entropy[place] > running + self.entropy_rise:
                 return place
             level = max(self.decay * level, float(height[place]))
             saliency[place] = level
-            heard += float(entropy[place])
+            summed += float(entropy[place])
         return end

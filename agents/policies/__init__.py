@@ -1,4 +1,4 @@
-"""Policies that do not learn, by short name: the baselines of a table, and models behind an endpoint."""
+"""Policies that do not learn, by short name: the baselines of a table, and models at an endpoint."""
 
 BASELINES = {
     "do-nothing": "agents.policies.baselines:DoNothing",

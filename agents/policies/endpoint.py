@@ -1,4 +1,4 @@
-"""A policy behind an OpenAI-compatible endpoint, with native tool calls; what it is told and what it says stays text to the environment."""
+"""A model at an OpenAI-compatible endpoint as a policy, with native tool calls; to the environment, observations and actions stay text."""
 
 from __future__ import annotations
 

@@ -30,13 +30,13 @@ class UnknownNameError(UserError):
     def __init__(self, kind: str, given: str, known: Iterable[str], hint: str = "") -> None:
         known = sorted(set(known))
         near = nearest(given, known)
-        said = f"unknown {kind} {given!r}"
+        message = f"unknown {kind} {given!r}"
         if near:
-            said += f"; did you mean {near!r}?"
+            message += f"; did you mean {near!r}?"
         elif known:
             shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-            said += f"; known: {shown}"
-        super().__init__(said + (f" {hint}" if hint else ""))
+            message += f"; known: {shown}"
+        super().__init__(message + (f" {hint}" if hint else ""))
         self.given, self.nearest = given, near
 
 

@@ -131,7 +131,7 @@ def read(path: str | Path) -> Reading:
             if not isinstance(row, dict):
                 raise ValueError(f"a row is a JSON object, this is a {type(row).__name__}")
         except (ValueError, RecursionError) as error:
-            cut = number == len(pieces)  # no line end behind it: the writer was stopped in the middle
+            cut = number == len(pieces)  # no line end after it: the writer was stopped in the middle
             damaged.append(Damage(str(path), number, "half-written" if cut else f"not a row ({error})"))
             continue
         if "schema" not in row:

@@ -78,8 +78,8 @@ def _canonical(value: object) -> str:
     that stands alone as a statement (a docstring) is too."""
     if isinstance(value, ast.AST):
         fields = ((name, entry) for name, entry in ast.iter_fields(value) if name not in _LAYOUT)
-        said = ",".join(f"{name}={_canonical(entry)}" for name, entry in fields if entry not in (None, []))
-        return f"{type(value).__name__}({said})"
+        text = ",".join(f"{name}={_canonical(entry)}" for name, entry in fields if entry not in (None, []))
+        return f"{type(value).__name__}({text})"
     if isinstance(value, list):
         return f"[{','.join(_canonical(entry) for entry in value if not _is_docstring(entry))}]"
     return f"{type(value).__name__}:{value!r}"

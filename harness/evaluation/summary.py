@@ -14,7 +14,7 @@ from harness.rollout.panel import success_rate
 from harness.tables import statistics as stats
 
 COUNTS = ("model_calls", "prompt_tokens", "completion_tokens", "cost_usd")
-"""Metrics that are summed over episodes: what a policy behind an endpoint used."""
+"""Metrics that are summed over episodes: what a policy used of a model endpoint."""
 Placed = tuple[int, Episode]
 """An episode and its place in the file it stands in."""
 

@@ -57,7 +57,7 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[J
 
 
 def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Bars) -> list[tuple[Job, str]]:
-    with _deaf():
+    with _ctrl_c_held():
         pending: dict[Future[None], Job] = {pool.submit(_work, job): job for job in jobs}
     failed: list[tuple[Job, str]] = []
     while pending:
@@ -77,8 +77,8 @@ def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Ba
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: processes started meanwhile never hear it, not even while they are still importing."""
+def _ctrl_c_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment: processes started meanwhile never receive it, not even while they are still importing."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -140,8 +140,8 @@ class _Bars:
         if name in self.bars:
             self.display.remove_task(self.bars.pop(name))
         elapsed = time.monotonic() - self.began
-        said = "done" if well else "[red]failed[/red]"
-        self.console.print(f"  {said}: {name}  ({self.done} of {self.jobs}, {elapsed:,.0f} s)", highlight=False)
+        outcome = "done" if well else "[red]failed[/red]"
+        self.console.print(f"  {outcome}: {name}  ({self.done} of {self.jobs}, {elapsed:,.0f} s)", highlight=False)
 
 
 def _display(console: Console) -> Progress:

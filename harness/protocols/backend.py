@@ -100,7 +100,7 @@ class ConversationRenderer(Protocol):
     """Tokens that end the agent's turn, the template's own first."""
 
     def opening(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
-        """Tokens of the first prompt, up to where the agent speaks."""
+        """Tokens of the first prompt, up to where the agent's turn begins."""
         ...
 
     def bridge(self, messages: Sequence[Message], stopped: bool) -> tuple[int, ...]:

@@ -81,11 +81,11 @@ def _episode(rng: np.random.Generator, task_id: str, reward: float) -> Episode:
     tokens, mask, turns = [0, 1], [False, False], [0, 0]
     messages: list[dict[str, Any]] = [{"role": "user", "content": f"do {task_id}"}]
     for turn in range(int(rng.integers(1, 4))):
-        spoken, heard = int(rng.integers(1, 9)), int(rng.integers(0, 4))
-        tokens += rng.integers(0, VOCABULARY, spoken + heard).tolist()
-        mask += [True] * spoken + [False] * heard
-        turns += [turn] * (spoken + heard)
-        messages.append({"role": "assistant", "content": " ".join(rng.choice(WORDS, spoken))})
+        sampled, observed = int(rng.integers(1, 9)), int(rng.integers(0, 4))
+        tokens += rng.integers(0, VOCABULARY, sampled + observed).tolist()
+        mask += [True] * sampled + [False] * observed
+        turns += [turn] * (sampled + observed)
+        messages.append({"role": "assistant", "content": " ".join(rng.choice(WORDS, sampled))})
         messages.append({"role": "user", "content": f"seen {int(rng.integers(9))}"})
     marked = np.array(mask)
     logprobs = np.where(marked, -rng.exponential(1.0, len(mask)), 0.0)

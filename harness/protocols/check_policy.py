@@ -51,8 +51,8 @@ def _episode(policy: TextPolicy, environment: TextEnvironment, task_id: str) -> 
     while not ended:
         usage: dict[str, float] = {}
         before = copy.deepcopy(messages)
-        told = info | {"turn": turn, "seed": turn, "greedy": False, "usage": usage}
-        action = policy.act(environment, task_id, messages, told)
+        given = info | {"turn": turn, "seed": turn, "greedy": False, "usage": usage}
+        action = policy.act(environment, task_id, messages, given)
         if not isinstance(action, str):
             yield f"act returned {type(action).__name__}, not text"
             return

@@ -1,4 +1,4 @@
-"""The contract of a text policy: one that acts by words and is not trained here (gold replay, do-nothing, a model behind an endpoint)."""
+"""The contract of a text policy: one that acts in text and is not trained here (gold replay, do-nothing, a model at an endpoint)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.core.types import Message
 
 @runtime_checkable
 class TextPolicy(Protocol):
-    """A policy of words. Its constructor's arguments are a spec's or a command's options. Safe to share between threads where `concurrency` > 1."""
+    """A policy that acts in text. Its constructor's arguments are a spec's or a command's options. Safe to share between threads where `concurrency` > 1."""
 
     name: str
     """What tables and records call it."""

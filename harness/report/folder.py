@@ -78,7 +78,7 @@ def historical(runs: Sequence[dict[str, Any]]) -> str | None:
 
 
 def write_records(found: Records, folder: Path) -> None:
-    """Runs, rows and points, compressed; what all runs share is said once, in the header."""
+    """Runs, rows and points, compressed; what all runs share stands once, in the header."""
     matched = found.runs[0]["matched"] if found.runs else {}
     runs = [{key: value for key, value in run.items() if key != "matched"} for run in found.runs]
     rows = [{key: value for key, value in row.items() if key != "matched"} for row in found.rows]

@@ -74,7 +74,7 @@ class EnvironmentPool:
         return self._idle.pop() if self._idle else self.fresh()
 
     def fresh(self) -> Any:
-        """One that nobody has played in."""
+        """One that has not been played in."""
         return make_environment(self.settings)
 
     def give(self, environment: Any, failed: bool = False) -> None:
@@ -85,7 +85,7 @@ class EnvironmentPool:
             self._idle.append(environment)
 
     def close(self) -> None:
-        # Within the deadline, and whatever it raises: closing fails after everything has been said.
+        # Within the deadline, and whatever it raises: an episode is complete before its environment is closed.
         self.deadlines.run([environment.close for environment in (*self._idle, self.environment)])
         self._idle.clear()
         self.deadlines.close()

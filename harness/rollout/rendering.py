@@ -1,7 +1,7 @@
 """Messages to token ids and back, token in, token out: a conversation's next prompt extends the tokens it already has.
 
 Nothing is ever tokenised twice. What the environment says after a completion is rendered as a *bridge*: the text the model's own chat template
-puts between the end of the agent's words and the place where it speaks next.
+puts between the end of the agent's turn and the beginning of its next.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Renderer:
         self._context = lru_cache(maxsize=4096)(self._render_context)
 
     def opening(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
-        """Tokens of the first prompt, up to where the agent speaks."""
+        """Tokens of the first prompt, up to where the agent's turn begins."""
         if tools:
             return self._encode(self._template([dict(m) for m in messages], True, list(tools)))
         return self._opening(_key(messages))
@@ -54,7 +54,7 @@ class Renderer:
         return str(self.tokenizer.decode([i for i in ids if i not in self.stop_ids], skip_special_tokens=False))
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Plain text as tokens (of a demonstration; what a policy has said is never encoded again)."""
+        """Plain text as tokens (of a demonstration; what a policy has sampled is never encoded again)."""
         return self._encode(text)
 
     def literal_mask(self, tokens: np.ndarray, literals: Sequence[str]) -> np.ndarray:
@@ -91,8 +91,8 @@ class Renderer:
         return self._encode(self._template(_messages(key), True))
 
     def _render_bridge(self, key: tuple[tuple[str, str], ...], stopped: bool) -> tuple[int, ...]:
-        spoken = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
-        after = self._template([*spoken, *_messages(key)], True).rpartition(PROBE)[2]
+        conversation = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+        after = self._template([*conversation, *_messages(key)], True).rpartition(PROBE)[2]
         if stopped:
             after = next((after.removeprefix(stop) for stop in self._stop_texts if after.startswith(stop)), after)
         return self._encode(after)

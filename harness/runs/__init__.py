@@ -1,1 +1,1 @@
-"""Runs of an experiment: which are wanted (plan), what each has spent (state), what is told of them afterwards (record)."""
+"""Runs of an experiment: which are wanted (plan), what each has spent (state), what is recorded of them (record)."""

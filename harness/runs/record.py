@@ -1,4 +1,4 @@
-"""What is told of runs afterwards: their facts, their rows, and how they went. Tables are functions of these records and nothing else."""
+"""What is recorded of runs: their facts, their rows, and how they went. Tables are functions of these records and nothing else."""
 
 from __future__ import annotations
 

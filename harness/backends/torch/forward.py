@@ -4,7 +4,7 @@ It reads the weights of a Hugging Face model in place and matches that model's o
 are part of the family. Two ways in:
 
     extend   inference: adds the next tokens of many rows to a pre-allocated key-value cache, each row at its own position
-    score    training and scoring: whole rows, differentiable, optionally behind shared prompts whose keys and values are gathered, not recomputed
+    score    training and scoring: whole rows, differentiable, optionally after shared prompts whose keys and values are gathered, not recomputed
 """
 
 from __future__ import annotations

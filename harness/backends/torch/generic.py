@@ -1,4 +1,4 @@
-"""Any Hugging Face causal language model behind the same interface as `forward.LlamaForward`, by its own forward pass.
+"""Any Hugging Face causal language model with the same interface as `forward.LlamaForward`, by its own forward pass.
 
 Its cache appends the same columns to all rows, with holes where a row had nothing to add: a mask hides them, and positions count what is seen.
 `hidden` is the logits themselves here, so that whatever a model does after its last layer is kept.

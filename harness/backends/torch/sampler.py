@@ -53,8 +53,8 @@ class Sampler:
             self.forward.thaw()
         keys = [prompt.key for prompt in prompts]
         if None not in keys:
-            spoken = [[*prompt.tokens, *done.tokens.tolist()] for prompt, done in zip(prompts, drawn, strict=True)]
-            self.live = Live(keys, spoken, cache)
+            extended = [[*prompt.tokens, *done.tokens.tolist()] for prompt, done in zip(prompts, drawn, strict=True)]
+            self.live = Live(keys, extended, cache)
         return drawn
 
     def _continued(self, prompts: Sequence[Prompt]) -> tuple[Any, Tensor] | None:

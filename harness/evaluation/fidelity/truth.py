@@ -22,9 +22,9 @@ from harness.rollout.conversation import Prefix, Request
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
 
-Said = tuple[tuple[int, ...], ...]
-Key = tuple[int, Said]
-"""A group's place, and what has been said."""
+Sampled = tuple[tuple[int, ...], ...]
+Key = tuple[int, Sampled]
+"""A group's place, and what has been sampled."""
 Progress = Callable[[str, int, int], None]
 CHUNK = 2048
 """Episodes played between two reports of progress."""
@@ -59,20 +59,20 @@ class Values:
     rolls: int
 
 
-def prefixes(sequence: TokenSequence) -> list[Said]:
-    """What had been said before each sampled token, in order, and last the whole episode."""
-    said: list[tuple[int, ...]] = []
-    out: list[Said] = [()]
+def prefixes(sequence: TokenSequence) -> list[Sampled]:
+    """What had been sampled before each sampled token, in order, and last the whole episode."""
+    turns: list[tuple[int, ...]] = []
+    out: list[Sampled] = [()]
     sampled = sequence.mask
     for token, turn in zip(sequence.tokens[sampled].tolist(), sequence.turns[sampled].tolist(), strict=True):
-        if turn == len(said):
-            said.append(())
-        if turn != len(said) - 1:
+        if turn == len(turns):
+            turns.append(())
+        if turn != len(turns) - 1:
             raise ValueError(
-                f"turns of sampled tokens must count up from 0 without a gap, found {turn} after {len(said) - 1}"
+                f"turns of sampled tokens must count up from 0 without a gap, found {turn} after {len(turns) - 1}"
             )
-        said[-1] += (token,)
-        out.append(tuple(said))
+        turns[-1] += (token,)
+        out.append(tuple(turns))
     return out
 
 
@@ -86,7 +86,10 @@ def estimate(
     check_replay(worlds, rollouts, policy, seeds)
     keys = list(
         dict.fromkeys(
-            (n, said) for n, w in enumerate(worlds) for e in w.group.episodes for said in prefixes(e.sequence)[:-1]
+            (n, sampled)
+            for n, w in enumerate(worlds)
+            for e in w.group.episodes
+            for sampled in prefixes(e.sequence)[:-1]
         )
     )
     places = [(key, use, roll) for key in keys for use in (BEFORE, AFTER) for roll in range(rolls)]
@@ -96,10 +99,10 @@ def estimate(
         requests = [
             Request(
                 worlds[n].group.task_id,
-                seeds["re-roll", n, said, use, roll],
-                prefix=Prefix(said, worlds[n].environment),
+                seeds["re-roll", n, sampled, use, roll],
+                prefix=Prefix(sampled, worlds[n].environment),
             )
-            for (n, said), use, roll in part
+            for (n, sampled), use, roll in part
         ]
         episodes = rollouts.play(requests, policy)
         failed = sum(episode.ending is Ending.ERROR for episode in episodes)
@@ -112,7 +115,7 @@ def estimate(
 
 
 def check_replay(worlds: Sequence[World], rollouts: Rollouts, policy: TokenPolicy, seeds: SeedTree) -> None:
-    """Raise UserError unless every episode, said again word for word, meets the same replies and the same end."""
+    """Raise UserError unless every episode, replayed token for token, meets the same replies and the same end."""
     played = [(world, episode) for world in worlds for episode in world.group.episodes]
     requests = [
         Request(e.task_id, seeds["replay"], prefix=Prefix(prefixes(e.sequence)[-1], w.environment)) for w, e in played
@@ -130,7 +133,7 @@ def truth_of(place: int, group: RolloutGroup, index: int, values: Values) -> Tru
     """The truth of each sampled token of one episode; `place` is its group's among the worlds."""
     episode = group.episodes[index]
     before, ended = prefixes(episode.sequence)[:-1], float(episode.success)
-    counts = np.array([values.successes[place, said] for said in before], dtype=np.float64).reshape(-1, 2)
+    counts = np.array([values.successes[place, sampled] for sampled in before], dtype=np.float64).reshape(-1, 2)
     means, variances = counts / values.rolls, variance(counts, values.rolls)
     after = np.append(means[1:, AFTER], ended)
     after_again = np.append(means[1:, BEFORE], ended)
