@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from environments.appworld.desk import Desk
+from environments.appworld.metrics import summarise
 from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_tasks
 from environments.isolation.pool import RemoteError
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
@@ -34,6 +35,8 @@ class AppWorldEnv(TextEnv):
 
     When the engine fails for no fault of the agent's, the episode ends with truncated=True and `info["failure"]`.
     """
+
+    success_metrics = ("SGC",)
 
     def __init__(
         self,
@@ -79,12 +82,9 @@ class AppWorldEnv(TextEnv):
             trainable=[split for split in self.known.splits if split not in ("test_normal", "test_challenge", "test")],
         )
 
-    # What a reader of results asks
+        self.protocol = self.known.protocol
 
-    @property
-    def protocol(self) -> str:
-        """The heading for a table of these numbers."""
-        return self.known.protocol
+    # What a reader of results asks
 
     def gold(self, task_id: str) -> list[str] | None:
         """Blocks that solve the task; None for official tasks, whose solutions are not the project's to ship."""
@@ -97,9 +97,7 @@ class AppWorldEnv(TextEnv):
         return self.known.program(task_id, "wrong")
 
     def summary(self, episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """TGC and SGC, over all and by difficulty, and how the agent fared with the shell."""
-        from environments.appworld.metrics import summarise
-
+        """Success by difficulty, and what the agent did in the shell."""
         return summarise(episodes)
 
     # The episode

@@ -33,6 +33,8 @@ class AppWorldMini(TextEnv):
     `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to skip the look-up that decides.
     """
 
+    mini = True
+    success_metrics = ("SGC",)
     protocol = "AppWorld's engine, Mini: one line of Python a turn on procedural errands (not AppWorld)"
 
     def __init__(self, max_turns: int = TURNS, deadline_s: float = 60.0) -> None:
@@ -115,7 +117,7 @@ class AppWorldMini(TextEnv):
         return (self._inner.habit(task_id) or [])[1:]
 
     def summary(self, episodes: Any) -> dict[str, Any]:
-        """TGC and SGC, over all and by difficulty."""
+        """Success by difficulty."""
         return {name: value for name, value in self._inner.summary(episodes).items() if name != "per episode"}
 
     def close(self) -> None:

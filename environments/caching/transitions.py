@@ -18,7 +18,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import gymnasium
 from environments.caching.store import TransitionStore, statistics
 from environments.caching.worlds import Lease, World, Worlds
 from environments.text import Message, TextEnv
+from harness.protocols.environment import TextEnvironment
 
 __all__ = ["CacheMismatch", "Cached", "statistics"]
 
@@ -85,14 +86,15 @@ class Cached(TextEnv):
         facts = self._facts = self._engine().facts
         super().__init__(
             {split: facts.tasks(split) for split in facts.splits},
-            max_turns=getattr(facts, "max_turns", 1),
+            max_turns=facts.max_turns,
             version=facts.version,
             default_split=facts.default_split,
             trainable=[split for split in facts.splits if facts.trainable(split)],
             terse=facts.terse,
-            tools=getattr(facts, "tools", None),
+            tools=facts.tools,
         )
-        self.idle_reward = getattr(facts, "idle_reward", None)
+        self.mini, self.protocol, self.success_metrics = facts.mini, facts.protocol, facts.success_metrics
+        self.idle_action, self.idle_reward = facts.idle_action, facts.idle_reward
         self._seed, self._seeds_since = "", 0
         self._episode_seed = 0
         self._options: dict[str, Any] = {}
@@ -108,16 +110,28 @@ class Cached(TextEnv):
         return getattr(self._facts, name)
 
     def gold(self, task_id: str) -> list[str] | None:
-        gold: list[str] | None = self._facts.gold(task_id)
-        return gold
+        """As the environment."""
+        return self._facts.gold(task_id)
 
     def habit(self, task_id: str) -> list[str] | None:
-        habit: list[str] | None = self._facts.habit(task_id)
-        return habit
+        """As the environment."""
+        return self._facts.habit(task_id)
 
     def answer(self, task_id: str) -> str | None:
-        answer: str | None = self._facts.answer(task_id)
-        return answer
+        """As the environment."""
+        return self._facts.answer(task_id)
+
+    def scenario_of(self, task_id: str) -> str:
+        """As the environment."""
+        return self._facts.scenario_of(task_id)
+
+    def floor(self, task_id: str) -> float | None:
+        """As the environment."""
+        return self._facts.floor(task_id)
+
+    def summary(self, episodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """As the environment."""
+        return self._facts.summary(episodes)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -289,7 +303,7 @@ class _Engine:
         self.process, self.name = process, name
         folder, version, limit = name
         self._made = make()
-        self.facts = self._made.unwrapped
+        self.facts: TextEnvironment = self._made.unwrapped
         """An instance that is only asked about tasks, never played."""
         kind = type(self.facts)
         self.version = f"{version} ({kind.__module__}.{kind.__qualname__} {self.facts.version})"

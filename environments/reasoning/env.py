@@ -69,10 +69,12 @@ class Reasoning(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
+        """The instructions and the question."""
         question = self._source.item(task_id).question
         return Reply([{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}])
 
     def respond(self, action: str) -> Reply:
+        """The verdict, which ends the episode."""
         answer = extract_answer(action)
         verdict = self._source.score(self.task_id, answer)
         success = verdict.score >= 1.0
@@ -81,7 +83,8 @@ class Reasoning(TextEnv):
             "answered": float(bool(answer)),
             "verifier_failed": float(verdict.note in ("timeout", "crashed")),
         }
-        return over(success, reward=verdict.score if self._dense else float(success), metrics=metrics)
+        reward = verdict.score if self._dense else float(success)
+        return over(success, reward=reward, metrics=metrics, answer=answer or None)
 
     def gold(self, task_id: str) -> list[str] | None:
         """The working, where it is known, and the answer; None where only the verifier knows what is right."""
@@ -93,6 +96,7 @@ class Reasoning(TextEnv):
         return [tagged if item.working is None else f"{item.working}\n{tagged}"]
 
     def answer(self, task_id: str) -> str | None:
+        """The reference answer; None where only the verifier knows what is right."""
         self.split_of(task_id)
         return self._source.item(task_id).answer
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from environments.reasoning.generated import create, derived_seed, library_version, split_of_question
 from environments.reasoning.grader import score_generated
@@ -106,8 +106,14 @@ class ReasoningMini(TextEnv):
     and, by a hash of the question, from those of the other splits; the habitual mistake solves `HABIT_SHARE` of them exactly.
     """
 
+    mini = True
+
     def __init__(
-        self, dataset: str = "chain_sum", size: Mapping[str, int] | None = None, seed: int = 0, terse: bool = False
+        self,
+        dataset: Literal["chain_sum", "spell_backward"] = "chain_sum",
+        size: Mapping[str, int] | None = None,
+        seed: int = 0,
+        terse: bool = False,
     ) -> None:
         """dataset: one of RENDERINGS. size: items per split, over the rendering's own numbers."""
         if dataset not in RENDERINGS:
@@ -123,23 +129,29 @@ class ReasoningMini(TextEnv):
         super().__init__(tasks, max_turns=1, version=f"1 reasoning-gym={library_version()} {settings}", terse=terse)
 
     def open(self, task_id: str) -> Reply:
+        """The question alone."""
         return Reply(self._rendering.prompt(self._entry(task_id)["metadata"]))
 
     def respond(self, action: str) -> Reply:
+        """The verdict, which ends the episode."""
         _, mark, answer = action.rpartition("=")
         written = self._rendering.written(answer.strip()) if mark else ""
         dealt = _deal(self._dataset, self.split, self._sizes[self.split], self._seed)
         entry = self._entry(self.task_id)
         score = score_generated(dealt.dataset, self._dataset, dealt.settings, entry, written).score
-        return over(success=score >= 1.0, metrics={"score": score, "answered": float(bool(written))})
+        metrics = {"score": score, "answered": float(bool(written))}
+        return over(success=score >= 1.0, metrics=metrics, answer=written or None)
 
     def gold(self, task_id: str) -> list[str]:
+        """The working and the answer."""
         return [self._rendering.gold(self._entry(task_id)["metadata"])]
 
     def habit(self, task_id: str) -> list[str]:
+        """The same with the rendering's habitual mistake."""
         return [self._rendering.habit(self._entry(task_id)["metadata"])]
 
     def answer(self, task_id: str) -> str:
+        """The reference answer, as the generator writes it."""
         return str(self._entry(task_id)["answer"])
 
     def _entry(self, task_id: str) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Tau3AirlineMini(TextEnv):
     what is asked without looking anything up. Splits are by user, as in the procedural tasks.
     """
 
+    mini = True
     protocol = "airline Mini: compact rendering of procedural tasks (not τ³-airline)"
 
     def __init__(self, max_turns: int = TURNS) -> None:
@@ -51,12 +52,14 @@ class Tau3AirlineMini(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
+        """The request in three words."""
         self._inner.reset(options={"task_id": task_id})
         self._lookups = 0
         template, reservation, variant = task_id.split("/")
         return Reply(" ".join((reservation, template, *([variant] if template != "complaint" else []))))
 
     def respond(self, action: str) -> Reply:
+        """One command as the tool calls it stands for."""
         command, *words = action.split() or [""]
         allowed = [name for name in COMMANDS if name not in DOES.values() or name == DOES[_template(self.task_id)]]
         if command not in allowed:
@@ -93,8 +96,8 @@ class Tau3AirlineMini(TextEnv):
         return self._say("That is done.")
 
     def _call(self, call: Call) -> str:
-        said, *_ = self._inner.step(call.action())
-        return said[0]["content"]
+        messages, *_ = self._inner.step(call.action())
+        return messages[0]["content"]
 
     def _say(self, message: str) -> Reply:
         _, reward, _, _, info = self._inner.step(message)

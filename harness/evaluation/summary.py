@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from harness.core.types import Ending, Episode
+from harness.protocols.environment import TextEnvironment
 from harness.rollout.panel import success_rate
 from harness.tables import statistics as stats
 
@@ -20,20 +21,19 @@ Placed = tuple[int, Episode]
 """An episode and its place in the file it stands in."""
 
 
-def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
+def summarise(environment: TextEnvironment, placed: Sequence[Placed]) -> dict[str, Any]:
     """Plain data: the environment's heading, a row per task, the numbers over all tasks, and what the environment itself says of these episodes.
 
-    Episodes lost to the infrastructure are counted, and are in no mean. An environment may offer `protocol` (the heading its numbers must carry),
-    `floor(task_id)` (what doing nothing scores) and `summary(episodes)` (plain numbers, text, and mappings of them).
+    Episodes lost to the infrastructure are counted, and are in no mean.
     """
     of_task: dict[str, list[Placed]] = {}
     for place, episode in placed:
         of_task.setdefault(episode.task_id, []).append((place, episode))
     finished = [episode for _, episode in placed if episode.ending is not Ending.ERROR]
     endings = [str(episode.ending.value) for _, episode in placed]
-    floor = _floor_of(environment)
+    floor = _floor_of(environment, of_task)
     return {
-        "heading": getattr(environment, "protocol", None),
+        "heading": environment.protocol,
         "tasks": [_task_row(task, played, floor) for task, played in of_task.items()],
         "success": success_rate([[episode for _, episode in played] for played in of_task.values()]),
         "doing_nothing": float(np.mean([floor(task) for task in of_task])) if floor is not None else None,
@@ -46,9 +46,7 @@ def summarise(environment: Any, placed: Sequence[Placed]) -> dict[str, Any]:
             for name in COUNTS
             if any(name in e.metrics for _, e in placed)
         },
-        "environment": environment.summary([_plain(episode) for episode in finished])
-        if hasattr(environment, "summary")
-        else {},
+        "environment": environment.summary([_plain(episode) for episode in finished]),
     }
 
 
@@ -61,12 +59,11 @@ def _plain(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _floor_of(environment: Any) -> Callable[[str], float] | None:
-    """What doing nothing scores on a task, where the environment knows."""
-    if hasattr(environment, "floor"):
-        return lambda task: float(environment.floor(task))
-    idle = getattr(environment, "idle_reward", None)
-    return None if idle is None else lambda task: float(idle)
+def _floor_of(environment: TextEnvironment, tasks: Iterable[str]) -> Callable[[str], float] | None:
+    """What doing nothing scores on a task, where the environment knows it for all of them."""
+    floors = {task: environment.floor(task) for task in tasks}
+    known = {task: float(floor) for task, floor in floors.items() if floor is not None}
+    return known.__getitem__ if len(known) == len(floors) else None
 
 
 def _pass_hat(of_task: Iterable[Sequence[Placed]]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from episodes import episode, played, program
+from goal_completion import by_difficulty, goal_completion
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,10 +194,12 @@ def test_turns_that_run_out_are_judged_as_they_stand(env: AppWorldEnv) -> None:
 def test_scores_of_a_set_of_episodes(env: AppWorldEnv) -> None:
     names = env.tasks("train")[:3] + env.tasks("dev")[:3]
     plays = ["gold", "gold", "gold", "gold", "wrong", "gold"]
-    said = env.summary([episode(task, which, env) for task, which in zip(names, plays, strict=True)])
-    assert (said["TGC"], said["SGC"], said["tasks"], said["scenarios"]) == (pytest.approx(500 / 6), 50.0, 6, 2)
-    assert said["per episode"]["killed"] == 0
-    assert said["per episode"]["API calls"] > 5
+    episodes = [episode(task, which, env) for task, which in zip(names, plays, strict=True)]
+    scores = goal_completion(episodes)
+    assert (scores["TGC"], scores["SGC"], scores["tasks"], scores["scenarios"]) == (pytest.approx(500 / 6), 50.0, 6, 2)
+    report = env.summary(episodes)
+    assert report["per episode"]["killed"] == 0
+    assert report["per episode"]["API calls"] > 5
 
 
 def test_scores_of_several_episodes_a_task_by_hand() -> None:
@@ -204,10 +207,12 @@ def test_scores_of_several_episodes_a_task_by_hand() -> None:
         return {"task_id": task_id, "success": success, "metrics": {"difficulty": level, "api_calls": 4.0}}
 
     episodes = [of("a_1", True, 1), of("a_1", False, 1), of("a_2", True, 1), of("a_3", True, 1), of("b_1", False, 2)]
-    said = summarise(episodes)
+    scores, levels, report = goal_completion(episodes), by_difficulty(episodes), summarise(episodes)
     # tasks: 1/2, 1, 1 and 0; the one whole scenario is solved by one attempt at each in a half of the cases
-    assert (said["TGC"], said["SGC"], said["tasks"], said["scenarios"]) == (62.5, 50.0, 4, 1)
-    assert said["difficulty"]["1"] == {"TGC": pytest.approx(250 / 3), "SGC": 50.0, "tasks": 3, "scenarios": 1}
-    assert said["difficulty"]["2"] == {"TGC": 0.0, "SGC": None, "tasks": 1, "scenarios": 0}
-    assert said["per episode"]["API calls"] == 4.0
+    assert (scores["TGC"], scores["SGC"], scores["tasks"], scores["scenarios"]) == (62.5, 50.0, 4, 1)
+    assert levels["1"] == {"TGC": pytest.approx(250 / 3), "SGC": 50.0, "tasks": 3, "scenarios": 1}
+    assert levels["2"] == {"TGC": 0.0, "SGC": None, "tasks": 1, "scenarios": 0}
+    assert report["difficulty"]["1"] == {"tasks": 3, "success": pytest.approx(5 / 6)}
+    assert report["difficulty"]["2"] == {"tasks": 1, "success": 0.0}
+    assert report["per episode"]["API calls"] == 4.0
     assert summarise([]) == {}

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import gymnasium
 import pytest
+from goal_completion import VARIANTS, goal_completion
 from playing import Played, in_parallel, play, text
 
 from environments.appworld.env import AppWorldEnv
-from environments.appworld.metrics import VARIANTS
 from environments.text import check_text_env
 
 How = Literal["gold", "wrong", "idle"]
@@ -50,13 +50,13 @@ def assert_gold_alone_solves(env: AppWorldEnv, task_ids: Sequence[str]) -> None:
             assert one.reward == float(one.info["success"]), (how, task_id)
             metrics = one.info["metrics"]
             assert (metrics["tests_passed"] == metrics["tests"] > 0) == one.info["success"], (how, task_id)
-    summary = env.summary([one.episode for one in played["gold"]])
-    assert (summary["TGC"], summary["SGC"], summary["tasks"]) == (100.0, 100.0, len(task_ids))
-    assert summary["scenarios"] == len(task_ids) / VARIANTS
+    scores = goal_completion([one.episode for one in played["gold"]])
+    assert (scores["TGC"], scores["SGC"], scores["tasks"]) == (100.0, 100.0, len(task_ids))
+    assert scores["scenarios"] == len(task_ids) / VARIANTS
     assert [t for t, one in zip(task_ids, played["idle"], strict=True) if one.info["success"]] == []
     missed = {scenario(t) for t, one in zip(task_ids, played["wrong"], strict=True) if not one.info["success"]}
     assert missed == {scenario(task_id) for task_id in task_ids}
-    assert env.summary([one.episode for one in played["wrong"]])["SGC"] == 0.0
+    assert goal_completion([one.episode for one in played["wrong"]])["SGC"] == 0.0
 
 
 def test_gold_solves_a_scenario_of_each_split_and_nothing_less_does(env: AppWorldEnv) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import gymnasium
 import pytest
+from goal_completion import VARIANTS, goal_completion
 from hypothesis import given
 from hypothesis import strategies as st
 from playing import Played, in_parallel, play
 
-from environments.appworld.metrics import VARIANTS
 from environments.appworld.mini import AppWorldMini, CachedAppWorldMini
 from environments.appworld.world.vocabulary import COMMANDS, LOOK_UPS, NAMES, WORDS
 from environments.text import check_text_env
@@ -97,9 +97,9 @@ def test_the_habit_fails_on_some_variant_of_each_scenario(env: AppWorldMini) -> 
     scenarios = {task_id.rpartition("_")[0] for task_id in tasks}
     missed = {task_id.rpartition("_")[0] for task_id, one in zip(tasks, habit, strict=True) if not one.info["success"]}
     assert missed == scenarios
-    summary = env.summary([one.episode for one in habit])
-    assert summary["SGC"] == 0.0
-    assert summary["scenarios"] == len(scenarios) == len(tasks) / VARIANTS
+    scores = goal_completion([one.episode for one in habit])
+    assert scores["SGC"] == 0.0
+    assert scores["scenarios"] == len(scenarios) == len(tasks) / VARIANTS
 
 
 def test_splits_share_no_scenario_and_only_train_and_dev_may_be_trained_on(env: AppWorldMini) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from episodes import episode, played, program
+from goal_completion import goal_completion
 from raw_engine import RawEngine
 
 from environments.appworld import install
@@ -244,17 +245,17 @@ def test_appworlds_own_command_finds_the_same_scores(tmp_path: Path) -> None:
     # two scenarios whole, one but for its last variant, one by half, and nothing done in the rest
     plays = ["gold"] * 8 + ["wrong", "gold", "wrong", "wrong"] + ["idle"] * (len(tasks) - 12)
     episodes = [episode(task_id, which, env) for task_id, which in zip(tasks, plays, strict=True)]
-    summary = env.summary(episodes)
+    counted = goal_completion(episodes)
     command = [install.interpreter(), "-m", "appworld.cli", "evaluate", "mixed", "dev", "--root", str(tmp_path)]
     subprocess.run(command, env=install.environ(), check=True, capture_output=True, cwd=tmp_path)
-    said = json.loads((tmp_path / "experiments" / "outputs" / "mixed" / "evaluations" / "dev.json").read_text())
-    assert {name: found["success"] for name, found in said["individual"].items()} == {
+    report = json.loads((tmp_path / "experiments" / "outputs" / "mixed" / "evaluations" / "dev.json").read_text())
+    assert {name: found["success"] for name, found in report["individual"].items()} == {
         played["task_id"]: played["success"] for played in episodes
     }
     # the command rounds to a tenth
-    scores = said["aggregate"]
-    assert round(summary["TGC"], 1) == scores["task_goal_completion"] == 60.0
-    assert round(summary["SGC"], 1) == scores["scenario_goal_completion"] == 40.0
-    for level, found in summary["difficulty"].items():
-        rows = [row["success"] for row in said["individual"].values() if row["difficulty"] == int(level)]
-        assert (found["tasks"], round(found["TGC"], 6)) == (len(rows), round(100 * sum(rows) / len(rows), 6))
+    scores = report["aggregate"]
+    assert round(counted["TGC"], 1) == scores["task_goal_completion"] == 60.0
+    assert round(counted["SGC"], 1) == scores["scenario_goal_completion"] == 40.0
+    for level, found in env.summary(episodes)["difficulty"].items():
+        rows = [row["success"] for row in report["individual"].values() if row["difficulty"] == int(level)]
+        assert (found["tasks"], round(found["success"], 6)) == (len(rows), round(sum(rows) / len(rows), 6))

@@ -28,6 +28,7 @@ from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.core.sources import reached
 from harness.experiment import EnvironmentSettings
+from harness.protocols.environment import TextEnvironment
 from harness.rollout.environments import EnvironmentPool, make_environment
 from harness.rollout.rollouts import Request, Rollouts, TextSpeaker
 
@@ -82,13 +83,34 @@ def test_it_answers_for_the_environment() -> None:
     plain, fast = Tau3AirlineMini(), cached(Tau3AirlineMini)
     assert fast.unwrapped is fast
     task_id = plain.tasks("test")[1]
-    for name in ("splits", "default_split", "version", "terse", "max_turns", "protocol", "idle_reward"):
+    assert plain.mini
+    for name in TextEnvironment.__annotations__:
         assert getattr(fast, name) == getattr(plain, name)
-    for name in ("gold", "habit", "answer", "split_of"):
+    for name in ("gold", "habit", "answer", "split_of", "scenario_of", "floor"):
         assert getattr(fast, name)(task_id) == getattr(plain, name)(task_id)
     for split in plain.splits:
         assert (fast.tasks(split), fast.trainable(split)) == (plain.tasks(split), plain.trainable(split))
-    assert not hasattr(fast, "summary")
+    assert fast.summary([]) == plain.summary([]) == {}
+
+
+def test_what_an_environment_declares_of_itself_is_passed_on() -> None:
+    class Judged(Guess):
+        mini, protocol, success_metrics, idle_action = True, "Guess, judged", ("SGC",), "pass"
+
+        def scenario_of(self, task_id: str) -> str:
+            return task_id.partition(":")[0]
+
+        def floor(self, task_id: str) -> float:
+            return 0.25
+
+        def summary(self, episodes: Any) -> dict[str, Any]:
+            return {"episodes": len(episodes)}
+
+    fast = cached(Judged)
+    assert (fast.mini, fast.protocol, fast.success_metrics, fast.idle_action) == (
+        (True, "Guess, judged", ("SGC",), "pass")
+    )  # fmt: skip
+    assert (fast.scenario_of("3-9:7"), fast.floor("3-9:7"), fast.summary([{}, {}])) == ("3-9", 0.25, {"episodes": 2})
 
 
 def test_tasks_are_drawn_as_the_environment_draws_them() -> None:
@@ -378,7 +400,7 @@ def test_a_registered_environment_takes_its_own_options_alone() -> None:
     assert env.unwrapped.version == Guess(8).version
     # the code that a fingerprint covers is reached from the module of the registered class
     modules = {name for name, _ in reached("environments.caching.transitions")}
-    assert {"environments/transition_store.py", "environments/worlds.py"} <= modules
+    assert {"environments/caching/store.py", "environments/caching/worlds.py"} <= modules
 
 
 def work_in_a_process(folder: Path, turn: int) -> None:

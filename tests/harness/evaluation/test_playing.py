@@ -22,6 +22,7 @@ from harness.core.records import read, read_episodes
 from harness.endpoint import BudgetSpentError
 from harness.evaluation import summary as tally
 from harness.evaluation.playing import LOST_IN_A_ROW, Evaluation, evaluate
+from harness.protocols.environment import TextEnvironment
 from harness.types import Ending, Episode, TokenSequence
 
 AIRLINE = "Tau3Airline-v0"
@@ -179,7 +180,7 @@ def episode(task: str, success: bool, reward: float | None = None, **metrics: fl
     return Episode(task, nothing, float(success) if reward is None else reward, success, ending, metrics=metrics)
 
 
-class World:
+class World(TextEnvironment):
     """What an environment may say of itself."""
 
     protocol = "a world"
