@@ -12,7 +12,7 @@ from typing import Any
 
 from environments.appworld.install import environ, interpreter
 from environments.appworld.tasks import Root
-from environments.isolation.pool import Limits, Nursery, RemoteError, Worker
+from environments.isolation.pool import Limits, RemoteError, Worker, WorkerPool
 
 TARGET = "environments.appworld.inside.engine:Engine"
 VERDICTS = 20_000
@@ -25,7 +25,7 @@ class Desk:
     """Players (one live world each) and judges (who alone open the ground truth), forked from one warm process."""
 
     def __init__(self, root: Root, step_s: float, shown: int, memory_mb: int) -> None:
-        self._nursery = Nursery(
+        self._workers = WorkerPool(
             interpreter(),
             TARGET,
             {
@@ -52,11 +52,11 @@ class Desk:
 
     def player(self) -> Worker:
         """A process to play an episode in. RemoteError where none starts."""
-        return self._nursery.take()
+        return self._workers.take()
 
     def give(self, worker: Worker) -> None:
         """A player's episode is over."""
-        self._nursery.give(worker)
+        self._workers.give(worker)
 
     def judge(self, task_id: str, outcome: Any, outputs: str | None, deadline_s: float) -> dict[str, Any]:
         """AppWorld's verdict on an outcome. RemoteError where no judge answers in time, tried twice: an outcome can be judged again.
@@ -102,7 +102,7 @@ class Desk:
             with self._lock:
                 worker = self._judges.pop() if self._judges else None
             if worker is None:
-                return self._nursery.spawn()
+                return self._workers.spawn()
             if worker.alive:
                 return worker
             worker.kill()
@@ -113,4 +113,4 @@ class Desk:
             judges, self._judges = self._judges, []
         for worker in judges:
             worker.close()
-        self._nursery.close()
+        self._workers.close()

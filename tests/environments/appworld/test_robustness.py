@@ -237,7 +237,7 @@ def kill(*workers: Worker) -> None:
 
 def kill_the_first(env: AppWorldEnv) -> None:
     """Kill the process that workers are forked from; they end with it."""
-    first = env._desk._nursery._first
+    first = env._desk._workers._zygote
     if first is not None and first._process is not None:
         os.kill(first._process.pid, signal.SIGKILL)
         first._process.wait()

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from far import LONG, nursery
+from remote_pool import LONG, pool
 
-from environments.isolation.pool import Limits, Nursery, RemoteError, Worker
+from environments.isolation.pool import Limits, RemoteError, Worker, WorkerPool
 from environments.isolation.processes import processes
 from environments.isolation.sandbox import program
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="se
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Nursery]:
-    with nursery(limits=Limits(open_files=40)) as made:
+def home() -> Iterator[WorkerPool]:
+    with pool(limits=Limits(open_files=40)) as made:
         yield made
 
 
 @pytest.fixture
-def worker(home: Nursery) -> Iterator[Worker]:
+def worker(home: WorkerPool) -> Iterator[Worker]:
     made = home.spawn()
     if made.sandbox != "seccomp":
         pytest.skip(made.sandbox)
@@ -121,7 +121,7 @@ def test_memory_is_returned_and_counted_from_birth(worker: Worker) -> None:
 
 
 def test_the_network_can_be_left_open() -> None:
-    with nursery(limits=Limits(network=True)) as home:
+    with pool(limits=Limits(network=True)) as home:
         worker = home.spawn()
         code = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); result = s.getsockname()[0]"
         assert worker.call("run", LONG, code=code) == "127.0.0.1"
@@ -130,7 +130,7 @@ def test_the_network_can_be_left_open() -> None:
 
 
 def test_without_the_sandbox_new_processes_are_possible() -> None:
-    with nursery(limits=Limits(sandbox=False)) as home:
+    with pool(limits=Limits(sandbox=False)) as home:
         worker = home.spawn()
         assert worker.sandbox == "none: it was not asked for"
         code = "import subprocess, sys; result = subprocess.run([sys.executable, '-c', 'exit(5)']).returncode"
