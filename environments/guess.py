@@ -1,6 +1,9 @@
 """Guess-v0: find a secret number by "higher" and "lower" replies; the environment to read first.
 
-environment  guess 3 to 9    agent  6    environment  higher    agent  8    environment  lower    agent  7    environment  yes
+environment  guess 3 to 9     agent  6
+environment  higher           agent  8
+environment  lower            agent  7
+environment  yes              (the task ends; reward 1)
 """
 
 from __future__ import annotations
@@ -11,16 +14,17 @@ NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana")
 
 
 class Guess(TextEnv):
-    """A task is a window of `size` numbers and a secret in it, e.g. `3-9:7`; halving finds every secret within the turns.
+    """A task is a window of `size` numbers and a secret in it, e.g. `3-9:7`; halving finds every secret within the
+    turns.
 
-    The habitual mistake is to count up from the bottom, which finds the lowest `max_turns` secrets of a window (3 of 7).
-    Every window has one secret in dev, two in test and the others in train, so that all its numbers are seen in training.
-    What pays in training is then never to guess a secret that is held out: a policy trained long enough on these tasks gets
-    worse on the others.
+    The habitual mistake is to count up from the bottom, which finds the lowest `max_turns` secrets of a window (3 of
+    7). Every window has one secret in dev, two in test and the others in train, so that all its numbers are seen in
+    training. What pays in training is then never to guess a secret that is held out: a policy trained long enough on
+    these tasks gets worse on the others.
 
-    With `players`, somebody asks (`Ann 3-9:7`, "Ann: guess 3 to 9"), and each player keeps other secrets out of the training:
-    one player's of every secret is in dev, another's in test. All secrets are rewarded in training, and a policy that learns
-    to halve does so for everybody.
+    With `players`, somebody asks (`Ann 3-9:7`, "Ann: guess 3 to 9"), and each player keeps other secrets out of the
+    training: one player's of every secret is in dev, another's in test. All secrets are rewarded in training, and a
+    policy that learns to halve does so for everybody.
     """
 
     def __init__(self, size: int = 7, windows: int = 12, max_turns: int | None = None, players: int = 0) -> None:
@@ -39,7 +43,8 @@ class Guess(TextEnv):
                 for player, name in enumerate(NAMES[:players] or [""]):
                     task_id = f"{name} {low}-{low + size - 1}:{secret}".strip()
                     self._places[task_id] = (low, low + size - 1, secret)
-                    # for one window this runs through all residues once; the 3 moves the held-out secret between windows
+                    # for one window this runs through all residues once; the 3 moves the held-out secret between
+                    # windows
                     residue = (low + secret + player) % players if players else (3 * low + secret) % size
                     held_out = 2 if players else 3
                     tasks["dev" if residue == 0 else "test" if residue < held_out else "train"].append(task_id)

@@ -17,8 +17,8 @@ A new environment is a list of task ids per split, the messages that open a task
         def gold(self, task_id: str) -> list[str] | None:
             return [task_id]
 
-`TextEnv` does the seeding, the turn limit, the error replies and the info. `check_text_env` tells whether the result keeps
-the contract.
+`TextEnv` does the seeding, the turn limit, the error replies and the info. `check_text_env` tells whether the result
+keeps the contract.
 """
 
 from __future__ import annotations
@@ -35,8 +35,17 @@ from harness.protocols.check_environment import ContractError, check_text_env
 from harness.protocols.environment import Message, TextEnvironment
 
 __all__ = [
-    "BadAction", "ContractError", "Message", "Messages", "Reply", "Text", "TextEnv", "check_text_env", "over", "unknown_name",
-]  # fmt: skip
+    "BadAction",
+    "ContractError",
+    "Message",
+    "Messages",
+    "Reply",
+    "Text",
+    "TextEnv",
+    "check_text_env",
+    "over",
+    "unknown_name",
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 OPTIONS = ("task_id", "split")
@@ -151,13 +160,14 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
     It keeps the contract of `harness.protocols.environment`; what that declares with a default (`mini`, `protocol`,
     `success_metrics`, `scenario_of`, `floor`, `summary` ...) a subclass may declare anew.
 
-    `reset(seed=, options={"task_id": ..., "split": ...})` returns the messages new to the agent and the info. Without a task
-    id the task is drawn from the split (`default_split` unless given) by the seed. `step(action)` returns (messages, reward,
-    terminated, truncated, info): the reward is 0 before the end; terminated says the task ended, truncated that the turns ran
-    out. At the end `info["success"]` is a bool and `info["metrics"]` a dict of floats (`turns` and `bad_actions` among them).
+    `reset(seed=, options={"task_id": ..., "split": ...})` returns the messages new to the agent and the info. Without a
+    task id the task is drawn from the split (`default_split` unless given) by the seed. `step(action)` returns
+    (messages, reward, terminated, truncated, info): the reward is 0 before the end; terminated says the task ended,
+    truncated that the turns ran out. At the end `info["success"]` is a bool and `info["metrics"]` a dict of floats
+    (`turns` and `bad_actions` among them).
 
-    Errors: ValueError for an unknown task, split or option; RuntimeError for a step outside an episode; TypeError for an
-    action that is no string. No string ever raises.
+    Errors: ValueError for an unknown task, split or option; RuntimeError for a step outside an episode; TypeError for
+    an action that is no string. No string ever raises.
 
     While an episode runs, `self.task_id`, `self.split` and `self.turn` (actions received) say where it stands, and
     `self.np_random` is its only source of chance.
@@ -178,8 +188,8 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
     ) -> None:
         """tasks: the task ids of each split. version: a text that changes whenever tasks, rules or rendering change.
 
-        trainable: the splits whose gold and answers training may see. terse: a teacher may be shown `answer` only, never
-        the working in `gold`. tools: OpenAI tool schemas, put into `info["tools"]`.
+        trainable: the splits whose gold and answers training may see. terse: a teacher may be shown `answer` only,
+        never the working in `gold`. tools: OpenAI tool schemas, put into `info["tools"]`.
         """
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, got {max_turns}")
@@ -209,7 +219,8 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         raise NotImplementedError(f"{type(self).__name__} must define open(task_id)")
 
     def respond(self, action: str) -> Reply:
-        """The reply to one action; `over(...)` ends the task; raise BadAction for an action that cannot be carried out."""
+        """The reply to one action; `over(...)` ends the task; raise BadAction for an action that cannot be carried
+        out."""
         raise NotImplementedError(f"{type(self).__name__} must define respond(action)")
 
     def stop(self) -> Reply:

@@ -18,8 +18,8 @@ COUNTS = {
 def summarise(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Plain data under the words a reader sees; {} without episodes. Each has `task_id`, `success` and `metrics`.
 
-    Success by difficulty is the mean over tasks of the share of a task's episodes that solve it; it is left out where no
-    difficulty is known.
+    Success by difficulty is the mean over tasks of the share of a task's episodes that solve it; it is left out where
+    no difficulty is known.
     """
     if not episodes:
         return {}

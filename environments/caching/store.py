@@ -1,7 +1,9 @@
-"""What an engine answered, kept by content: bytes under a 32-byte key, in memory and in one SQLite file that several processes share.
+"""What an engine answered, kept by content: bytes under a 32-byte key, in memory and in one SQLite file that several
+processes share.
 
-Losing it costs time and nothing else, so no trouble with the disk ever reaches the caller: a damaged file is set aside and a new one begun; on
-a full or read-only disk the store goes on in memory. Either is logged. A killed process loses its last second at most.
+Losing it costs time and nothing else, so no trouble with the disk ever reaches the caller: a damaged file is set aside
+and a new one begun; on a full or read-only disk the store goes on in memory. Either is logged. A killed process loses
+its last second at most.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from urllib.parse import quote
 
 LOG = logging.getLogger(__name__)
 COUNTS = ("hits", "misses", "replayed", "audits", "uncached", "seconds")
-"""Answers served; answers executed; transitions executed again to get to where an answer was asked for; answers served after they had been
-executed again and compared; executed answers that could not be kept; seconds spent in the engine."""
+"""Answers served; answers executed; transitions executed again to get to where an answer was asked for; answers served
+after they had been executed again and compared; executed answers that could not be kept; seconds spent in the
+engine."""
 FLUSH_ENTRIES, FLUSH_SECONDS = 256, 1.0
 BUSY_SECONDS, SWITCHES = 10.0, 200
 """How long a process waits for another one, and how often it tries to switch on the log meanwhile."""
@@ -34,15 +37,20 @@ ENTRY_BYTES = 200
 SCHEMA = f"""
     CREATE TABLE IF NOT EXISTS transitions (key BLOB PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS counts (pid INTEGER, started REAL, {" REAL, ".join(COUNTS)} REAL, PRIMARY KEY (pid, started));
+    CREATE TABLE IF NOT EXISTS counts (
+        pid INTEGER, started REAL, {" REAL, ".join(COUNTS)} REAL, PRIMARY KEY (pid, started)
+    );
 """
 
 
 class TransitionStore:
-    """A dictionary from bytes to bytes that outlives the process. For all threads of one process; a forked child makes its own."""
+    """A dictionary from bytes to bytes that outlives the process. For all threads of one process; a forked child makes
+    its own.
+    """
 
     def __init__(self, folder: Path | None, version: str, memory_mb: float = 256.0) -> None:
-        """folder: where the file lies, named by the version's hash; None keeps everything in memory alone. version: any text.
+        """folder: where the file lies, named by the version's hash; None keeps everything in memory alone. version: any
+        text.
 
         memory_mb: megabytes held in memory at most; the oldest entries beyond that are read from disk again.
         """
@@ -89,7 +97,8 @@ class TransitionStore:
             for name, amount in amounts.items():
                 self._counts[name] += amount
             self._counted += 1
-            # Where everything is a hit nothing is ever put, and the counts and a condemnation elsewhere still have to get through.
+            # Where everything is a hit nothing is ever put, and the counts and a condemnation elsewhere still have to
+            # get through.
             if self._counted % FLUSH_ENTRIES == 0 and time.monotonic() - self._flushed >= FLUSH_SECONDS:
                 self.flush()
 
@@ -167,7 +176,9 @@ class TransitionStore:
 
     @contextlib.contextmanager
     def _contained(self) -> Iterator[None]:
-        """Whatever goes wrong on disk ends here: try later, begin a new file, write no more, or in the end read no more either."""
+        """Whatever goes wrong on disk ends here: try later, begin a new file, write no more, or in the end read no more
+        either.
+        """
         try:
             yield
         except sqlite3.Error as error:
@@ -257,8 +268,10 @@ class _Disk:
 
 
 def statistics(folder: Path | str) -> dict[str, dict[str, Any]]:
-    """What the files of a folder hold, by version: `entries`, the totals of COUNTS, `hit_rate` (NaN where nothing was asked), and
-    `processes`, the counts of each with its `pid` and `started` (seconds since the epoch). Files that cannot be read are left out."""
+    """What the files of a folder hold, by version: `entries`, the totals of COUNTS, `hit_rate` (NaN where nothing was
+    asked), and `processes`, the counts of each with its `pid` and `started` (seconds since the epoch). Files that
+    cannot be read are left out.
+    """
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(Path(folder).glob("*.sqlite")):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect_for_reading(file)) as connection:

@@ -1,13 +1,15 @@
-"""Cached: a text environment whose engine is deterministic, asked only for what no episode, method or run has asked it before.
+"""Cached: a text environment whose engine is deterministic, asked only for what no episode, method or run has asked it
+before.
 
     class CachedEcho(Cached):
         def __init__(self, max_turns: int = 2, folder: str = ".cache/transitions") -> None:
             super().__init__(lambda: Echo(max_turns), folder=folder, version=f"Echo 1 max_turns={max_turns}")
 
-What an engine answers is a function of its version, the task (and seed) and the actions so far: that is the key of an answer, by content. A
-hit costs microseconds. For a miss the actions so far are played again in one of a few live environments (worlds), which costs nothing where one stands
-there already; everything played again must agree with what was recorded, and so must a share of the hits. Episodes are the same with and without.
-Register a subclass that stands beside the environment, so that the code that is part of a run's fingerprint is the environment's.
+What an engine answers is a function of its version, the task (and seed) and the actions so far: that is the key of an
+answer, by content. A hit costs microseconds. For a miss the actions so far are played again in one of a few live
+environments (worlds), which costs nothing where one stands there already; everything played again must agree with what
+was recorded, and so must a share of the hits. Episodes are the same with and without. Register a subclass that stands
+beside the environment, so that the code that is part of a run's fingerprint is the environment's.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ Make = Callable[[], Any]
 
 
 class CacheMismatch(RuntimeError):
-    """An engine answered the same question in two ways: it is not deterministic, or its version does not name all that it depends on.
+    """An engine answered the same question in two ways: it is not deterministic, or its version does not name all that
+    it depends on.
 
     From then on every call raises this. `fatal` tells whoever runs episodes that trying again is of no use.
     """
@@ -47,13 +50,15 @@ class CacheMismatch(RuntimeError):
 
 
 class Cached(TextEnv):
-    """An environment with a cache of transitions; `unwrapped` is itself, and answers for the environment in everything else.
+    """An environment with a cache of transitions; `unwrapped` is itself, and answers for the environment in everything
+    else.
 
-    An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and are shared by all
-    instances with one folder and version. Calls to different instances may come from different threads.
+    An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and
+    are shared by all instances with one folder and version. Calls to different instances may come from different
+    threads.
 
-    Answers that fail (`info["failure"]`, anything raised, anything malformed) are passed on and never kept, and their world is closed; answers
-    that JSON does not give back exactly are passed on and not kept.
+    Answers that fail (`info["failure"]`, anything raised, anything malformed) are passed on and never kept, and their
+    world is closed; answers that JSON does not give back exactly are passed on and not kept.
     """
 
     def __init__(
@@ -67,11 +72,12 @@ class Cached(TextEnv):
         worlds: int | None = None,
         canonical: Callable[[str], str] | None = None,
     ) -> None:
-        """make: makes the environment. folder: where the cache lies; None keeps it in memory. version: names the engine, its version, and every
-        option that an answer depends on.
+        """make: makes the environment. folder: where the cache lies; None keeps it in memory. version: names the
+        engine, its version, and every option that an answer depends on.
 
-        audit: share of the hits that is executed again, in 0..1. seeded: whether answers depend on the seed of reset. worlds: live
-        environments at most (default: the number of cores). canonical: the text that stands for an action; it is what the engine gets.
+        audit: share of the hits that is executed again, in 0..1. seeded: whether answers depend on the seed of reset.
+        worlds: live environments at most (default: the number of cores). canonical: the text that stands for an action;
+        it is what the engine gets.
         """
         if not 0.0 <= audit <= 1.0:
             raise ValueError(f"audit is a share in 0..1, got {audit}")
@@ -172,11 +178,15 @@ class Cached(TextEnv):
         return answer  # type: ignore[no-any-return]
 
     def statistics(self) -> dict[str, float]:
-        """What the instances of this process that share a cache have counted: hits, misses, replayed, audits, uncached, seconds."""
+        """What the instances of this process that share a cache have counted: hits, misses, replayed, audits, uncached,
+        seconds.
+        """
         return self._engine().store.counts()
 
     def close(self) -> None:
-        """Leave; the last to do so closes the worlds and writes the cache. From another thread it ends a call that hangs: its world is given up."""
+        """Leave; the last to do so closes the worlds and writes the cache. From another thread it ends a call that
+        hangs: its world is given up.
+        """
         lease, joined = self._lease, self._joined
         self._joined = None
         if joined is not None and joined.process is _PROCESS:
@@ -245,7 +255,9 @@ class Cached(TextEnv):
             self._lease = None
 
     def _play(self, store: TransitionStore, world: World, action: str | None) -> Answer:
-        """Bring the world to where the episode stands, comparing what it says on the way, and ask it. A failure on the way is the answer."""
+        """Bring the world to where the episode stands, comparing what it says on the way, and ask it. A failure on the
+        way is the answer.
+        """
         start = self._path.index(world.at) + 1 if world.at in self._path else 0
         world.at = None
         for place in range(start, len(self._path)):
@@ -291,7 +303,8 @@ class Cached(TextEnv):
         actions = [*self._actions, *([] if action is None else [action])][:place]
         raise CacheMismatch(
             f"task {self.task_id!r}, seed {self._episode_seed}, after {_short(actions)}: recorded was "
-            f"{_short(_decoded(recorded))}, executed again it is {_short(answer)}. The engine is not deterministic, or its version does not "
+            f"{_short(_decoded(recorded))}, executed again it is {_short(answer)}. The engine is not "
+            f"deterministic, or its version does not "
             "name everything that its answers depend on. Nothing of this cache is used any more"
         )
 

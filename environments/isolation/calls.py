@@ -1,4 +1,5 @@
-"""Calls to an object in another process, each with a deadline; whatever happens instead of an answer is one RemoteError.
+"""Calls to an object in another process, each with a deadline; whatever happens instead of an answer is one
+RemoteError.
 
 `environments.isolation.pool` makes the processes. Arguments and results are JSON's values.
 """
@@ -34,12 +35,12 @@ _QUOTED = 2_000
 class RemoteError(Exception):
     """A call or a start that failed.
 
-    kind: "boot" (the object or its process did not start), "deadline", "died" (the process ended), "protocol" (it sent what
-    is no answer), "raised" (the method raised; the worker goes on), "closed". After "deadline", "died" and "protocol" the
-    worker is closed. busy: with "deadline", whether the worker computed for at least half of the time (an endless loop) or
-    waited (a stuck or crowded machine); cpu_s: the seconds of CPU it used. crashed: with "died", whether the interpreter
-    itself broke down (stack or memory exhausted, a fault in C), rather than being killed or exiting. remote_type,
-    remote_message, remote_traceback: of what was raised in the worker, else "".
+    kind: "boot" (the object or its process did not start), "deadline", "died" (the process ended), "protocol" (it sent
+    what is no answer), "raised" (the method raised; the worker goes on), "closed". After "deadline", "died" and
+    "protocol" the worker is closed. busy: with "deadline", whether the worker computed for at least half of the time
+    (an endless loop) or waited (a stuck or crowded machine); cpu_s: the seconds of CPU it used. crashed: with "died",
+    whether the interpreter itself broke down (stack or memory exhausted, a fault in C), rather than being killed or
+    exiting. remote_type, remote_message, remote_traceback: of what was raised in the worker, else "".
     """
 
     def __init__(self, kind: Kind, message: str) -> None:
@@ -58,8 +59,8 @@ class RemoteError(Exception):
 class Worker:
     """One object in a process of its own. It serves one caller at a time, others wait.
 
-    Workers come from `WorkerPool.spawn` and `WorkerPool.take`. pid: its process; uses: times it was taken; sandbox: "seccomp",
-    or "none: " and why its system calls are not filtered.
+    Workers come from `WorkerPool.spawn` and `WorkerPool.take`. pid: its process; uses: times it was taken; sandbox:
+    "seccomp", or "none: " and why its system calls are not filtered.
     """
 
     def __init__(self, label: str, pid: int, frames: Frames, output: Output, reap: Reap) -> None:
@@ -87,7 +88,9 @@ class Worker:
             self._lock.release()
 
     def call(self, verb: str, deadline_s: float, **arguments: Any) -> Any:
-        """What the object's method returns. Raises RemoteError, and TypeError or ValueError for arguments that are no JSON."""
+        """What the object's method returns. Raises RemoteError, and TypeError or ValueError for arguments that are no
+        JSON.
+        """
         return self._ask(verb, deadline_s, arguments)
 
     def wait_ready(self, deadline_s: float) -> None:
@@ -106,7 +109,9 @@ class Worker:
         self.sandbox = reply["ok"]
 
     def close(self, deadline_s: float = 5.0) -> None:
-        """Let the object close itself, then end its process; it is killed where that takes longer than `deadline_s` seconds."""
+        """Let the object close itself, then end its process; it is killed where that takes longer than `deadline_s`
+        seconds.
+        """
         if self._owner == os.getpid() and self._lock.acquire(timeout=deadline_s):
             try:
                 if self.alive:
@@ -117,7 +122,9 @@ class Worker:
         self.kill(GRACE)
 
     def kill(self, grace_s: float = 0.0) -> int | None:
-        """End the process and all its descendants at once; its exit code (negative: a signal), None where that is not known."""
+        """End the process and all its descendants at once; its exit code (negative: a signal), None where that is not
+        known.
+        """
         if not self._open:
             return None
         if self._owner != os.getpid():

@@ -1,8 +1,9 @@
-"""Objects that live in another interpreter: a pool makes one there and forks workers from it, each serving calls by a deadline.
+"""Objects that live in another interpreter: a pool makes one there and forks workers from it, each serving calls by a
+deadline.
 
-For libraries whose pins exclude ours, and for untrusted code. A worker that hangs, crashes, floods its output or attacks is
-killed with all its descendants and costs its caller one RemoteError; `environments.isolation.worker` is the other side.
-Arguments and results are JSON's values.
+For libraries whose pins exclude ours, and for untrusted code. A worker that hangs, crashes, floods its output or
+attacks is killed with all its descendants and costs its caller one RemoteError; `environments.isolation.worker` is the
+other side. Arguments and results are JSON's values.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 class Limits:
     """What a worker may use.
 
-    memory_mb: MiB of address space beyond what it has when it is forked; file_mb: MiB of any one file it writes; open_files:
-    open file descriptors. sandbox: whether seccomp forbids new processes, programs and signals to others, where the kernel
-    has it; network: whether a worker so confined keeps its sockets.
+    memory_mb: MiB of address space beyond what it has when it is forked; file_mb: MiB of any one file it writes;
+    open_files: open file descriptors. sandbox: whether seccomp forbids new processes, programs and signals to others,
+    where the kernel has it; network: whether a worker so confined keeps its sockets.
     """
 
     memory_mb: int = 1024
@@ -64,13 +65,14 @@ class Limits:
 class WorkerPool:
     """Workers forked from one warm process of another interpreter, the zygote, which makes the object before it forks.
 
-    The zygote starts when it is first needed, and again when it has died. interpreter: its Python; target: "module:Name"
-    there, called with `options` (see `environments.isolation.worker` for what the object needs); boot_s: seconds the object
-    may take to be made, and a worker to start; environ: environment variables beside a bare minimum; label: its name in
-    messages; recycle_after: times a worker is taken before another replaces it; idle: workers kept for later.
+    The zygote starts when it is first needed, and again when it has died. interpreter: its Python; target:
+    "module:Name" there, called with `options` (see `environments.isolation.worker` for what the object needs); boot_s:
+    seconds the object may take to be made, and a worker to start; environ: environment variables beside a bare minimum;
+    label: its name in messages; recycle_after: times a worker is taken before another replaces it; idle: workers kept
+    for later.
 
-    Any thread may use it. A forked copy of this process starts its own. Its workers end with it, and it ends with `close`,
-    with a `with` block, when nothing refers to it any more, and with this process, however that ends.
+    Any thread may use it. A forked copy of this process starts its own. Its workers end with it, and it ends with
+    `close`, with a `with` block, when nothing refers to it any more, and with this process, however that ends.
     """
 
     def __init__(
@@ -304,7 +306,9 @@ class _Zygote:
             worker.release()
 
     def forget(self) -> None:
-        """In a forked copy of this process: close the descriptors, for the original's end must be seen by the other side."""
+        """In a forked copy of this process: close the descriptors, for the original's end must be seen by the other
+        side.
+        """
         self._frames.close()
         self._output.close()
         for worker in self._workers.values():

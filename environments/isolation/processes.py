@@ -1,7 +1,7 @@
 """Processes from outside: their CPU time, what they wrote, how they ended, and how to end one with all its descendants.
 
-Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. Where there is
-no /proc (macOS), descendants are not known.
+Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. Where
+there is no /proc (macOS), descendants are not known.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import time
 from typing import NamedTuple
 
 _ROUNDS = 1_000
-"""Times a tree of processes is looked up while it still grows: those stopped cannot fork, so it does not grow for long."""
+"""Times a tree of processes is looked up while it still grows: those stopped cannot fork, so it does not grow for
+long."""
 
 _TAIL = 2_000
 """Characters of a process's output that an error quotes."""
@@ -29,7 +30,8 @@ class Ids(NamedTuple):
 
 
 class Output:
-    """A file without a name that takes a process's output. Its writers append, so that it can be emptied at any time."""
+    """A file without a name that takes a process's output. Its writers append, so that it can be emptied at any
+    time."""
 
     def __init__(self) -> None:
         path = os.path.join(tempfile.gettempdir(), f"output-{os.urandom(16).hex()}")
@@ -79,7 +81,9 @@ def children(pid: int) -> set[int]:
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone (or without /proc)."""
+    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone (or without
+    /proc).
+    """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
@@ -93,10 +97,11 @@ def cpu_seconds(pid: int) -> float:
 
 
 def kill_tree(pid: int, since: int | None = None) -> None:
-    """Kill a process with its descendants and all members of its group and session, also those whose parents have ended.
+    """Kill a process with its descendants and all members of its group and session, also those whose parents have
+    ended.
 
-    All are stopped before any is killed, so that none forks meanwhile. With `since`, the start of the process meant, nothing
-    is done when the id belongs to another by now. The caller, or whoever is the parent, reaps.
+    All are stopped before any is killed, so that none forks meanwhile. With `since`, the start of the process meant,
+    nothing is done when the id belongs to another by now. The caller, or whoever is the parent, reaps.
     """
     if since is not None and started(pid) not in (None, since):
         return
@@ -113,7 +118,8 @@ def kill_tree(pid: int, since: int | None = None) -> None:
 
 
 def ending(status: int | None) -> str:
-    """How a process ended, in words, from its exit code (negative: the signal that killed it, as `subprocess` has it)."""
+    """How a process ended, in words, from its exit code (negative: the signal that killed it, as `subprocess` has
+    it)."""
     if status is None:
         return "how it ended is not known"
     if status >= 0:

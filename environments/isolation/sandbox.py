@@ -1,8 +1,10 @@
-"""What a process gives up before it runs untrusted code: memory, file sizes, and by seccomp new processes and the network.
+"""What a process gives up before it runs untrusted code: memory, file sizes, and by seccomp new processes and the
+network.
 
 Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. The filter
 refuses system calls by EPERM, so that Python raises PermissionError; threads, asyncio (which needs a pair of connected
-sockets) and SQLite go on working. It is no wall around the file system: what the user may read and write, the process may.
+sockets) and SQLite go on working. It is no wall around the file system: what the user may read and write, the process
+may.
 """
 
 from __future__ import annotations
@@ -60,11 +62,12 @@ Instruction = tuple[int, int, int, int]
 
 
 def confine(limits: Mapping[str, Any]) -> str:
-    """Put this process and its future threads under the limits, for good; returns "seccomp", or "none: " and why there is no filter.
+    """Put this process and its future threads under the limits, for good; returns "seccomp", or "none: " and why there
+    is no filter.
 
-    `limits`: memory_mb and file_mb in MiB, open_files, sandbox and network (see `environments.isolation.pool.Limits`). Memory
-    counts from the address space that is in use now. Call it while the process has one thread: a filter covers the thread that
-    installs it and those it starts later.
+    `limits`: memory_mb and file_mb in MiB, open_files, sandbox and network (see `environments.isolation.pool.Limits`).
+    Memory counts from the address space that is in use now. Call it while the process has one thread: a filter covers
+    the thread that installs it and those it starts later.
     """
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, limits["file_mb"] << 20)
@@ -114,8 +117,8 @@ def prctl(option: int, *values: int) -> bool:
 def program(machine: str, pid: int, network: bool) -> list[Instruction]:
     """The filter in the kernel's BPF: of all system calls some are refused, a few depending on their arguments.
 
-    Signals go to the process itself only (`pid`), limits may be read but not raised, a new process can be but a thread, and a
-    pair of sockets only one of streams (others can send anywhere).
+    Signals go to the process itself only (`pid`), limits may be read but not raised, a new process can be but a thread,
+    and a pair of sockets only one of streams (others can send anywhere).
     """
     token, numbers = _ARCHITECTURES[machine]
     numbers = numbers | _COMMON

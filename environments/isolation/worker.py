@@ -1,17 +1,20 @@
-"""The other side of `environments.isolation.pool`: a process that makes an object once, then forks workers that serve calls to it.
+"""The other side of `environments.isolation.pool`: a process that makes an object once, then forks workers that serve
+calls to it.
 
 Run by path in another interpreter (Python 3.10 or later), with nothing but the standard library:
 
     python worker.py <descriptor of the control socket> <id of the parent process>
 
-Modules of this package can be imported there by their usual names, without the package's own __init__, which needs Gymnasium.
+Modules of this package can be imported there by their usual names, without the package's own __init__, which needs
+Gymnasium.
 
 The object is what `target`, "module:Name", returns for the boot message's options. Of its attributes, `verbs` (a tuple)
-names the methods that may be called; these are optional: `warm()` is called once, before the first fork; `forked()` in every
-fork, when its limits hold; `close()` at its end.
+names the methods that may be called; these are optional: `warm()` is called once, before the first fork; `forked()` in
+every fork, when its limits hold; `close()` at its end.
 
-The process that forks, the zygote, keeps to one thread and never runs untrusted code. It alone signals and reaps the forks,
-whose ids therefore stay theirs; it adopts the processes they leave behind. When the parent is gone, everything ends.
+The process that forks, the zygote, keeps to one thread and never runs untrusted code. It alone signals and reaps the
+forks, whose ids therefore stay theirs; it adopts the processes they leave behind. When the parent is gone, everything
+ends.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Reasoning-v0: a question, one completion, a verifier; questions from reasoning-gym's generators, from files or from a hub."""
+"""Reasoning-v0: a question, one completion, a verifier; questions from reasoning-gym's generators, from files or from a
+hub.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +21,20 @@ SIZE = {"train": 1000, "dev": 100, "test": 200}
 
 
 class Reasoning(TextEnv):
-    r"""One question a task, one action an episode; the answer is taken from the action by `extract_answer` and scored by a verifier.
+    r"""One question a task, one action an episode; the answer is taken from the action by `extract_answer` and scored
+    by a verifier.
 
     Questions come from one of
 
-    * `dataset="leg_counting"`, or `datasets={"chain_sum": {"max_terms": 3}, "leg_counting": {}}` with each generator's options:
-      reasoning-gym's generators; `size` items per split and generator, made when first asked for; task ids `chain_sum/test/17`.
+    * `dataset="leg_counting"`, or `datasets={"chain_sum": {"max_terms": 3}, "leg_counting": {}}` with each generator's
+      options: reasoning-gym's generators; `size` items per split and generator, made when first asked for; task ids
+      `chain_sum/test/17`.
     * `file="gsm8k.jsonl"`, divided 8:1:1 by content, or `file={"train": ..., "test": ...}`; see `records.from_files`.
     * `name="openai/gsm8k"`, `subset="main"`: the Hugging Face hub; see `records.from_hub`.
 
-    reward: `sparse` is 1 where the verifier's score is 1 and 0 otherwise; `dense` is the score itself. Either way success means a
-    score of 1 and `info["metrics"]["score"]` holds the score. `verifier_failed` there counts answers it could not judge in time.
-    terse: by default true where the source knows final answers only.
+    reward: `sparse` is 1 where the verifier's score is 1 and 0 otherwise; `dense` is the score itself. Either way
+    success means a score of 1 and `info["metrics"]["score"]` holds the score. `verifier_failed` there counts answers it
+    could not judge in time. terse: by default true where the source knows final answers only.
     """
 
     def __init__(

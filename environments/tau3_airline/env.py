@@ -52,16 +52,17 @@ PLEASE_HOLD = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
 class Tau3AirlineEnv(TextEnv):
     """The official fifty tasks, or procedural ones, over the official tools, database and grading.
 
-    An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message; any other
-    text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer is an error and
-    the user hears nothing. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and, on procedural tasks,
-    whether the agent refused or handed over exactly where it had to). Running out of turns scores 0.
+    An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message;
+    any other text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer
+    is an error and the user hears nothing. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and,
+    on procedural tasks, whether the agent refused or handed over exactly where it had to). Running out of turns scores
+    0.
 
     When the model that plays the user fails, `step` ends the episode with truncated=True, reward 0.0 and
     `info["failure"] = {"kind", "message"}`; a failure at the opening raises UserFailedError from `reset`.
 
-    At the end `info["kind"]` says what the reference does (write, read-only, hand-over, none) and `info["user"]` who played the
-    user. `protocol` is the heading a table of these numbers must carry.
+    At the end `info["kind"]` says what the reference does (write, read-only, hand-over, none) and `info["user"]` who
+    played the user. `protocol` is the heading a table of these numbers must carry.
     """
 
     def __init__(
@@ -74,11 +75,11 @@ class Tau3AirlineEnv(TextEnv):
         user_params: Mapping[str, Any] | None = None,
         max_turns: int | None = None,
     ) -> None:
-        """user: who plays the user. The `llm` user needs `user_model`, a model's name; `user_endpoint` (base_url, cache, ...: see
-        `UserModel`) says how it is reached, `user_params` how it is sampled. No other user takes these.
+        """user: who plays the user. The `llm` user needs `user_model`, a model's name; `user_endpoint` (base_url,
+        cache, ...: see `UserModel`) says how it is reached, `user_params` how it is sampled. No other user takes these.
 
-        max_turns: 100 by default, 30 on procedural tasks. Raises ValueError for an unknown user or source, for the scripted user
-        on official tasks (they need a person's judgement), and when the data cannot be found or verified.
+        max_turns: 100 by default, 30 on procedural tasks. Raises ValueError for an unknown user or source, for the
+        scripted user on official tasks (they need a person's judgement), and when the data cannot be found or verified.
         """
         if source not in TURNS:
             raise unknown_name("source", source, TURNS)
@@ -141,12 +142,16 @@ class Tau3AirlineEnv(TextEnv):
         return self._by_id[task_id]
 
     def gold(self, task_id: str) -> list[str]:
-        """The reference calls, then one message with all that must be said. The `llm` user may need more words to be content."""
+        """The reference calls, then one message with all that must be communicated. The `llm` user may need more words
+        to be content.
+        """
         task = self._task_named(task_id)
         return self._played(task, task.gold, task.outcome)
 
     def habit(self, task_id: str) -> list[str] | None:
-        """Procedural tasks: doing what the user asks without looking anything up, which is right where the policy allows it."""
+        """Procedural tasks: doing what the user asks without looking anything up, which is right where the policy
+        allows it.
+        """
         task = self._task_named(task_id)
         return self._played(task, task.request, "done") if task.request else None
 
@@ -239,7 +244,8 @@ class Tau3AirlineEnv(TextEnv):
         return messages, reward, terminated, truncated, info
 
     def _metrics(self, verdict: Verdict | None) -> dict[str, float]:
-        """Verdict parts are 0 when nothing was graded; counts are of this episode; `kind_<kind>` marks the task's kind."""
+        """Verdict parts are 0 when nothing was graded; counts are of this episode; `kind_<kind>` marks the task's
+        kind."""
         parts = {name: float(getattr(verdict, name, False)) for name in ("db", "communicate", "outcome")}
         counts = {
             "tool_calls": self._called.total(),

@@ -1,4 +1,6 @@
-"""What the airline environment reports of episodes: success by task kind beside the floor, tool use, the agent's errors."""
+"""What the airline environment reports of episodes: success by task kind beside the floor, tool use, the agent's
+errors.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,8 @@ def summarise(
 ) -> dict[str, Any]:
     """Plain data under the words a reader sees; {} without episodes.
 
-    Success of a kind is the mean over its tasks of the share of a task's episodes that score 1. kind_of, floor_of: a task's
-    kind, and what doing nothing scores on it.
+    Success of a kind is the mean over its tasks of the share of a task's episodes that score 1. kind_of, floor_of: a
+    task's kind, and what doing nothing scores on it.
     """
     if not episodes:
         return {}

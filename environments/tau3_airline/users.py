@@ -76,10 +76,11 @@ CUES = {
 
 
 class ScriptedUser:
-    """Gives only the slots an agent asks for, says yes when asked to confirm, and leaves once told something.
+    """Gives only the slots an agent asks for, says yes when asked to confirm, and leaves once it is told something.
 
-    A message that asks for nothing ends the dialogue, so the agent must ask before it concludes; a question without a known
-    cue gets the opening again. After `patience` answers the user gives up and the dialogue is graded as it stands.
+    A message that asks for nothing ends the dialogue, so the agent must ask before it concludes; a question without a
+    known cue gets the opening again. After `patience` answers the user gives up and the dialogue is graded as it
+    stands.
     """
 
     def __init__(self, task: Task, patience: int = 8) -> None:

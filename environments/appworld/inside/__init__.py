@@ -1,1 +1,3 @@
-"""What runs inside AppWorld's own interpreter: nothing here may import from outside this folder and the standard library."""
+"""What runs inside AppWorld's own interpreter: nothing here imports from outside this folder, AppWorld and the standard
+library.
+"""

@@ -1,4 +1,5 @@
-"""The music catalogue: ten invented artists, ninety songs, twenty albums, and what everybody likes and keeps of them."""
+"""The music catalogue: ten invented artists, ninety songs, twenty albums, and what everybody likes and keeps of
+them."""
 
 from __future__ import annotations
 

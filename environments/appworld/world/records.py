@@ -1,4 +1,6 @@
-"""Writing records of the apps: one method per thing a scenario speaks of, with the side records the apps themselves would write."""
+"""Writing records of the apps: one method per thing a scenario speaks of, with the side records the apps themselves
+would write.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def ago(days: float = 0, hours: float = 0) -> datetime:
 
 
 class World:
-    """The world as a scenario sees it: who the task's supervisor is (``me``), and methods that write records and return their ids."""
+    """The world as a scenario sees it: who the task's supervisor is (``me``), and methods that write records and return
+    their ids.
+    """
 
     def __init__(self, engine: Engine, me: Person) -> None:
         self.engine = engine

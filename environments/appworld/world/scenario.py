@@ -1,4 +1,6 @@
-"""What a scenario says: an instruction, its variants, how the world is prepared, programmes that solve and miss it, and what must hold after."""
+"""What a scenario says: an instruction, its variants, how the world is prepared, programmes that solve and miss it, and
+what must hold after.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ Values = dict[str, Any]
 class Rows:
     """What a solved task has changed in one table, ``app.Model``.
 
-    ``added`` holds the fields every new row must have, ``updated`` the new values of the named fields by row id, ``removed`` the ids gone.
-    ``free`` names fields of updated rows that may change besides. Everything else in the table must be as before.
+    ``added`` holds the fields every new row must have, ``updated`` the new values of the named fields by row id,
+    ``removed`` the ids gone. ``free`` names fields of updated rows that may change besides. Everything else in the
+    table must be as before.
     """
 
     model: str
@@ -32,7 +35,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Truth:
-    """What must hold at the end of a task: the rows changed, the answer, and the tables that follow by themselves (``echoes``)."""
+    """What must hold at the end of a task: the rows changed, the answer, and the tables that follow by themselves
+    (``echoes``).
+    """
 
     rows: Sequence[Rows] = ()
     answer: str | int | float | None = None
@@ -43,10 +48,11 @@ class Truth:
 class Scenario:
     """A family of tasks that differ in values only.
 
-    ``name`` is lower-case letters and digits: with the variant's number it is the task's id. ``instruction`` is a `str.format` template and
-    ``gold`` and ``wrong`` are programmes in which ``<<name>>`` stands for a value's literal, over the variant's values, which ``prepare``
-    may extend. Blocks of a programme are parted by a line of three dashes; `environments.appworld.world.programs` lists the macros.
-    A variant may name its supervisor as ``me``; otherwise the four take turns.
+    ``name`` is lower-case letters and digits: with the variant's number it is the task's id. ``instruction`` is a
+    `str.format` template and ``gold`` and ``wrong`` are programmes in which ``<<name>>`` stands for a value's literal,
+    over the variant's values, which ``prepare`` may extend. Blocks of a programme are parted by a line of three dashes;
+    `environments.appworld.world.programs` lists the macros. A variant may name its supervisor as ``me``; otherwise the
+    four take turns.
     """
 
     name: str
@@ -70,5 +76,7 @@ class Scenario:
 
 
 def fill(program: str, values: Values) -> str:
-    """The programme with every ``<<name>>`` replaced by the literal of that value; a name without a value is a `KeyError`."""
+    """The programme with every ``<<name>>`` replaced by the literal of that value; a name without a value is a
+    `KeyError`.
+    """
     return re.sub(r"<<(\w+)>>", lambda match: repr(values[match[1]]), program)

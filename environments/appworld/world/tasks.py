@@ -27,7 +27,8 @@ class TaskWriter:
         programs.mkdir(parents=True, exist_ok=True)
 
     def write(self, scenario: Scenario, index: int, turn: int) -> str:
-        """Write variant ``index`` of a scenario and return the task's id; ``turn`` picks the supervisor where the variant names none.
+        """Write variant ``index`` of a scenario and return the task's id; ``turn`` picks the supervisor where the
+        variant names none.
 
         The engine is back at its base afterwards, also when the scenario raises.
         """

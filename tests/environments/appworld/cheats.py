@@ -250,10 +250,10 @@ CHEATS = [
 ]  # fmt: skip
 
 HARM = [
-    ("a face's function", "import json\njson.dumps = None"),
-    ("a face's function by setattr", "import json\nsetattr(json, 'dumps', None)"),
-    ("a face's function deleted", "import json\ndel json.dumps"),
-    ("a face's class", "import json\ntype(json).dumps = None"),
+    ("a proxy's function", "import json\njson.dumps = None"),
+    ("a proxy's function by setattr", "import json\nsetattr(json, 'dumps', None)"),
+    ("a proxy's function deleted", "import json\ndel json.dumps"),
+    ("a proxy's class", "import json\ntype(json).dumps = None"),
     ("in a loop's target", "import json\nfor json.dumps in [None]: pass"),
     ("in a with's target", "import json\nfrom contextlib import nullcontext\nwith nullcontext() as json.dumps: pass"),
     ("in an unpacking", "import json\n[*json.dumps], y = [1], 2"),

@@ -10,7 +10,7 @@ from cheats import CHEATS, HARM, MAGICS, Cheat
 from engine_like import SECRET
 from playing import play
 
-from environments.appworld.desk import WORLDS
+from environments.appworld.engine_pool import WORLDS
 from environments.appworld.env import AppWorldEnv
 
 AT_THE_ENGINE = [

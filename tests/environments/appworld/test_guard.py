@@ -25,15 +25,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from programs import PROGRAMS
 
-from environments.appworld.inside.apis import plain
-from environments.appworld.inside.faces import faces
+from environments.appworld.inside.apis_proxy import plain
 from environments.appworld.inside.guard import MAX_CHARACTERS, Refused, checked, refusal
 from environments.appworld.inside.names import MODULES, readable, special
+from environments.appworld.inside.proxies import block_namespace
 
 
 def play(blocks: Sequence[str], apis: Any = None) -> tuple[str, list[Exception]]:
     """What blocks print, one after another in one namespace, and what they raise or are refused for."""
-    namespace, errors = faces({"apis": collection() if apis is None else apis}), []
+    namespace, errors = block_namespace({"apis": collection() if apis is None else apis}), []
     with contextlib.redirect_stdout(io.StringIO()) as said:
         for code in blocks:
             try:
@@ -54,8 +54,8 @@ def shared_state() -> list[Any]:
         random.getstate(),
         getcontext().prec,
         calendar.firstweekday(),
-        dict(vars(type(faces({})["json"]).__mro__[1])),
-        faces({})["json"].dumps([1]),
+        dict(vars(type(block_namespace({})["json"]).__mro__[1])),
+        block_namespace({})["json"].dumps([1]),
     ]
 
 
@@ -226,7 +226,7 @@ def test_special_attributes_are_refused_in_writing_and_by_name(name: str) -> Non
 
 def test_no_module_and_nothing_changeable_can_be_reached_by_public_attributes() -> None:
     """A search through all that a block can look up, starting from its names and built-ins."""
-    namespace = faces({"apis": collection()})
+    namespace = block_namespace({"apis": collection()})
     builtins = namespace.pop("__builtins__")
     look_up, paths = builtins["getattr"], {}
     left = [(name, value, 0) for name, value in [*namespace.items(), *builtins.items()] if name.isidentifier()]
@@ -278,7 +278,7 @@ def test_the_random_stream_is_the_episode_s_own_and_the_same_every_time() -> Non
 
 
 def test_episodes_share_nothing() -> None:
-    first, second = faces({}), faces({})
+    first, second = block_namespace({}), block_namespace({})
     exec(compile(checked("x = 1\nlen = None\nimport json as loads"), "<block>", "exec"), first)
     assert "x" not in second
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -324,9 +324,9 @@ def test_plain_data_stays_as_it_is(value: Any) -> None:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_what_is_offered_exists(module: str) -> None:
-    shown = faces({})["__builtins__"]["__import__"]
+    shown = block_namespace({})["__builtins__"]["__import__"]
     if module == "pendulum":
         pytest.importorskip("pendulum")
-    face = shown(module, fromlist=("x",))
-    missing = [name for name in MODULES[module] if not hasattr(face, name)]
+    proxy = shown(module, fromlist=("x",))
+    missing = [name for name in MODULES[module] if not hasattr(proxy, name)]
     assert missing == []

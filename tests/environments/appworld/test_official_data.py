@@ -13,7 +13,7 @@ from episodes import played, program
 from experiments import small
 
 from environments.appworld import install
-from environments.appworld.desk import Desk
+from environments.appworld.engine_pool import EnginePool
 from environments.appworld.env import AppWorldEnv
 from harness.core.errors import UserError
 from harness.learning.warm_start import Start
@@ -155,7 +155,7 @@ def test_auto_takes_the_official_data(official: StandIn, own: AppWorldEnv) -> No
 
 def test_an_official_task_is_played_and_judged(official: StandIn, own: AppWorldEnv) -> None:
     env = AppWorldEnv("official", reward="dense")
-    desk = Desk.of(env.known.root, 10.0, 12_000, 1024)
+    engines = EnginePool.of(env.known.root, 10.0, 12_000, 1024)
     try:
         for split, which in (("train", "wrong"), ("test_challenge", "gold")):
             task_id = env.tasks(split)[-1]
@@ -167,7 +167,7 @@ def test_an_official_task_is_played_and_judged(official: StandIn, own: AppWorldE
             assert info["metrics"]["difficulty"] == own.known.facts[origin]["difficulty"]
     finally:
         env.close()
-        desk.close()
+        engines.close()
 
 
 def test_episodes_are_played_where_no_ground_truth_is(official: StandIn) -> None:

@@ -170,25 +170,25 @@ def test_a_player_killed_between_steps_is_a_failure(env: AppWorldEnv) -> None:
 def test_a_judge_that_is_killed_is_replaced_and_the_verdict_stands(calm: AppWorldEnv) -> None:
     task_id = calm.tasks("dev")[0]
     assert play(calm, task_id, calm.gold(task_id) or []).reward == 1.0
-    desk = calm._desk
-    desk._verdicts.clear()
-    killed = {judge.pid for judge in desk._judges}
+    engines = calm._engines
+    engines._verdicts.clear()
+    killed = {judge.pid for judge in engines._judges}
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert play(calm, task_id, calm.gold(task_id) or []).reward == 1.0
     assert killed
-    assert not killed & {judge.pid for judge in desk._judges}
+    assert not killed & {judge.pid for judge in engines._judges}
 
 
 def test_a_judge_that_fails_is_not_kept(calm: AppWorldEnv, tmp_path: Path) -> None:
     calm.reset(options={"task_id": calm.tasks("dev")[0]})
     before = Left.now(tmp_path)
-    idle = len(calm._desk._judges)
+    idle = len(calm._engines._judges)
     for _ in range(2):
         with pytest.raises(RemoteError) as raised:
-            calm._desk.judge("nosuchtask_1", {"changes": {}, "hashes": {}}, None, 60.0)
+            calm._engines.judge("nosuchtask_1", {"changes": {}, "hashes": {}}, None, 60.0)
         assert raised.value.kind == "raised"
-    assert len(calm._desk._judges) == max(0, idle - 2)
+    assert len(calm._engines._judges) == max(0, idle - 2)
     assert len(before.processes) - len(Left.now(tmp_path).processes) == min(2, idle)
 
 
@@ -235,12 +235,12 @@ def kill(*workers: Worker) -> None:
             os.kill(worker.pid, signal.SIGKILL)
 
 
-def kill_the_first(env: AppWorldEnv) -> None:
+def kill_the_zygote(env: AppWorldEnv) -> None:
     """Kill the process that workers are forked from; they end with it."""
-    first = env._desk._workers._zygote
-    if first is not None and first._process is not None:
-        os.kill(first._process.pid, signal.SIGKILL)
-        first._process.wait()
+    zygote = env._engines._workers._zygote
+    if zygote is not None and zygote._process is not None:
+        os.kill(zygote._process.pid, signal.SIGKILL)
+        zygote._process.wait()
 
 
 SHORT = ["x = 1", "print(apis.supervisor.show_profile())", "apis.supervisor.complete_task()"]
@@ -266,9 +266,9 @@ def play_with_kills(env: AppWorldEnv, episodes: int, ways: list[str]) -> dict[st
                 elif way == "between":
                     kill(env._worker)
                 elif way == "judges":
-                    kill(*env._desk._judges)
+                    kill(*env._engines._judges)
                 else:
-                    kill_the_first(env)
+                    kill_the_zygote(env)
             _, _, terminated, truncated, info = env.step(said)
             if said != block:
                 killing.join()
@@ -290,7 +290,7 @@ def nothing_is_left(room: Path, episodes: int, ways: list[str]) -> None:
     assert 1 <= len(during.processes - before.processes) <= 4  # the first, a player, a judge or two
     assert [path.name[:7] for path in during.files] == ["remote-"]
     env.close()
-    env._desk.close()
+    env._engines.close()
     assert Left.now(room) == before
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from environments.tau3_airline.env import Tau3AirlineEnv
 from environments.tau3_airline.grader import engine
-from environments.tau3_airline.llm_user import HEARD
+from environments.tau3_airline.llm_user import LONGEST_MESSAGE
 from environments.tau3_airline.users import GREETING, HAND_OVER, OUT_OF_SCOPE, STOP, UserFailedError
 
 Answer = Callable[[dict[str, Any]], str]
@@ -205,7 +205,7 @@ def test_no_message_of_the_agents_can_break_the_user(server: Server, message: st
     env.reset(options={"task_id": "0"})
     assert "failure" not in env.step(message)[4]
     heard = server.requests[-1]["messages"][-1]["content"]
-    assert len(heard) <= HEARD
+    assert len(heard) <= LONGEST_MESSAGE
 
 
 def test_sixteen_dialogues_at_once_with_a_failure_among_them(server: Server) -> None:
