@@ -14,8 +14,7 @@ NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana")
 
 
 class Guess(TextEnv):
-    """A task is a window of `size` numbers and a secret in it, e.g. `3-9:7`; halving finds every secret within the
-    turns.
+    """A task is a window of `size` numbers and a secret in it, e.g. `3-9:7`; halving finds it within the turns.
 
     The habitual mistake is to count up from the bottom, which finds the lowest `max_turns` secrets of a window (3 of
     7). Every window has one secret in dev, two in test and the others in train, so that all its numbers are seen in

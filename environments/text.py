@@ -219,8 +219,7 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         raise NotImplementedError(f"{type(self).__name__} must define open(task_id)")
 
     def respond(self, action: str) -> Reply:
-        """The reply to one action; `over(...)` ends the task; raise BadAction for an action that cannot be carried
-        out."""
+        """The reply to one action. `over(...)` ends the task; BadAction refuses what cannot be carried out."""
         raise NotImplementedError(f"{type(self).__name__} must define respond(action)")
 
     def stop(self) -> Reply:

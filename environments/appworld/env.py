@@ -26,8 +26,7 @@ Which = Literal["auto", "own", "official", "mini"]
 
 
 class AppWorldEnv(TextEnv):
-    """AppWorld's tasks, or the project's own on the same engine: the agent writes Python, the engine runs it and judges
-    the end state.
+    """AppWorld's tasks, or the project's own: the agent writes Python, the engine runs it and judges the end state.
 
     An action is a block of Python, bare or between ```python and ```; text around the first fence is the agent's
     thinking and is not run. The answer is what the block printed, or its error. What the guard refuses, what is no
@@ -97,7 +96,7 @@ class AppWorldEnv(TextEnv):
         return self.known.program(task_id, "gold")
 
     def habit(self, task_id: str) -> list[str] | None:
-        """Blocks of someone who overlooks what the task turns on."""
+        """Blocks of someone who overlooks what decides the task."""
         self.split_of(task_id)
         return self.known.program(task_id, "wrong")
 
@@ -205,9 +204,7 @@ class AppWorldEnv(TextEnv):
 
 
 def block_of(action: str) -> str:
-    """The code of an action: what stands in its first fence of Python, else in its first of no language, else all of
-    it.
-    """
+    """The code of an action: its first fence of Python, else its first of no language, else all of it."""
     python = _PYTHON.search(action)
     if python:
         return python[1]

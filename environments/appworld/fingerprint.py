@@ -21,9 +21,7 @@ def meaning_hash(files: Iterable[tuple[str, Path]]) -> str:
 
 
 def _canonical(value: object) -> str:
-    """A syntax tree as text that is the same under every version of Python: without empty fields, layout and
-    docstrings.
-    """
+    """A syntax tree as text, the same under every version of Python: no empty fields, layout or docstrings."""
     if isinstance(value, ast.AST):
         fields = ((name, entry) for name, entry in ast.iter_fields(value) if name not in _LAYOUT)
         parts = ",".join(f"{name}={_canonical(entry)}" for name, entry in fields if entry not in (None, []))

@@ -161,8 +161,7 @@ def _build(python: Path, folder: Path, progress: Progress) -> None:
 
 
 def official_data() -> Path | None:
-    """The official `data` folder: under the environment variable APPWORLD_ROOT, or where `harness setup appworld-data`
-    puts it.
+    """The official `data` folder: under the variable APPWORLD_ROOT, or where `harness setup appworld-data` puts it.
 
     None where there is none. ValueError where the folder is there but is not the whole benchmark.
     """
@@ -207,8 +206,7 @@ def _is_official(data: Path) -> bool:
 
 
 def serving_root(data: Path) -> Path:
-    """A root with everything of an official `data` folder but the ground truth, as links: what an episode is played
-    in."""
+    """A root to play in: everything of an official `data` folder but the ground truth, as links."""
     content = "\0".join([str(data.resolve()), *sorted(os.listdir(data / "tasks"))])
     root = CACHE / f"serve-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
     with _alone("serve"):

@@ -28,8 +28,7 @@ _LINE = re.compile(r"\s*([a-z]+)\(\s*((?:[a-z0-9]+\s*(?:,\s*[a-z0-9]+\s*)*)?)\)\
 
 
 class AppWorldMini(TextEnv):
-    """Eight kinds of errands, drawn from `environments.appworld.world.mini`; three variants a scenario, splits by
-    scenario.
+    """Eight kinds of errands of `environments.appworld.world.mini`; three variants a scenario, splits by scenario.
 
     Look up: `note(WORD)`, `sent(NAME)`, `got(NAME)`, `asked(NAME)`, `todo(DAY)`. Act, which ends the task: `pay(NAME,
     N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`, `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to
@@ -61,9 +60,7 @@ class AppWorldMini(TextEnv):
         self._live = True
 
     def _log_in(self, tools: str) -> None:
-        """Define the commands. The first login's tokens serve all tasks: for one person at one frozen moment they are
-        the same.
-        """
+        """Define the commands. One login's tokens serve all tasks: one person, one frozen moment."""
         if tools not in _READY:
             messages, *_ = self._inner_step(f"{tools}\nprint({{app: token(app) for app in accounts}})")
             _READY[tools] = tools.replace("tokens = {}", f"tokens = {json.loads(messages[0]['content'])}")
@@ -134,9 +131,7 @@ class AppWorldMini(TextEnv):
 
 
 class CachedAppWorldMini(Cached):
-    """AppWorldMini with a cache of transitions: the engine runs only what no episode, method or run has asked it
-    before.
-    """
+    """AppWorldMini with a cache of transitions: the engine runs only what no earlier episode or run has run."""
 
     def __init__(
         self,

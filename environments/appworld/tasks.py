@@ -20,8 +20,7 @@ MINI = {"train": "mini_train", "dev": "mini_dev", "test": "mini_test"}
 
 @dataclass(frozen=True)
 class Root:
-    """AppWorld roots: `serve`, without ground truth, to play in; `truth` to judge in. first_task warms the engine
-    up."""
+    """AppWorld roots: `serve`, without ground truth, to play in; `truth` to judge in. first_task warms the engine."""
 
     serve: Path
     truth: Path
@@ -58,7 +57,7 @@ class Tasks:
         return float(judged["idle"])
 
     def difficulty(self, task_id: str, judged: Mapping[str, Any] | None) -> int:
-        """1 to 3; 0 where neither the world nor a verdict tells."""
+        """1 to 3; 0 where neither the world nor a verdict has it."""
         if judged is not None and judged["difficulty"] is not None:
             return int(judged["difficulty"])
         return int(self.facts.get(task_id, {}).get("difficulty", 0))

@@ -1,5 +1,5 @@
-"""Cached: a text environment whose engine is deterministic, asked only for what no episode, method or run has asked it
-before.
+"""Cached: a text environment with a deterministic engine, which executes only what no earlier episode or run has
+executed.
 
     class CachedEcho(Cached):
         def __init__(self, max_turns: int = 2, folder: str = ".cache/transitions") -> None:
@@ -40,18 +40,19 @@ Make = Callable[[], Any]
 
 
 class CacheMismatch(RuntimeError):
-    """An engine answered the same question in two ways: it is not deterministic, or its version does not name all that
-    it depends on.
+    """An engine answered the same actions in two ways.
 
-    From then on every call raises this. `fatal` tells whoever runs episodes that trying again is of no use.
+    It is not deterministic, or its version does not name all that it depends on.
+
+    From then on every call raises this. `fatal` marks it as an error after which no episode is to be tried again.
     """
 
     fatal = True
 
 
 class Cached(TextEnv):
-    """An environment with a cache of transitions; `unwrapped` is itself, and answers for the environment in everything
-    else.
+    """An environment with a cache of transitions. `unwrapped` is itself, and passes on all that the environment
+    declares.
 
     An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and
     are shared by all instances with one folder and version. Calls to different instances may come from different
@@ -172,20 +173,19 @@ class Cached(TextEnv):
             )
         self._running = False  # stays so if the environment itself fails below
         self.turn += 1
-        said = action if self._canonical is None else self._canonical(action)
-        answer = self._ask(_hash(self._path[-1], said), said)
+        text = action if self._canonical is None else self._canonical(action)
+        answer = self._ask(_hash(self._path[-1], text), text)
         self._running = not (_failed(answer, 5) or answer[2] or answer[3])
         return answer  # type: ignore[no-any-return]
 
     def statistics(self) -> dict[str, float]:
-        """What the instances of this process that share a cache have counted: hits, misses, replayed, audits, uncached,
-        seconds.
-        """
+        """The counts of this process's instances that share this cache, by the names in `store.COUNTS`."""
         return self._engine().store.counts()
 
     def close(self) -> None:
-        """Leave; the last to do so closes the worlds and writes the cache. From another thread it ends a call that
-        hangs: its world is given up.
+        """Leave the shared cache; the last to do so closes the worlds and writes the cache.
+
+        Called from another thread it ends a call that hangs: its world is given up.
         """
         lease, joined = self._lease, self._joined
         self._joined = None
@@ -225,7 +225,7 @@ class Cached(TextEnv):
         return answer
 
     def _is_audited(self, key: bytes) -> bool:
-        """By key and seed: in another episode, another share. It takes nothing from any stream of chance."""
+        """By a hash of key and seed: each episode audits another share, and no random stream is drawn from."""
         return int.from_bytes(_hash(key, str(self._episode_seed))[:8], "big") < self._audit * 2**64
 
     def _execute(
@@ -255,16 +255,18 @@ class Cached(TextEnv):
             self._lease = None
 
     def _play(self, store: TransitionStore, world: World, action: str | None) -> Answer:
-        """Bring the world to where the episode stands, comparing what it says on the way, and ask it. A failure on the
-        way is the answer.
+        """Bring the world to where the episode stands and ask it; what it answers on the way must agree with the
+        record.
+
+        A failure on the way is the answer.
         """
         start = self._path.index(world.at) + 1 if world.at in self._path else 0
-        world.at = None
+        world.at = None  # until it has answered: a world that fails halfway stands nowhere
         for place in range(start, len(self._path)):
-            said = self._actions[place - 1] if place else None
-            answer = self._call(world, said)
+            answer = self._call(world, self._actions[place - 1] if place else None)
             store.count(replayed=1)
             if _failed(answer, 5 if place else 2):
+                # a reset that reports a failure has two parts; whoever called step expects five
                 reported = not place and isinstance(answer, tuple) and not _malformed(answer, 2)
                 return ((), 0.0, False, True, answer[1]) if reported else answer
             self._compare(self._recorded[place], answer, place)
@@ -278,7 +280,7 @@ class Cached(TextEnv):
     def _judge(
         self, engine: _Engine, lease: Lease, answer: Answer, action: str | None, known: bytes | None
     ) -> bytes | None:
-        """Give the world back, and record what it said. Failures are neither recorded nor is their world used again."""
+        """Give the world back, and record its answer. Failures are not recorded, and their world is not used again."""
         world, store, size = lease.world, engine.store, 2 if action is None else 5
         assert world is not None
         if _failed(answer, size) or lease.over:
@@ -292,12 +294,13 @@ class Cached(TextEnv):
             store.count(misses=1, uncached=recorded is None)
             if recorded is not None:
                 store.put(lease.target, recorded)
+        # a finished episode leads nowhere, but its world may begin another one
         world.at = None if size == 5 and (answer[2] or answer[3]) else lease.target
         engine.worlds.give(lease)
         return recorded
 
     def _compare(self, recorded: bytes | None, answer: Answer, place: int, action: str | None = None) -> None:
-        """The answer at a place of the path, or behind its end, against the record."""
+        """Compare the answer at a place of the path, or to the action after its end, with the record."""
         if recorded is None or _encoded(answer) == recorded:
             return
         actions = [*self._actions, *([] if action is None else [action])][:place]
@@ -344,7 +347,10 @@ Name = tuple[str | None, str, int]
 
 
 class _Process:
-    """The engines of this process."""
+    """The engines of this process.
+
+    One lock for all: two instances that join at the same time must share an engine, not open its file twice.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -360,7 +366,7 @@ class _Process:
 
 _PROCESS = _Process()
 _INHERITED: list[_Process] = []
-"""What a forked child must neither use nor let go of: its files and worlds are the parent's."""
+"""What a forked child neither uses nor lets go of: closing the parent's files or worlds here would close them there."""
 
 
 def _begin_in_child() -> None:
@@ -379,6 +385,9 @@ atexit.register(_flush)
 
 
 def _hash(before: bytes, text: str) -> bytes:
+    """The key of what follows `before` by `text`: one of 32 bytes names a whole path, so that paths share their
+    beginnings.
+    """
     return hashlib.sha256(before + text.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -1,5 +1,4 @@
-"""Calls to an object in another process, each with a deadline; whatever happens instead of an answer is one
-RemoteError.
+"""Calls to an object in another process, each with a deadline; what happens instead of an answer is one RemoteError.
 
 `environments.isolation.pool` makes the processes. Arguments and results are JSON's values.
 """
@@ -88,8 +87,9 @@ class Worker:
             self._lock.release()
 
     def call(self, verb: str, deadline_s: float, **arguments: Any) -> Any:
-        """What the object's method returns. Raises RemoteError, and TypeError or ValueError for arguments that are no
-        JSON.
+        """What the object's method returns.
+
+        Raises RemoteError; TypeError or ValueError for arguments that are no JSON.
         """
         return self._ask(verb, deadline_s, arguments)
 
@@ -109,9 +109,7 @@ class Worker:
         self.sandbox = reply["ok"]
 
     def close(self, deadline_s: float = 5.0) -> None:
-        """Let the object close itself, then end its process; it is killed where that takes longer than `deadline_s`
-        seconds.
-        """
+        """Let the object close itself within `deadline_s` seconds, then end its process."""
         if self._owner == os.getpid() and self._lock.acquire(timeout=deadline_s):
             try:
                 if self.alive:
@@ -122,9 +120,7 @@ class Worker:
         self.kill(GRACE)
 
     def kill(self, grace_s: float = 0.0) -> int | None:
-        """End the process and all its descendants at once; its exit code (negative: a signal), None where that is not
-        known.
-        """
+        """End the process and its descendants at once; its exit code (negative: a signal), None where not known."""
         if not self._open:
             return None
         if self._owner != os.getpid():

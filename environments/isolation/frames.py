@@ -26,8 +26,7 @@ class FrameError(Exception):
 
 
 def encode(value: Any, limit: int = MAX_FRAME) -> bytes:
-    """The frame of a value. Raises TypeError, ValueError or RecursionError for what is no JSON or has more than `limit`
-    bytes.
+    """The frame of a value. TypeError, ValueError or RecursionError for what is no JSON or beyond `limit` bytes.
 
     Lone surrogates survive: JSON escapes them.
     """
@@ -59,7 +58,7 @@ class Frames:
         return self._socket.fileno()
 
     def write(self, frame: bytes, deadline: float | None = None, descriptors: Sequence[int] = ()) -> None:
-        """Send a frame made by `encode`, open file descriptors with it. Raises TimeoutError; ConnectionError without a
+        """Send a frame made by `encode`, and open file descriptors. Raises TimeoutError; ConnectionError without a
         reader.
         """
         rest = memoryview(frame)
@@ -72,8 +71,7 @@ class Frames:
             rest, descriptors = rest[sent:], ()
 
     def receive(self, deadline: float | None = None) -> Any:
-        """The next frame's value. Raises TimeoutError, EOFError (the other side is gone), ConnectionError,
-        FrameError."""
+        """The next frame's value. Raises TimeoutError, EOFError (the other side ended), ConnectionError, FrameError."""
         size = _HEADER.unpack(self._bytes(_HEADER.size, deadline))[0]
         if size > MAX_FRAME:
             raise FrameError(f"a message of {size:,} bytes was announced; {MAX_FRAME:,} are allowed")

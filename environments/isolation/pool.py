@@ -1,5 +1,4 @@
-"""Objects that live in another interpreter: a pool makes one there and forks workers from it, each serving calls by a
-deadline.
+"""Objects in another interpreter: a pool makes one there and forks workers from it, each serving calls by a deadline.
 
 For libraries whose pins exclude ours, and for untrusted code. A worker that hangs, crashes, floods its output or
 attacks is killed with all its descendants and costs its caller one RemoteError; `environments.isolation.worker` is the
@@ -306,9 +305,7 @@ class _Zygote:
             worker.release()
 
     def forget(self) -> None:
-        """In a forked copy of this process: close the descriptors, for the original's end must be seen by the other
-        side.
-        """
+        """In a forked copy of this process: close the descriptors, else the zygote would not see the original's end."""
         self._frames.close()
         self._output.close()
         for worker in self._workers.values():

@@ -30,8 +30,7 @@ class Ids(NamedTuple):
 
 
 class Output:
-    """A file without a name that takes a process's output. Its writers append, so that it can be emptied at any
-    time."""
+    """A file without a name that takes a process's output. Its writers append, so it can be emptied any time."""
 
     def __init__(self) -> None:
         path = os.path.join(tempfile.gettempdir(), f"output-{os.urandom(16).hex()}")
@@ -81,8 +80,8 @@ def children(pid: int) -> set[int]:
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone (or without
-    /proc).
+    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone, or without
+    /proc.
     """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
@@ -97,8 +96,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def kill_tree(pid: int, since: int | None = None) -> None:
-    """Kill a process with its descendants and all members of its group and session, also those whose parents have
-    ended.
+    """Kill a process with its descendants and all members of its group and session, those orphaned included.
 
     All are stopped before any is killed, so that none forks meanwhile. With `since`, the start of the process meant,
     nothing is done when the id belongs to another by now. The caller, or whoever is the parent, reaps.
@@ -118,8 +116,7 @@ def kill_tree(pid: int, since: int | None = None) -> None:
 
 
 def ending(status: int | None) -> str:
-    """How a process ended, in words, from its exit code (negative: the signal that killed it, as `subprocess` has
-    it)."""
+    """How a process ended, in words, from its exit code (negative: the signal that killed it, as in `subprocess`)."""
     if status is None:
         return "how it ended is not known"
     if status >= 0:

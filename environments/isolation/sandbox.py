@@ -1,5 +1,4 @@
-"""What a process gives up before it runs untrusted code: memory, file sizes, and by seccomp new processes and the
-network.
+"""What a process gives up before it runs untrusted code: memory, file sizes, and by seccomp processes and network.
 
 Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. The filter
 refuses system calls by EPERM, so that Python raises PermissionError; threads, asyncio (which needs a pair of connected
@@ -62,8 +61,7 @@ Instruction = tuple[int, int, int, int]
 
 
 def confine(limits: Mapping[str, Any]) -> str:
-    """Put this process and its future threads under the limits, for good; returns "seccomp", or "none: " and why there
-    is no filter.
+    """Put this process and its threads under the limits, for good; "seccomp", or "none: " and why there is no filter.
 
     `limits`: memory_mb and file_mb in MiB, open_files, sandbox and network (see `environments.isolation.pool.Limits`).
     Memory counts from the address space that is in use now. Call it while the process has one thread: a filter covers

@@ -1,5 +1,4 @@
-"""The other side of `environments.isolation.pool`: a process that makes an object once, then forks workers that serve
-calls to it.
+"""The other side of `environments.isolation.pool`: it makes an object once, then forks workers that serve calls to it.
 
 Run by path in another interpreter (Python 3.10 or later), with nothing but the standard library:
 

@@ -1,6 +1,4 @@
-"""Reasoning-v0: a question, one completion, a verifier; questions from reasoning-gym's generators, from files or from a
-hub.
-"""
+"""Reasoning-v0: a question, one completion, a verifier; from reasoning-gym's generators, from files or from a hub."""
 
 from __future__ import annotations
 
@@ -21,8 +19,7 @@ SIZE = {"train": 1000, "dev": 100, "test": 200}
 
 
 class Reasoning(TextEnv):
-    r"""One question a task, one action an episode; the answer is taken from the action by `extract_answer` and scored
-    by a verifier.
+    r"""One question a task, one action an episode; a verifier scores the answer that `extract_answer` reads from it.
 
     Questions come from one of
 
@@ -106,7 +103,7 @@ class Reasoning(TextEnv):
 
 
 class Generated:
-    """The source behind `dataset` and `datasets`."""
+    """The source that `dataset` and `datasets` name."""
 
     terse = True
 
@@ -124,10 +121,12 @@ class Generated:
         self.version = f"reasoning-gym={library_version()} {json.dumps(settings, sort_keys=True)}"
 
     def item(self, task_id: str) -> Item:
+        """The question of a task."""
         name, split, index = task_id.split("/")
         return self._generators[name].item(split, int(index))
 
     def score(self, task_id: str, answer: str) -> Verdict:
+        """The verdict of the generator's own verifier."""
         name, split, index = task_id.split("/")
         return self._generators[name].score(split, int(index), answer)
 

@@ -30,9 +30,7 @@ def split_of_question(question: str) -> str:
 
 
 def derived_seed(seed: int, split: str, attempt: int) -> int:
-    """A generator seed below 2**31 of its own. Generators add the index to it, so seeds that stand close would share
-    items.
-    """
+    """A generator seed below 2**31. Generators add the index to it, so seeds that stand close would share items."""
     digest = hashlib.blake2b(f"{seed}/{split}/{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -96,9 +94,7 @@ def _shared(name: str, config: str, sizes: str, seed: int) -> Generator:
 
 
 def generator(name: str, config: Mapping[str, Any], sizes: Mapping[str, int], seed: int) -> Generator:
-    """The generator so configured; every environment of this process shares its items, which may take a second each to
-    make.
-    """
+    """The generator so configured. A process's environments share its items, which may take a second each to make."""
     return _shared(name, json.dumps(dict(config), sort_keys=True), json.dumps(dict(sizes), sort_keys=True), seed)
 
 

@@ -1,5 +1,5 @@
-"""Scores of answers that no answer can hang, crash or take over: verifiers run in a worker process that is killed when
-time is up.
+"""Scores of answers, which none can hang, crash or take over: verifiers run in a process that is killed when time is
+up.
 
 math-verify takes its deadlines from SIGALRM, which only a main thread may set, and several verifiers of reasoning-gym
 evaluate the agent's text. So only answers that are plain words and numbers are scored here; all others go to
@@ -93,7 +93,7 @@ class _Worker:
 
 
 class _Pool:
-    """Workers nobody is using at the moment, per process: a forked child must not write into its parent's pipes."""
+    """Idle workers, per process: a forked child must not write into its parent's pipes."""
 
     def __init__(self) -> None:
         self._idle: dict[int, list[_Worker]] = {}

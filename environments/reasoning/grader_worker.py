@@ -1,5 +1,6 @@
-"""The grader's other side: a process that scores answers until its input ends. It imports nothing of ours and may be
-killed at any moment.
+"""The grader's other side: a process that scores answers until its input ends.
+
+It imports nothing of ours and may be killed at any moment.
 
 It reads pickled jobs from stdin and writes one line of JSON for each: {"score": float, "note": str}. An agent's text is
 data here, but some verifiers of reasoning-gym evaluate it as Python; `refused` keeps everything from them that is no
@@ -38,9 +39,7 @@ _FORMULA = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+|[A-Za-z]+|[\s+\-*/^(),])*")
 
 
 def refused(name: str, answer: str) -> bool:
-    """Whether the answer may not reach the verifier of this generator, because evaluating it could do more than compute
-    a value.
-    """
+    """Whether this generator's verifier must not see the answer: evaluating it could do more than compute a value."""
     if name in FORMULAS:
         words = re.findall(r"[A-Za-z]+", answer)
         return _FORMULA.fullmatch(answer) is None or any(len(word) > 1 and word not in _FUNCTIONS for word in words)

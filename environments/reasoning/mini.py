@@ -22,7 +22,7 @@ HABIT_SHARE = 0.3
 """The share of each split's tasks that the habitual mistake solves."""
 
 DRAWS = 100
-"""Items drawn per item kept before a generator is said to have too few."""
+"""Items drawn per item kept; a generator that then has too few is refused."""
 
 MAX_TOTAL = 20
 """Bound on every running total of a sum: a policy this small learns a table of facts, and this keeps the table at 20 by
@@ -61,9 +61,8 @@ def _running(terms: list[int]) -> str:
 
 
 def _sum_keep(metadata: Mapping[str, Any]) -> bool:
-    """Totals stay within 0..MAX_TOTAL, the habit's too, and no term is 0, so that the habit is right only without a
-    minus.
-    """
+    """Totals stay within 0..MAX_TOTAL, the habit's too; no term is 0, so that the habit is right only without a
+    minus."""
     terms = _terms(metadata)
     return 0 not in terms and min(accumulate(terms)) >= 0 and sum(map(abs, terms)) <= MAX_TOTAL
 
@@ -103,8 +102,7 @@ RENDERINGS = {"chain_sum": CHAIN_SUM, "spell_backward": SPELL_BACKWARD}
 
 
 class ReasoningMini(TextEnv):
-    """One short question a task, one action an episode: the answer is what follows the last `=`, or nothing without
-    one.
+    """One short question a task, one action an episode: the answer is what follows the last `=`, if there is one.
 
     The generator's own verifier scores it; the reward is 1 for a full score, else 0. The items of a split are different
     from each other and, by a hash of the question, from those of the other splits; the habitual mistake solves

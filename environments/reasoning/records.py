@@ -1,6 +1,4 @@
-"""Questions from records: JSONL files (GSM8K, MATH, AIME) or a dataset of the Hugging Face hub, graded with
-math-verify.
-"""
+"""Questions from records: JSONL files (GSM8K, MATH, AIME) or the Hugging Face hub, graded with math-verify."""
 
 from __future__ import annotations
 
@@ -25,8 +23,9 @@ Row = tuple[str, Item]
 
 
 class Records:
-    """Items with a reference answer. A question stands in one split only: in test rather than dev, in dev rather than
-    train.
+    """Items with a reference answer.
+
+    A question stands in one split only: in test rather than dev, in dev rather than train.
     """
 
     def __init__(self, name: str, rows: Mapping[str, list[Row]]) -> None:
@@ -47,9 +46,11 @@ class Records:
         self.terse = all(item.working is None for item in self._items.values())
 
     def item(self, task_id: str) -> Item:
+        """The question of a task."""
         return self._items[task_id]
 
     def score(self, task_id: str, answer: str) -> Verdict:
+        """Whether the answer equals the record's, as text or as mathematics."""
         reference = self._items[task_id].answer
         assert reference is not None
         return score_math(reference, answer)

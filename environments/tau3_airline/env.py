@@ -1,4 +1,4 @@
-"""Tau3Airline-v0 and Tau3AirlineProcedural-v0: the airline desk as a Gymnasium environment of chat messages."""
+"""Tau3Airline-v0 and Tau3AirlineProcedural-v0: the airline's service as a Gymnasium environment of chat messages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Tau3AirlineEnv(TextEnv):
 
     An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message;
     any other text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer
-    is an error and the user hears nothing. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and,
+    is an error and nothing reaches the user. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and,
     on procedural tasks, whether the agent refused or handed over exactly where it had to). Running out of turns scores
     0.
 
@@ -142,16 +142,15 @@ class Tau3AirlineEnv(TextEnv):
         return self._by_id[task_id]
 
     def gold(self, task_id: str) -> list[str]:
-        """The reference calls, then one message with all that must be communicated. The `llm` user may need more words
-        to be content.
+        """The reference calls, then one message with all that must be communicated.
+
+        The `llm` user may need more words to be content.
         """
         task = self._task_named(task_id)
         return self._played(task, task.gold, task.outcome)
 
     def habit(self, task_id: str) -> list[str] | None:
-        """Procedural tasks: doing what the user asks without looking anything up, which is right where the policy
-        allows it.
-        """
+        """Procedural tasks: doing what the user asks without looking anything up; right where the policy allows it."""
         task = self._task_named(task_id)
         return self._played(task, task.request, "done") if task.request else None
 
@@ -244,7 +243,7 @@ class Tau3AirlineEnv(TextEnv):
         return messages, reward, terminated, truncated, info
 
     def _metrics(self, verdict: Verdict | None) -> dict[str, float]:
-        """Verdict parts are 0 when nothing was graded; counts are of this episode; `kind_<kind>` marks the task's
+        """Parts of the verdict (0 when nothing was graded), counts of this episode, and `kind_<kind>`: the task's
         kind."""
         parts = {name: float(getattr(verdict, name, False)) for name in ("db", "communicate", "outcome")}
         counts = {

@@ -1,6 +1,4 @@
-"""The official verdict, DB x COMMUNICATE, from an episode's changed rows; plus the explicit outcome procedural tasks
-ask for.
-"""
+"""The official verdict, DB x COMMUNICATE, from an episode's changed rows; and the outcome procedural tasks ask for."""
 
 from __future__ import annotations
 
@@ -27,6 +25,7 @@ class Verdict:
 
     @property
     def success(self) -> bool:
+        """Whether every part holds."""
         return self.db and self.communicate and self.outcome
 
 

@@ -92,6 +92,7 @@ class JournalTable(MutableMapping[str, Row]):
         return self.touched.get(key) or self._shared.rows[key]
 
     def values(self) -> Iterator[Row]:  # type: ignore[override]  # the tools only iterate over it
+        """All rows, for reading only."""
         return (self.peek(key) for key in self)
 
     def changes(self) -> Iterator[tuple[str, str]]:

@@ -1,5 +1,4 @@
-"""A language model at any OpenAI-compatible endpoint plays the user: the only protocol that may be called
-τ³-airline.
+"""A language model at an OpenAI-compatible endpoint plays the user: the only protocol that may be called τ³-airline.
 
 Roles and stop tokens are upstream's: the model sees a system message with guidelines and the scenario, the agent's
 messages as its `user` and its own as `assistant`. The guidelines are worded anew, so results name them as this
@@ -41,8 +40,10 @@ endpoint."""
 
 @dataclass(frozen=True)
 class UserModel:
-    """Which model plays the user, and how it is reached. Address and key default to OPENAI_BASE_URL and
-    OPENAI_API_KEY."""
+    """Which model plays the user, and how it is reached.
+
+    Address and key default to the environment variables OPENAI_BASE_URL and OPENAI_API_KEY.
+    """
 
     model: str
     endpoint: Mapping[str, Any] = field(default_factory=dict)

@@ -1,6 +1,4 @@
-"""What the airline environment reports of episodes: success by task kind beside the floor, tool use, the agent's
-errors.
-"""
+"""What the airline environment reports of episodes: success by kind beside the floor, tool use, the agent's errors."""
 
 from __future__ import annotations
 

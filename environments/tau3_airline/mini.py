@@ -30,8 +30,7 @@ TURNS = 6
 
 
 class Tau3AirlineMini(TextEnv):
-    """Requests to cancel, to change the cabin, and for compensation; each policy outcome equally often within a
-    request.
+    """Requests to cancel, to change the cabin, and for compensation; each outcome equally often within a request.
 
     Look up: `flights` (status of each leg), `res` (cabin, insurance, passengers, age of the booking), `user`
     (membership). End: `cancel`, `cabin`, `pay 200` (a certificate in dollars), `refuse`, `transfer` (to a human). The
@@ -125,9 +124,7 @@ def _template(task_id: str) -> str:
 
 
 def _reservation_text(record: Mapping[str, Any]) -> str:
-    """E.g. `basic_economy insured 2p 3d`: cabin, insurance, passengers, and how long ago it was booked (hours within a
-    day).
-    """
+    """E.g. `basic_economy insured 2p 3d`: cabin, insurance, passengers, and the booking's age (hours within a day)."""
     hours = oracle.hours_since(record["created_at"])
     age = f"{int(hours)}h" if hours <= 24 else f"{int(hours / 24)}d"
     insured = "insured" if record["insurance"] == "yes" else "uninsured"

@@ -51,7 +51,7 @@ def recent(reservation: Reservation) -> bool:
 
 
 def cancellation(db: FlightDB, reservation: Reservation, reason: str) -> Outcome:
-    """ "Cancel flight": hand over once flown; else allowed if recent, cancelled by the airline, business, or insured and
+    """ "Cancel flight": hand over once flown; else allowed if recent, airline-cancelled, business, or insured and
     covered.
     """
     if flown(db, reservation):

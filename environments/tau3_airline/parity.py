@@ -1,6 +1,6 @@
 """Parity with the official package: the same trajectories graded here and by `tau2` itself, rewards compared.
 
-    python -m environments.tau3_airline.parity                     # gold, doing nothing, disturbed gold on all fifty tasks
+    python -m environments.tau3_airline.parity                     # gold, doing nothing, disturbed gold: all fifty tasks
     python -m environments.tau3_airline.parity EPISODES.jsonl ...  # and what `harness evaluate` recorded
 
 Needs the official package beside this project in one interpreter (Python 3.12 or newer), at the revision the data are
@@ -63,6 +63,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether both sides graded, and alike."""
         return self.ours == self.official and not self.note
 
 
@@ -72,8 +73,8 @@ class Comparison:
 def turns(messages: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Call | str, str]]:
     """The dialogue as ("call", tool call, its result) and ("assistant" or "user", text, "").
 
-    An action that could not be read as a call, and was answered as such by a tool message, changed nothing and was said
-    to nobody: both messages are left out, as upstream has no such thing.
+    An action that could not be read as a call, and was answered as such by a tool message, changed nothing and did not
+    reach the user: both messages are left out, as upstream has no such thing.
     """
     place = 0
     while place < len(messages):
@@ -206,8 +207,9 @@ def built_in() -> Iterator[Trajectory]:
 
 
 def disturbed(gold: Sequence[str]) -> Iterator[list[str]]:
-    """What graders may disagree on: a call left out, made twice, numbers as floats and as text, lists turned round,
-    noise, an early end.
+    """What graders may disagree on.
+
+    A call left out or made twice, numbers as floats and as text, lists turned round, noise, an early end.
     """
     *calls, closing = gold
     if calls:

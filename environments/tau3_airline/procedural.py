@@ -1,5 +1,4 @@
-"""Thousands of tasks on the official database: the oracle decides, the slots are drawn from users no official task
-touches.
+"""Thousands of tasks on the official database, from users no official task touches; the oracle decides them.
 
 A task is one request about one reservation, e.g. `cancel/NO6JO3/health`. In each template and split, requests that the
 policy allows and requests it forbids are equally many, and a refusal must be explicit, so doing nothing never scores.
@@ -54,9 +53,7 @@ def _task(
     template: str, variant: str, user: User, reservation: Reservation, opening: str, outcome: Outcome,
     *, request: Call, details: str = "", reads: tuple[Call, ...] = (), **slots: str,
 ) -> Task:  # fmt: skip
-    """A task whose reference looks the user and the reservation up, reads what else decides, and then acts on `request`
-    or not.
-    """
+    """A task whose reference looks up user and reservation, reads what else decides, and acts on `request` or not."""
     slots = {
         "user_id": f"My user id is {user.user_id}.",
         "reservation_id": f"The reservation is {reservation.reservation_id}.",
@@ -87,8 +84,9 @@ def _status_calls(reservation: Reservation) -> tuple[Call, ...]:
 
 
 def _payment(user: User, cost: int) -> tuple[str, str] | None:
-    """The id of the first saved method that can pay `cost`, and how the user says it. Certificates cannot pay for
-    changes.
+    """The id of the first saved method that can pay `cost`, and the user's words for it.
+
+    Certificates cannot pay for changes.
     """
     for method in user.payment_methods.values():
         if method.source == "credit_card":

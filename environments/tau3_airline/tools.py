@@ -48,9 +48,7 @@ _quiet = Lock()
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool call shows the agent. `error` is None, "unknown_tool", "arguments" or "tool" (the tool itself
-    refused).
-    """
+    """What a tool call shows the agent; `error` is None, "unknown_tool", "arguments" or "tool" (the tool refused)."""
 
     text: str
     error: str | None = None
@@ -101,9 +99,7 @@ def _fits(tool: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
 
 
 def as_text(result: Any) -> str:
-    """A tool's result as upstream serialises it: text as it is, all else as JSON with models dumped and numbers as
-    text.
-    """
+    """A tool's result as upstream serialises it: text as it is, else JSON with models dumped and numbers as text."""
     return result if isinstance(result, str) else json.dumps(_plain(result), default=str)
 
 

@@ -39,9 +39,10 @@ AWKWARD = (
 def check_text_env(env: Any, *, samples: int = 20, seed: int = 0) -> None:
     """Check an environment (or the id of one, as for `gymnasium.make`) against the contract; silent when it holds.
 
-    Every declared member is there with its type; Gymnasium's own checker passes; splits share no task; one seed gives one
-    episode; unknown names are refused; awkward actions are answered; rewards are 0 before the end; gold scores 1 and doing
-    nothing scores `idle_reward`, both on `samples` tasks of each split. Raises ContractError naming every problem found.
+    Every declared member is there with its type; Gymnasium's own checker passes; splits share no task; one seed gives
+    one episode; unknown names are refused; awkward actions are answered; rewards are 0 before the end; gold scores 1
+    and doing nothing scores `idle_reward`, both on `samples` tasks of each split. Raises ContractError naming every
+    problem found.
     """
     import gymnasium  # here, so that importing the contracts stays light
 

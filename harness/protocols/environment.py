@@ -1,9 +1,9 @@
 """The environment contract: everything the engine ever asks of a text environment, declared in one place.
 
-An environment is a Gymnasium environment whose observations are tuples of chat messages and whose actions are text. What
-stands here is asked of `env.unwrapped`. A class that inherits `TextEnvironment` gets a default for whatever has one;
-`environments.text.TextEnv` provides all of it, and `harness.protocols.check_environment` tells whether an environment
-keeps it.
+An environment is a Gymnasium environment whose observations are tuples of chat messages and whose actions are text.
+What stands here is asked of `env.unwrapped`. A class that inherits `TextEnvironment` gets a default for whatever has
+one; `environments.text.TextEnv` provides all of it, and `harness.protocols.check_environment` tells whether an
+environment keeps it.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class TextEnvironment(Protocol):
     tools: Sequence[Mapping[str, Any]] | None = None
     """OpenAI tool schemas, which reset puts into `info["tools"]`; None for an environment without tools."""
     mini: bool = False
-    """Whether this is a Mini environment: a compact rendering for models of about a million parameters. Its numbers mean
-    nothing outside its own tables."""
+    """Whether this is a Mini environment: a compact rendering for models of about a million parameters. Its numbers
+    mean nothing outside its own tables."""
     protocol: str | None = None
     """The heading that a table of its numbers must carry; None where the environment's id says enough."""
     idle_action: str = ""
@@ -84,7 +84,8 @@ class TextEnvironment(Protocol):
     def summary(self, episodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
         """What the environment itself reports of finished episodes, as numbers, text, and mappings of them.
 
-        Each episode has `task_id`, `reward`, `success` and `metrics`. Printed below the success rate by `harness evaluate`.
+        Each episode has `task_id`, `reward`, `success` and `metrics`. Printed below the success rate by `harness
+        evaluate`.
         """
         return {}
 

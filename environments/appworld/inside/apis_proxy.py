@@ -1,6 +1,4 @@
-"""The proxy of the engine's APIs: `apis.<app>.<api>(...)`, and nothing else of the collection, the requester or the
-server.
-"""
+"""The proxy of the engine's APIs: `apis.<app>.<api>(...)`, and nothing else of collection, requester or server."""
 
 from __future__ import annotations
 
@@ -102,9 +100,7 @@ def _without_engine(error: Exception) -> Exception:
 
 
 def plain(value: Any) -> Any:
-    """A copy of JSON-like data in plain types; dates pass. TypeError for what is neither, in the words of the json
-    module.
-    """
+    """A copy of JSON-like data in plain types; dates pass. TypeError in the json module's words for what is neither."""
     kind = type(value)
     if value is None or kind in (str, int, float, bool):
         return value

@@ -1,5 +1,4 @@
-"""The engine's databases without needless work: what is the same for the whole of a process, or of two states, is done
-once.
+"""The engine's databases without needless work: what is the same for a whole process, or for two states, is done once.
 
 AppWorld copies the databases of all apps for every state it opens, and finds out anew what a connection is each time it
 turns from one state to another, hundreds of times in an evaluation.

@@ -61,9 +61,7 @@ class Engine:
     # Playing
 
     def reset(self, task_id: str) -> dict[str, Any]:
-        """Open the task's world. Returns its `instruction`, the `supervisor` (the person the agent works for) and the
-        `apps`.
-        """
+        """Open the task's world. Returns its `instruction`, its `supervisor` (the agent's principal) and its `apps`."""
         from environments.appworld.inside.world import World
 
         self.close()
@@ -76,8 +74,10 @@ class Engine:
         }
 
     def step(self, code: str) -> dict[str, Any]:
-        """Run a block. Returns the `output` the agent sees, the block's `status` (see `World.block`), whether the task
-        is `completed`, and the number of API `calls`.
+        """Run a block.
+
+        Returns the `output` the agent sees, the block's `status` (see `World.block`), whether the task is `completed`,
+        and the number of API `calls`.
         """
         requests = self._world.requester.requests
         before = len(requests)
@@ -94,9 +94,7 @@ class Engine:
         }
 
     def outcome(self) -> dict[str, Any]:
-        """What the episode has changed, for a judge: per app the statements since the task's start, and the change
-        counts.
-        """
+        """What the episode has changed, for a judge: statements per app since the start, and the change counts."""
         return dict(self._world.changes())
 
     # Judging
@@ -137,9 +135,7 @@ class Engine:
         }
 
     def _own_folder(self) -> Path:
-        """Where outcomes lie that are not kept: one folder, written over, in the temporary folder that ends with this
-        process.
-        """
+        """Where outcomes lie that are not kept: one folder, written over, which ends with this process."""
         if not self._scratch:
             self._scratch = tempfile.mkdtemp(prefix="judge-")
         return Path(self._scratch)
@@ -155,8 +151,7 @@ class Engine:
 
 
 def _write_outcome(start: Path, end: Path, outcome: dict[str, Any]) -> None:
-    """The databases an episode changed, in AppWorld's layout: the start's changes with those of the episode after
-    them."""
+    """The databases an episode changed, in AppWorld's layout: the start's changes, then the episode's."""
     shutil.rmtree(end, ignore_errors=True)
     end.mkdir(parents=True)
     for app, added in outcome["changes"].items():
@@ -177,9 +172,8 @@ def _write_unchanged(start: Path, end: Path) -> None:
 
 
 def _shown(text: str, shown: int) -> str:
-    """What the agent sees: characters that UTF-8 has, without addresses in memory, which differ between processes, and
-    cut.
-    """
+    """What the agent sees: cut, in characters that UTF-8 has, without memory addresses, which differ between
+    processes."""
     text = text.encode("utf-8", "replace").decode()
     text = re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", text)
     if len(text) <= shown:

@@ -51,7 +51,7 @@ class Refused(ValueError):
 def refusal(code: str) -> str | None:
     """Why a block may not run, in one line for the agent, or None where it may. Total: no string raises.
 
-    A block that is no Python gets None: running it ends in the syntax error that tells the agent so.
+    A block that is no Python gets None: running it ends in the syntax error that shows the agent so.
     """
     try:
         checked(code)
@@ -168,8 +168,9 @@ def _check_attribute(node: ast.Attribute) -> None:
 
 
 def _put_in_checks(node: ast.AST, klass: str) -> None:
-    """Replace the attributes among a node's children by calls: x.format by one that looks it up, x in `x.y = 1` by one
-    that checks that x may be changed.
+    """Replace the attributes among a node's children by calls.
+
+    x.format becomes one that looks it up, x in `x.y = 1` one that checks whether x may be changed.
     """
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
         node.value = _call(WRITE, node.value, node.value)

@@ -1,6 +1,5 @@
-"""What a policy's block may name: the modules and their members, the built-ins, the special methods, and what no block
-may touch.
-"""
+"""What a policy's block may name: modules and their members, built-ins, special methods; and what no block may
+touch."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ BUILTINS = frozenset(_BUILTINS.split()) | frozenset(
     for name, value in vars(builtins).items()
     if isinstance(value, type) and issubclass(value, BaseException) and name not in ("SystemExit", "KeyboardInterrupt")
 )
-"""Built-ins handed over as they are; `proxies` adds safe versions of some others and stubs that explain for the
-rest."""
+"""Built-ins handed over as they are; `proxies` adds safe versions of some others, and stubs that explain the rest."""
 
 UNAVAILABLE = {
     "open": "there are no files here",

@@ -132,9 +132,8 @@ def _unavailable(name: str, why: str) -> Callable[..., NoReturn]:
 
 
 def _replacements(guard: RuntimeGuard, seed: int) -> dict[str, dict[str, Any]]:
-    """Safe versions of what would look up attributes by text, change what is not the block's own, or depend on the
-    time.
-    """
+    """Safe versions of what looks up attributes by text, changes what is not the block's own, or depends on the
+    time."""
     stream = Random(seed)
     return {
         "collections": {"namedtuple": _namedtuple},
@@ -151,6 +150,7 @@ class Random(random.Random):
     """Random numbers that are the same in every run: no seed means 0."""
 
     def seed(self, a: Any = None, version: int = 2) -> None:
+        """As in the standard library, but no seed means 0."""
         super().seed(0 if a is None else a, version)
 
 

@@ -199,8 +199,7 @@ def _is_registration(found: Any) -> bool:
 
 
 def _formatter(found: Any) -> Any:
-    """str.format and str.format_map whose fields reach public attributes only; any other method called so is passed
-    on."""
+    """str.format and str.format_map with fields of public attributes only; any other method called so as it is."""
     for method in ("format", "format_map"):
         if found is str.__dict__[method]:
             return _unbound(method)

@@ -103,9 +103,7 @@ class World(AppWorld):  # type: ignore[misc]
     # What an episode does not need
 
     def initialize(self) -> None:
-        """As the engine does, but without closing all worlds: the last one is closed, and this one's databases are
-        open.
-        """
+        """As the engine does, but without closing all worlds: the last is closed, and this one's databases are open."""
         self._execute_preamble()
         self._set_datetime()
 

@@ -1,6 +1,4 @@
-"""What a scenario says: an instruction, its variants, how the world is prepared, programmes that solve and miss it, and
-what must hold after.
-"""
+"""A scenario: an instruction, variants, the world's preparation, programs that solve and miss it, and the end state."""
 
 from __future__ import annotations
 
@@ -35,9 +33,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Truth:
-    """What must hold at the end of a task: the rows changed, the answer, and the tables that follow by themselves
-    (``echoes``).
-    """
+    """What must hold at the end of a task: rows changed, the answer, and tables that follow by themselves
+    (``echoes``)."""
 
     rows: Sequence[Rows] = ()
     answer: str | int | float | None = None
@@ -76,7 +73,6 @@ class Scenario:
 
 
 def fill(program: str, values: Values) -> str:
-    """The programme with every ``<<name>>`` replaced by the literal of that value; a name without a value is a
-    `KeyError`.
-    """
+    """The program with every ``<<name>>`` replaced by the literal of that value. KeyError for a name without a
+    value."""
     return re.sub(r"<<(\w+)>>", lambda match: repr(values[match[1]]), program)

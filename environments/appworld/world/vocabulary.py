@@ -1,5 +1,4 @@
-"""The short language of AppWorldMini: its commands, the words they take, and the Python that makes each one a line the
-engine runs.
+"""The short language of AppWorldMini: its commands, their words, and the Python that makes each a line to run.
 
 Read on both sides: by what builds the Mini tasks, in AppWorld's interpreter, and by the environment that plays them. It
 imports nothing.
@@ -120,8 +119,9 @@ def answer(given):
 
 
 def tools(mail: dict[str, str], number: dict[str, str], accounts: dict[str, tuple[str, str]]) -> str:
-    """The block that defines the commands. mail, number: addresses and phone numbers by first name; accounts: the
-    agent's user name and password by app.
+    """The block that defines the commands.
+
+    mail, number: addresses and phone numbers by first name; accounts: the agent's user name and password by app.
     """
     words = (*NAMES, *ITEMS, *THINGS, *DAYS)
     return _TOOLS.format(
