@@ -15,7 +15,6 @@ beside the environment, so that the code that is part of a run's fingerprint is 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
 import threading
@@ -26,6 +25,7 @@ from typing import Any
 
 import gymnasium
 
+from environments.caching.answers import Answer, decoded, encoded, failed, key_of, malformed, short
 from environments.caching.store import TransitionStore, statistics
 from environments.caching.worlds import Lease, World, Worlds
 from environments.text import Message, TextEnv
@@ -33,8 +33,6 @@ from harness.protocols.environment import TextEnvironment
 
 __all__ = ["CacheMismatch", "Cached", "statistics"]
 
-Answer = Any
-"""What `reset` or `step` returned."""
 Make = Callable[[], Any]
 """Makes an environment."""
 
@@ -159,8 +157,8 @@ class Cached(TextEnv):
             self._engine().version, self.task_id, self._options, self._episode_seed if self._seeded else None
         )  # fmt: skip
         self._path, self._actions, self._recorded = [], [], []
-        answer = self._ask(_hash(b"", json.dumps(content, ensure_ascii=False)), None)
-        self._running = not _failed(answer, 2)
+        answer = self._ask(key_of(b"", json.dumps(content, ensure_ascii=False)), None)
+        self._running = not failed(answer, 2)
         return answer  # type: ignore[no-any-return]
 
     def step(self, action: str) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
@@ -174,8 +172,8 @@ class Cached(TextEnv):
         self._running = False  # stays so if the environment itself fails below
         self.turn += 1
         text = action if self._canonical is None else self._canonical(action)
-        answer = self._ask(_hash(self._path[-1], text), text)
-        self._running = not (_failed(answer, 5) or answer[2] or answer[3])
+        answer = self._ask(key_of(self._path[-1], text), text)
+        self._running = not (failed(answer, 5) or answer[2] or answer[3])
         return answer  # type: ignore[no-any-return]
 
     def statistics(self) -> dict[str, float]:
@@ -206,7 +204,7 @@ class Cached(TextEnv):
             return given
         self._seed = self._seed or str(self.np_random_seed)
         self._seeds_since += 1
-        return int.from_bytes(_hash(b"", f"{self._seed} {self._seeds_since}")[:4], "big")
+        return int.from_bytes(key_of(b"", f"{self._seed} {self._seeds_since}")[:4], "big")
 
     def _ask(self, key: bytes, action: str | None) -> Answer:
         """The answer to an action (None: to reset), and the episode goes on to `key`."""
@@ -217,7 +215,7 @@ class Cached(TextEnv):
             answer, known = self._execute(engine, key, action, known)
         else:
             engine.store.count(hits=1)
-            answer = _decoded(known)
+            answer = decoded(known)
         self._path.append(key)
         self._recorded.append(known)
         if action is not None:
@@ -226,7 +224,7 @@ class Cached(TextEnv):
 
     def _is_audited(self, key: bytes) -> bool:
         """By a hash of key and seed: each episode audits another share, and no random stream is drawn from."""
-        return int.from_bytes(_hash(key, str(self._episode_seed))[:8], "big") < self._audit * 2**64
+        return int.from_bytes(key_of(key, str(self._episode_seed))[:8], "big") < self._audit * 2**64
 
     def _execute(
         self, engine: _Engine, key: bytes, action: str | None, known: bytes | None
@@ -238,7 +236,7 @@ class Cached(TextEnv):
             if known is None and (found := engine.store.get(key)) is not None:  # another episode was faster
                 engine.worlds.give(lease)
                 engine.store.count(hits=1)
-                return _decoded(found), found
+                return decoded(found), found
             began = time.perf_counter()
             try:
                 answer = self._play(engine.store, world, action)
@@ -265,9 +263,9 @@ class Cached(TextEnv):
         for place in range(start, len(self._path)):
             answer = self._call(world, self._actions[place - 1] if place else None)
             store.count(replayed=1)
-            if _failed(answer, 5 if place else 2):
+            if failed(answer, 5 if place else 2):
                 # a reset that reports a failure has two parts; whoever called step expects five
-                reported = not place and isinstance(answer, tuple) and not _malformed(answer, 2)
+                reported = not place and isinstance(answer, tuple) and not malformed(answer, 2)
                 return ((), 0.0, False, True, answer[1]) if reported else answer
             self._compare(self._recorded[place], answer, place)
         return self._call(world, action)
@@ -283,10 +281,10 @@ class Cached(TextEnv):
         """Give the world back, and record its answer. Failures are not recorded, and their world is not used again."""
         world, store, size = lease.world, engine.store, 2 if action is None else 5
         assert world is not None
-        if _failed(answer, size) or lease.over:
+        if failed(answer, size) or lease.over:
             store.count(misses=1)
             return None
-        recorded = _encoded(answer)
+        recorded = encoded(answer)
         if known is not None:
             self._compare(known, answer, len(self._path), action)
             store.count(hits=1, audits=1)
@@ -301,12 +299,12 @@ class Cached(TextEnv):
 
     def _compare(self, recorded: bytes | None, answer: Answer, place: int, action: str | None = None) -> None:
         """Compare the answer at a place of the path, or to the action after its end, with the record."""
-        if recorded is None or _encoded(answer) == recorded:
+        if recorded is None or encoded(answer) == recorded:
             return
         actions = [*self._actions, *([] if action is None else [action])][:place]
         raise CacheMismatch(
-            f"task {self.task_id!r}, seed {self._episode_seed}, after {_short(actions)}: recorded was "
-            f"{_short(_decoded(recorded))}, executed again it is {_short(answer)}. The engine is not "
+            f"task {self.task_id!r}, seed {self._episode_seed}, after {short(actions)}: recorded was "
+            f"{short(decoded(recorded))}, executed again it is {short(answer)}. The engine is not "
             f"deterministic, or its version does not "
             "name everything that its answers depend on. Nothing of this cache is used any more"
         )
@@ -382,52 +380,3 @@ def _flush() -> None:
 
 os.register_at_fork(after_in_child=_begin_in_child)
 atexit.register(_flush)
-
-
-def _hash(before: bytes, text: str) -> bytes:
-    """The key of what follows `before` by `text`: one of 32 bytes names a whole path, so that paths share their
-    beginnings.
-    """
-    return hashlib.sha256(before + text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _malformed(answer: Answer, size: int) -> bool:
-    return not (isinstance(answer, tuple) and len(answer) == size and isinstance(answer[-1], dict))
-
-
-def _failed(answer: Answer, size: int) -> bool:
-    """Whether the environment itself failed: an answer to pass on, and never to keep."""
-    return _malformed(answer, size) or bool(answer[-1].get("failure"))
-
-
-def _encoded(answer: Answer) -> bytes | None:
-    """The answer as JSON; None where JSON would not give back exactly the same."""
-    if not isinstance(answer[0], tuple):
-        return None
-    try:
-        text = json.dumps((list(answer[0]), *answer[1:]), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        data = text.encode("utf-8", "surrogatepass")
-        return data if _same(_decoded(data), answer) else None
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _decoded(data: bytes) -> Answer:
-    messages, *others = json.loads(data.decode("utf-8", "surrogatepass"))
-    return (tuple(messages), *others)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal in value, types, and the order of keys."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}"

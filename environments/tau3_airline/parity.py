@@ -1,6 +1,6 @@
 """Parity with the official package: the same trajectories graded here and by `tau2` itself, rewards compared.
 
-    python -m environments.tau3_airline.parity                     # gold, doing nothing, disturbed gold: all fifty tasks
+    python -m environments.tau3_airline.parity                     # gold, doing nothing and disturbed gold
     python -m environments.tau3_airline.parity EPISODES.jsonl ...  # and what `harness evaluate` recorded
 
 Needs the official package beside this project in one interpreter (Python 3.12 or newer), at the revision the data are

@@ -20,7 +20,8 @@ from chance_environment import Even
 from hypothesis import given
 from hypothesis import strategies as st
 
-from environments.caching.transitions import Cached, _decoded, _encoded, statistics
+from environments.caching.answers import decoded, encoded
+from environments.caching.transitions import Cached, statistics
 from environments.guess import Guess
 from environments.tau3_airline.mini import COMMANDS, Tau3AirlineMini
 from environments.text import Reply, TextEnv, check_text_env
@@ -283,9 +284,9 @@ JSON = st.recursive(
 @given(st.floats(allow_nan=False, allow_infinity=False), st.dictionaries(st.text(), JSON, max_size=4))
 def test_what_json_can_say_comes_back_exactly(reward: float, info: dict[str, Any]) -> None:
     answer = (({"role": "user", "content": "x"},), reward, False, True, info)
-    data = _encoded(answer)
+    data = encoded(answer)
     assert data is not None
-    assert repr(_decoded(data)) == repr(answer)
+    assert repr(decoded(data)) == repr(answer)
 
 
 @pytest.mark.parametrize(
