@@ -1,5 +1,4 @@
-"""Cached: a text environment with a deterministic engine, which executes only what no earlier episode or run has
-executed.
+"""Cached: a text environment with a deterministic engine, which executes nothing twice over episodes, methods and runs.
 
     class CachedEcho(Cached):
         def __init__(self, max_turns: int = 2, folder: str = ".cache/transitions") -> None:
@@ -40,17 +39,15 @@ Make = Callable[[], Any]
 class CacheMismatch(RuntimeError):
     """An engine answered the same actions in two ways.
 
-    It is not deterministic, or its version does not name all that it depends on.
-
-    From then on every call raises this. `fatal` marks it as an error after which no episode is to be tried again.
+    It is not deterministic, or its version does not name all that it depends on. From then on every call raises this.
+    `fatal` marks it as an error after which no episode is to be tried again.
     """
 
     fatal = True
 
 
 class Cached(TextEnv):
-    """An environment with a cache of transitions. `unwrapped` is itself, and passes on all that the environment
-    declares.
+    """An environment with a cache of transitions; `unwrapped` is itself, and passes on what the environment declares.
 
     An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and
     are shared by all instances with one folder and version. Calls to different instances may come from different

@@ -12,8 +12,8 @@ VARIANTS = 3
 def goal_completion(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """TGC (share of tasks solved) and SGC (share of scenarios of which every variant is solved), in per cent.
 
-    Each episode has `task_id` and `success`. With several episodes of a task, their expectation for one attempt. SGC counts
-    only scenarios that were played whole, and is None without any.
+    Each episode has `task_id` and `success`. With several episodes of a task, their expectation for one attempt. SGC
+    counts only scenarios that were played whole, and is None without any.
     """
     of_task: dict[str, list[bool]] = {}
     for episode in episodes:

@@ -66,12 +66,12 @@ def test_every_string_is_some_code(action: str) -> None:
 
 def test_thinking_is_not_run_and_names_live_on(env: AppWorldEnv) -> None:
     task_id = env.tasks("train")[0]
-    said, info, _ = played(
+    output, info, _ = played(
         env,
         task_id,
         ["x = 20\n```\nx = 5 # nobody runs this\n```python\nx = 7", "print(x + 1)", f"print('end')\n{ENDS}"],
     )
-    assert said == ["Execution successful.", "21\n", "end\n"]
+    assert output == ["Execution successful.", "21\n", "end\n"]
     assert info is not None
     assert info["metrics"]["turns"] == 3
 
@@ -85,8 +85,8 @@ def test_empty_refused_and_malformed_blocks_cost_a_turn_and_are_counted(env: App
         ("```python\nimport os\n```", "Importing 'os' is not allowed"),
         ("```python\nprint(1)\n```", "1"),
     ):
-        said, reward, terminated, truncated, _ = env.step(action)
-        assert holds in said[0]["content"]
+        output, reward, terminated, truncated, _ = env.step(action)
+        assert holds in output[0]["content"]
         assert (reward, terminated, truncated) == (0.0, False, False)
     *_, info = env.step(ENDS)
     metrics = info["metrics"]
@@ -96,22 +96,24 @@ def test_empty_refused_and_malformed_blocks_cost_a_turn_and_are_counted(env: App
 
 def test_a_long_observation_is_cut_and_says_so(env: AppWorldEnv) -> None:
     printed = [SHOWN - 1, SHOWN, SHOWN + 1000]  # and the end of the line
-    said, _, _ = played(env, env.tasks("train")[0], [f"print('é' * {length})" for length in printed])
-    assert said[0] == "é" * (SHOWN - 1) + "\n"
-    assert said[1] == f"{'é' * SHOWN}\n[cut: 1 more characters were printed; print less at a time]"
-    assert said[2] == f"{'é' * SHOWN}\n[cut: 1001 more characters were printed; print less at a time]"
+    output, _, _ = played(env, env.tasks("train")[0], [f"print('é' * {length})" for length in printed])
+    assert output[0] == "é" * (SHOWN - 1) + "\n"
+    assert output[1] == f"{'é' * SHOWN}\n[cut: 1 more characters were printed; print less at a time]"
+    assert output[2] == f"{'é' * SHOWN}\n[cut: 1001 more characters were printed; print less at a time]"
     env.close()
 
 
-# ---------------------------------------------------------------- what the agent is told
+# ---------------------------------------------------------------- what the agent reads
 
 
 def test_a_task_opens_with_the_instructions_filled_in_and_the_task(env: AppWorldEnv) -> None:
     (system, user), info = env.reset(options={"task_id": env.tasks("dev")[0]})
     assert (system["role"], user["role"], info["max_turns"]) == ("system", "user", 50)
     env.step("profile = apis.supervisor.show_profile()")
-    said = env.step("print(profile['first_name'], profile['last_name'], profile['email'], profile['phone_number'])")[0]
-    first, last, email, phone = said[0]["content"].split()
+    output = env.step("print(profile['first_name'], profile['last_name'], profile['email'], profile['phone_number'])")[
+        0
+    ]
+    first, last, email, phone = output[0]["content"].split()
     for part in (f"{first} {last}", email, phone, "- venmo: ", "You have 50 turns"):
         assert part in system["content"]
     assert not re.search(r"\{\w+\}", system["content"])
@@ -119,7 +121,7 @@ def test_a_task_opens_with_the_instructions_filled_in_and_the_task(env: AppWorld
 
 
 def test_instructions_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "told.md"
+    file = tmp_path / "instructions.md"
     file.write_text('For {name} in {turns} turns. Keep {"this"} and {that} é.\n', encoding="utf-8")
     env = AppWorldEnv("own", instructions=str(file), max_turns=7)
     (system, _), _ = env.reset(options={"task_id": env.tasks("dev")[0]})
@@ -151,7 +153,9 @@ def test_unknown_options_name_the_nearest_right_one() -> None:
 
 
 def test_dense_rewards_by_hand(env: AppWorldEnv) -> None:
-    """(f - f0) / (1 - f0): a task with four tests of which doing nothing passes two gives 0, 1/2, 1 or less than nothing."""
+    """(f - f0) / (1 - f0): a task with four tests of which doing nothing passes two gives 0, 1/2, 1 or less than
+    nothing.
+    """
     task_id = "genresweep_1"  # tests: the answer, the songs gone, no other song gone, no other table changed
     sparse = AppWorldEnv("own")
     gold = program(env, task_id, "gold")

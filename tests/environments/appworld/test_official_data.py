@@ -1,4 +1,6 @@
-"""AppWorld-v0 on an official data folder: a stand-in in its exact layout and sizes, of tasks of the own world under ids like AppWorld's."""
+"""AppWorld-v0 on an official data folder: a stand-in in its exact layout and sizes, of tasks of the own world under ids
+like AppWorld's.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class StandIn:
 
 
 def stand_in(root: Path) -> StandIn:
-    """Scenarios of the own world's split of the same name, again and again, until the split is as large as the official one."""
+    """Scenarios of the own world's split of the same name, again and again, until the split is as large as the official
+    one.
+    """
     own = install.own_world() / "truth" / "data"
     splits = install.manifest_of(install.own_world())["splits"]
     data = root / "data"

@@ -1,4 +1,5 @@
-"""Whole programs that use a pool and end in all kinds of ways; `python remote_scripts.py <name> <file to report to>`."""
+"""Whole programs that use a pool and end in all kinds of ways; `python remote_scripts.py <name> <file to report
+to>`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Objects that tests let live in another interpreter: well-behaved ones, and ones that do what a policy's code may do."""
+"""Objects that tests let live in another interpreter: well-behaved ones, and ones that do what a policy's code may
+do."""
 
 from __future__ import annotations
 

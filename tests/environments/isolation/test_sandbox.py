@@ -82,16 +82,19 @@ def test_open_files_are_counted(worker: Worker) -> None:
     ("code", "result"),
     [
         (
-            "import concurrent.futures as c\nwith c.ThreadPoolExecutor(4) as pool:\n    result = list(pool.map(abs, [-1, 2, -3]))",
+            "import concurrent.futures as c\nwith c.ThreadPoolExecutor(4) as pool:\n"
+            "    result = list(pool.map(abs, [-1, 2, -3]))",
             [1, 2, 3],
         ),
         (
-            "import asyncio\nasync def wait():\n    await asyncio.sleep(0.01)\n    return await asyncio.to_thread(abs, -5)\nresult = asyncio.run(wait())",
+            "import asyncio\nasync def wait():\n    await asyncio.sleep(0.01)\n"
+            "    return await asyncio.to_thread(abs, -5)\nresult = asyncio.run(wait())",
             5,
         ),
         ("import sqlite3; result = sqlite3.connect(':memory:').execute('select 1 + 1').fetchone()", [2]),
         (
-            "import sqlite3; d = sqlite3.connect('x.db'); d.execute('create table t(a)'); d.commit(); result = d.total_changes",
+            "import sqlite3; d = sqlite3.connect('x.db'); d.execute('create table t(a)'); d.commit(); result = "
+            "d.total_changes",
             0,
         ),
         (
@@ -100,10 +103,12 @@ def test_open_files_are_counted(worker: Worker) -> None:
             [1],
         ),
         (
-            "import signal\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\nsignal.raise_signal(signal.SIGUSR1)\nresult = heard",
+            "import signal\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+            "signal.raise_signal(signal.SIGUSR1)\nresult = heard",
             [1],
         ),
-        ("import os, pathlib; pathlib.Path('a').write_text('b'); result = [pathlib.Path('a').read_text(), os.listdir()]", ["b", ["a"]]),
+        ("import os, pathlib; pathlib.Path('a').write_text('b'); result = [pathlib.Path('a').read_text(), "
+         "os.listdir()]", ["b", ["a"]]),
         ("import tempfile\nwith tempfile.TemporaryFile() as file:\n    result = file.write(b'x')", 1),
         ("import secrets, uuid; result = len(secrets.token_bytes(4)) + len(str(uuid.uuid4()))", 40),
         ("import random, numbers, decimal; result = str(decimal.Decimal(1) / 3)[:4]", "0.33"),

@@ -74,7 +74,9 @@ def test_a_workers_folder_ends_with_it(home: WorkerPool) -> None:
 
 
 def test_a_worker_inherits_its_own_socket_and_nothing_else_of_ours(home: WorkerPool) -> None:
-    """Not the control socket, and no other worker's: five descriptors with the listing's own, however many were forked before."""
+    """Not the control socket, and no other worker's: five descriptors with the listing's own, however many were forked
+    before.
+    """
     workers = [home.spawn() for _ in range(4)]
     assert {len(worker.call("facts", LONG)["descriptors"]) for worker in workers} == {5}
     for worker in workers:

@@ -1,4 +1,5 @@
-"""A second count of what a set of airline episodes shows: pass^k, success by kind, the floor, tool use, errors by kind."""
+"""A second count of what a set of airline episodes shows: pass^k, success by kind, the floor, tool use, errors by
+kind."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ class Played:
 
 @dataclass(frozen=True)
 class KindSummary:
-    """Tasks of one kind: how many were played, the share solved (mean over tasks), and the share that hello alone solves."""
+    """Tasks of one kind: how many were played, the share solved (mean over tasks), and the share that hello alone
+    solves.
+    """
 
     tasks: int
     success: float
