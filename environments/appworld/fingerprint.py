@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 _LAYOUT = {"kind", "type_comment", "type_ignores"}
 """Fields of a syntax tree that change nothing a program does."""
+_parsing = threading.Lock()
+"""Python 3.11 counts the depth of a tree for the whole process: two threads that parse at once fail with SystemError."""
 
 
 def meaning_hash(files: Iterable[tuple[str, Path]]) -> str:
     """sha256, as hex, over the names given and the syntax trees of the files, in the order of the names."""
     digest = hashlib.sha256()
     for name, file in sorted(files):
-        meaning = _canonical(ast.parse(file.read_bytes(), filename=str(file))).encode("utf-8", "backslashreplace")
+        with _parsing:
+            tree = ast.parse(file.read_bytes(), filename=str(file))
+        meaning = _canonical(tree).encode("utf-8", "backslashreplace")
         digest.update(f"{name}\0{len(meaning)}\0".encode() + meaning)
     return digest.hexdigest()
 

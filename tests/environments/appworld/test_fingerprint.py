@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from environments.appworld.fingerprint import meaning_hash
+from harness import ROOT
 
 SOURCE = '"""What it does."""\n\nLIMIT = 3\n\n\ndef double(x: int) -> int:\n    return 2 * x\n'
 
@@ -53,3 +55,10 @@ def test_names_count_and_their_order_does_not(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
         files.append((name, tmp_path / name))
     assert meaning_hash(files) == meaning_hash(files[::-1])
+
+
+def test_threads_hash_side_by_side() -> None:
+    """Environments are made on many threads at once, each of which asks for the engine's version."""
+    files = [(file.name, file) for file in (ROOT / "environments" / "appworld" / "inside").glob("*.py")]
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(lambda _: meaning_hash(files), range(24)))) == 1
