@@ -1,4 +1,4 @@
-"""The catalogue: importing this package registers the environments with Gymnasium, e.g. gymnasium.make("environments:Guess-v0")."""
+"""The catalogue: importing this package registers the environments, as in `gymnasium.make("environments:Guess-v0")`."""
 
 from gymnasium import register
 

@@ -17,7 +17,8 @@ A new environment is a list of task ids per split, the messages that open a task
         def gold(self, task_id: str) -> list[str] | None:
             return [task_id]
 
-`TextEnv` does the seeding, the turn limit, the error replies and the info. `check_text_env` tells whether the result keeps the contract.
+`TextEnv` does the seeding, the turn limit, the error replies and the info. `check_text_env` tells whether the result
+keeps the contract.
 """
 
 from __future__ import annotations
@@ -30,21 +31,31 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from environments.checker import ContractError, check_text_env
+from harness.protocols.check_environment import ContractError, check_text_env
+from harness.protocols.environment import Message, TextEnvironment
 
 __all__ = [
-    "BadAction", "ContractError", "Message", "Messages", "Reply", "Text", "TextEnv", "check_text_env", "over", "unknown_name",
-]  # fmt: skip
-
-Message = dict[str, str]
-"""One chat message: `role` and `content`."""
+    "BadAction",
+    "ContractError",
+    "Message",
+    "Messages",
+    "Reply",
+    "Text",
+    "TextEnv",
+    "check_text_env",
+    "over",
+    "unknown_name",
+]
 
 ROLES = ("system", "user", "assistant", "tool")
 OPTIONS = ("task_id", "split")
 
 
 class Text(gymnasium.Space[str]):
-    """Every string. Samples are short and mix letters, blanks, line ends and symbols from all over Unicode."""
+    """Every string. Samples are short and mix letters, blanks, line ends and symbols from all over Unicode.
+
+    Gymnasium's own `Text` has a fixed alphabet and a greatest length, which no agent keeps to.
+    """
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
         """A string of 0 to 40 characters, drawn from the space's seed. Masks are not supported."""
@@ -53,6 +64,7 @@ class Text(gymnasium.Space[str]):
         return "".join(chr(0x20 + draw % 0x5F) if draw % 4 else chr(draw) for draw in draws.tolist())
 
     def contains(self, x: Any) -> bool:
+        """Whether it is a string."""
         return isinstance(x, str)
 
     def __eq__(self, other: object) -> bool:
@@ -67,6 +79,7 @@ class Messages(gymnasium.Space[tuple[Message, ...]]):
         self._text = Text()
 
     def seed(self, seed: int | None = None) -> Any:
+        """Seed the draws of `sample`; returns the seed used."""
         used = super().seed(seed)
         self._text.seed(used)
         return used
@@ -78,6 +91,7 @@ class Messages(gymnasium.Space[tuple[Message, ...]]):
         return tuple({"role": ROLES[role], "content": self._text.sample()} for role in roles.tolist())
 
     def contains(self, x: Any) -> bool:
+        """Whether it is a tuple of messages."""
         return isinstance(x, tuple) and all(
             isinstance(message, dict)
             and message.get("role") in ROLES
@@ -101,7 +115,7 @@ class BadAction(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the environment says to an action; `over` builds the one that ends the task."""
+    """The environment's answer to an action; `over` builds the one that ends the task."""
 
     content: str | Sequence[Message] = ()
     """Text (one user message; empty text is no message) or whole messages."""
@@ -109,8 +123,11 @@ class Reply:
     reward: float = 0.0
     success: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
+    """The agent's final answer as the environment read it; None where it reads none."""
 
     def messages(self) -> tuple[Message, ...]:
+        """The content as chat messages."""
         if isinstance(self.content, str):
             return ({"role": "user", "content": self.content},) if self.content else ()
         return tuple(dict(message) for message in self.content)
@@ -122,9 +139,11 @@ def over(
     *,
     reward: float | None = None,
     metrics: Mapping[str, float] | None = None,
+    answer: str | None = None,
 ) -> Reply:
     """The reply that ends the task. The reward is 1 for success and 0 otherwise unless given."""
-    return Reply(content, True, float(success) if reward is None else float(reward), bool(success), dict(metrics or {}))
+    earned = float(success) if reward is None else float(reward)
+    return Reply(content, True, earned, bool(success), dict(metrics or {}), answer)
 
 
 def unknown_name(kind: str, given: object, known: Iterable[str]) -> ValueError:
@@ -135,24 +154,27 @@ def unknown_name(kind: str, given: object, known: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {given!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {shown}"))
 
 
-class TextEnv(gymnasium.Env[tuple[Message, ...], str]):
+class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
     """Base of text environments: supply `open` and `respond`, and where they exist `gold`, `habit`, `answer`, `stop`.
 
-    `reset(seed=, options={"task_id": ..., "split": ...})` returns the messages new to the agent and the info. Without a task id the
-    task is drawn from the split (`default_split` unless given) by the seed. `step(action)` returns (messages, reward, terminated,
-    truncated, info): the reward is 0 before the end; terminated says the task ended, truncated that the turns ran out. At the end
-    `info["success"]` is a bool and `info["metrics"]` a dict of floats (`turns` and `bad_actions` among them).
+    It keeps the contract of `harness.protocols.environment`; what that declares with a default (`mini`, `protocol`,
+    `success_metrics`, `scenario_of`, `floor`, `summary` ...) a subclass may declare anew.
 
-    Errors: ValueError for an unknown task, split or option; RuntimeError for a step outside an episode; TypeError for an action
-    that is no string. No string ever raises.
+    `reset(seed=, options={"task_id": ..., "split": ...})` returns the messages new to the agent and the info. Without a
+    task id the task is drawn from the split (`default_split` unless given) by the seed. `step(action)` returns
+    (messages, reward, terminated, truncated, info): the reward is 0 before the end; terminated says the task ended,
+    truncated that the turns ran out. At the end `info["success"]` is a bool and `info["metrics"]` a dict of floats
+    (`turns` and `bad_actions` among them).
 
-    While an episode runs, `self.task_id`, `self.split` and `self.turn` (actions received) say where it stands, and `self.np_random` is its
-    only source of chance.
+    Errors: ValueError for an unknown task, split or option; RuntimeError for a step outside an episode; TypeError for
+    an action that is no string. No string ever raises.
+
+    While an episode runs, `self.task_id`, `self.split` and `self.turn` (actions received) say where it stands, and
+    `self.np_random` is its only source of chance.
     """
 
+    max_turns: int
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
-    idle_reward: float | None = 0.0
-    """What an agent that only sends empty actions scores on every task; None where that differs from task to task."""
 
     def __init__(
         self,
@@ -167,8 +189,8 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str]):
     ) -> None:
         """tasks: the task ids of each split. version: a text that changes whenever tasks, rules or rendering change.
 
-        trainable: the splits whose gold and answers training may see. terse: a teacher may be shown `answer` only, never
-        the working in `gold`. tools: OpenAI tool schemas, put into `info["tools"]`.
+        trainable: the splits whose gold and answers training may see. terse: a teacher may be shown `answer` only,
+        never the working in `gold`. tools: OpenAI tool schemas, put into `info["tools"]`.
         """
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, got {max_turns}")
@@ -198,24 +220,12 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str]):
         raise NotImplementedError(f"{type(self).__name__} must define open(task_id)")
 
     def respond(self, action: str) -> Reply:
-        """The reply to one action; `over(...)` ends the task; raise BadAction for an action that cannot be carried out."""
+        """The reply to one action. `over(...)` ends the task; BadAction refuses what cannot be carried out."""
         raise NotImplementedError(f"{type(self).__name__} must define respond(action)")
 
     def stop(self) -> Reply:
         """The verdict when the turns run out (its content is not shown): by default no success and no reward."""
         return over(success=False)
-
-    def gold(self, task_id: str) -> list[str] | None:
-        """The actions that solve a task, or None where none ship."""
-        return None
-
-    def habit(self, task_id: str) -> list[str] | None:
-        """The actions of someone with the environment's one habitual mistake, or None where it names none."""
-        return None
-
-    def answer(self, task_id: str) -> str | None:
-        """The reference answer of a task, or None where it has none."""
-        return None
 
     # The contract
 
@@ -224,7 +234,7 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str]):
         return list(self._tasks[self._known_split(split)])
 
     def trainable(self, split: str) -> bool:
-        """Whether training may see the gold and the answers of this split."""
+        """Whether training may see the gold actions and the answers of this split."""
         return self._known_split(split) in self._trainable
 
     def split_of(self, task_id: str) -> str:
@@ -265,17 +275,19 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str]):
             self._bad_actions += 1
             reply = Reply(f"Error: {error}")
         terminated, truncated = reply.over, not reply.over and self.turn >= self.max_turns
-        said = reply.messages()
+        messages = reply.messages()
         info: dict[str, Any] = {"task_id": self.task_id}
         if not (terminated or truncated):
             self._running = True
-            return said, 0.0, False, False, info
+            return messages, 0.0, False, False, info
         if truncated:
             reply = self.stop()
         info["success"] = reply.success
         counts = {"turns": float(self.turn), "bad_actions": float(self._bad_actions)}
         info["metrics"] = {name: float(value) for name, value in (counts | dict(reply.metrics)).items()}
-        return said, float(reply.reward), terminated, truncated, info
+        if reply.answer is not None:
+            info["answer"] = reply.answer
+        return messages, float(reply.reward), terminated, truncated, info
 
     def _choose(self, options: Mapping[str, Any]) -> tuple[str, str]:
         for key in options:

@@ -78,10 +78,12 @@ def test_agents_see_types_and_the_endpoint_alone() -> None:
     assert complaints(under("agents"), wrong) == []
 
 
-def test_environments_see_the_endpoint_alone() -> None:
+def test_environments_see_the_endpoint_and_their_contract_alone() -> None:
+    allowed = ("harness.endpoint", "harness.protocols.environment", "harness.protocols.check_environment")
+
     def wrong(_: Path, name: str) -> bool:
         ours = part_of(name, "harness", "agents", "tests")
-        return ours and name != "harness" and not part_of(name, "harness.endpoint")
+        return ours and name != "harness" and not part_of(name, *allowed)
 
     assert complaints(under("environments"), wrong) == []
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from environments.appworld.desk import Desk
+from environments.appworld.engine_pool import EnginePool
+from environments.appworld.metrics import summarise
 from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_tasks
 from environments.isolation.pool import RemoteError
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
@@ -25,15 +26,18 @@ Which = Literal["auto", "own", "official", "mini"]
 
 
 class AppWorldEnv(TextEnv):
-    """AppWorld's tasks, or the project's own on the same engine: the agent writes Python, the engine runs it and judges what is left behind.
+    """AppWorld's tasks, or the project's own: the agent writes Python, the engine runs it and judges the end state.
 
-    An action is a block of Python, bare or between ```python and ```; text around the first fence is the agent's thinking and is not run. The
-    answer is what the block printed, or its error. What the guard refuses, what is no Python and an empty block are answered and cost a turn. The
-    episode ends when the block calls `apis.supervisor.complete_task(...)` or the turns run out; then AppWorld's own tests judge the state, in
-    another process. A block that computes past its deadline or crashes its process ends the episode unsolved (`killed`).
+    An action is a block of Python, bare or between ```python and ```; text around the first fence is the agent's
+    thinking and is not run. The answer is what the block printed, or its error. What the guard refuses, what is no
+    Python and an empty block are answered and cost a turn. The episode ends when the block calls
+    `apis.supervisor.complete_task(...)` or the turns run out; then AppWorld's own tests judge the state, in another
+    process. A block that computes past its deadline or crashes its process ends the episode unsolved (`killed`).
 
     When the engine fails for no fault of the agent's, the episode ends with truncated=True and `info["failure"]`.
     """
+
+    success_metrics = ("SGC",)
 
     def __init__(
         self,
@@ -48,16 +52,18 @@ class AppWorldEnv(TextEnv):
         instructions: str | None = None,
         outputs: str | None = None,
     ) -> None:
-        """world: `official` for AppWorld's own splits, `own` for the project's; `auto` takes the official data where it is installed, `mini` is
-        what AppWorldMini wraps.
+        """world: `official` for AppWorld's own splits, `own` for the project's; `auto` takes the official data where it
+        is installed, `mini` is what AppWorldMini wraps.
 
-        reward: `sparse` is 1 where every test passes; `dense` is (f - f0) / (1 - f0), f the share of tests passed and f0 what doing nothing passes.
-        shown: characters of an observation. step_s: seconds of processor time a block may take before it is interrupted; deadline_s: seconds until
-        its process is killed. memory_mb: what its process may take beyond what the engine itself needs. instructions: a file in place of the agent's
-        instructions ({name}, {email}, {phone}, {apps}, {turns} are filled in). outputs: a folder `experiments/outputs/NAME` that keeps every
+        reward: `sparse` is 1 where every test passes; `dense` is (f - f0) / (1 - f0), f the share of tests passed and
+        f0 what doing nothing passes. shown: characters of an observation. step_s: seconds of processor time a block may
+        take before it is interrupted; deadline_s: seconds until its process is killed. memory_mb: MiB its process may
+        take beyond what the engine itself needs. instructions: a file in place of the agent's instructions ({name},
+        {email}, {phone}, {apps}, {turns} are filled in). outputs: a folder `experiments/outputs/NAME` that keeps every
         finished episode in AppWorld's layout, for `appworld evaluate NAME SPLIT`.
 
-        Raises ValueError for unknown options and data that is not whole; NotInstalledError where AppWorld cannot be installed.
+        Raises ValueError for unknown options and data that is not whole; NotInstalledError where AppWorld cannot be
+        installed.
         """
         for name, given, known in (
             ("world", world, ("auto", "own", "official", "mini")),
@@ -69,22 +75,20 @@ class AppWorldEnv(TextEnv):
         self.reward, self._shown, self._deadline_s, self._outputs = reward, shown, deadline_s, outputs
         self._step_s = step_s
         self._instructions = _read_instructions(instructions)
-        self._desk = Desk.of(self.known.root, step_s, shown, memory_mb)
+        self._engines = EnginePool.of(self.known.root, step_s, shown, memory_mb)
         self._worker: Any = None
-        told = hashlib.sha256(self._instructions.encode()).hexdigest()[:8]
+        digest = hashlib.sha256(self._instructions.encode()).hexdigest()[:8]
         super().__init__(
             self.known.splits,
             max_turns=max_turns,
-            version=f"1 {self.known.version} reward={reward} turns={max_turns} shown={shown} step_s={step_s:g} instructions={told}",
+            version=f"1 {self.known.version} reward={reward} turns={max_turns} shown={shown} step_s={step_s:g} "
+            f"instructions={digest}",
             trainable=[split for split in self.known.splits if split not in ("test_normal", "test_challenge", "test")],
         )
 
-    # What a reader of results asks
+        self.protocol = self.known.protocol
 
-    @property
-    def protocol(self) -> str:
-        """The heading for a table of these numbers."""
-        return self.known.protocol
+    # What a reader of results asks
 
     def gold(self, task_id: str) -> list[str] | None:
         """Blocks that solve the task; None for official tasks, whose solutions are not the project's to ship."""
@@ -92,49 +96,50 @@ class AppWorldEnv(TextEnv):
         return self.known.program(task_id, "gold")
 
     def habit(self, task_id: str) -> list[str] | None:
-        """Blocks of someone who overlooks what the task turns on."""
+        """Blocks of someone who overlooks what decides the task."""
         self.split_of(task_id)
         return self.known.program(task_id, "wrong")
 
     def summary(self, episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """TGC and SGC, over all and by difficulty, and how the agent fared with the shell."""
-        from environments.appworld.metrics import summarise
-
+        """Success by difficulty, and what the agent did in the shell."""
         return summarise(episodes)
 
     # The episode
 
     def open(self, task_id: str) -> Reply:
+        """Open the task's world in a player; the agent's instructions and the task's."""
         self._give_back()
         self._counts = dict.fromkeys(("api_calls", "refused", "malformed", "timeouts", "killed"), 0)
-        self._worker = self._desk.player()
-        told = self._worker.call("reset", self._deadline_s, task_id=task_id)
+        self._worker = self._engines.player()
+        task = self._worker.call("reset", self._deadline_s, task_id=task_id)
         return Reply(
             (
-                {"role": "system", "content": self._fill(told)},
-                {"role": "user", "content": told["instruction"]},
+                {"role": "system", "content": self._fill(task)},
+                {"role": "user", "content": task["instruction"]},
             )
         )
 
-    def _fill(self, told: Mapping[str, Any]) -> str:
-        person = told["supervisor"]
+    def _fill(self, task: Mapping[str, Any]) -> str:
+        person = task["supervisor"]
         known = {
             "name": f"{person['first_name']} {person['last_name']}",
             "email": person["email"],
             "phone": person["phone_number"],
-            "apps": "\n".join(f"  - {app}: {what}" for app, what in told["apps"].items()),
+            "apps": "\n".join(f"  - {app}: {what}" for app, what in task["apps"].items()),
             "turns": str(self.max_turns),
         }
         return re.sub(r"\{(\w+)\}", lambda found: known.get(found[1], found[0]), self._instructions)
 
     def respond(self, action: str) -> Reply:
+        """Run a block; the verdict where it completed the task."""
         code = block_of(action)
         if not code.strip():
             raise BadAction("there is no code to run; write one block between ```python and ```")
         try:
             ran = self._worker.call("step", self._deadline_s, code=code)
         except RemoteError as error:
-            # the block did this to its own process if it crashed the interpreter, or computed on after its time was up
+            # the block did this to its own process if it crashed the interpreter, or computed on after its time was up;
+            # anything else is a failure of ours, which says nothing about the agent
             if not (error.crashed or (error.kind == "deadline" and error.cpu_s > self._step_s)):
                 raise
             self._counts["killed"] += 1
@@ -145,27 +150,32 @@ class AppWorldEnv(TextEnv):
                 metrics=self._metrics(None),
             )
         self._counts["api_calls"] += ran["calls"]
-        kind = {"refused": "refused", "malformed": "malformed", "time": "timeouts"}.get(ran["became"])
+        kind = {"refused": "refused", "malformed": "malformed", "time": "timeouts"}.get(ran["status"])
         if kind:
             self._counts[kind] += 1
-        return self._verdict(ran["said"]) if ran["completed"] else Reply(ran["said"])
+        return self._verdict(ran["output"]) if ran["completed"] else Reply(ran["output"])
 
     def stop(self) -> Reply:
+        """Out of turns: the state is judged as it is."""
         return self._verdict("")
 
-    def _verdict(self, said: str) -> Reply:
+    def _verdict(self, output: str) -> Reply:
         outcome = self._worker.call("outcome", self._deadline_s)
-        judged = self._desk.judge(self.task_id, outcome, self._outputs, self._deadline_s)
+        judged = self._engines.judge(self.task_id, outcome, self._outputs, self._deadline_s)
         self._give_back()
         total, passed = judged["total"], sum(passes for _, passes in judged["tests"])
         success, idle = judged["success"], self.known.idle(self.task_id, judged)
         dense = (passed / total - idle) / (1 - idle)
         return over(
-            success, said, reward=float(success) if self.reward == "sparse" else dense, metrics=self._metrics(judged)
+            success, output, reward=float(success) if self.reward == "sparse" else dense, metrics=self._metrics(judged)
         )
 
     def _metrics(self, judged: Mapping[str, Any] | None) -> dict[str, float]:
-        """Tests passed and in all (none where nothing was judged), the task's difficulty, and the agent's doings; `tool_calls` are API calls."""
+        """Tests passed and in all (none where nothing was judged), the task's difficulty, and counts of what the agent
+        did.
+
+        `tool_calls` are API calls.
+        """
         counts: dict[str, float] = {name: float(count) for name, count in self._counts.items()}
         counts["bad_actions"] = float(self._bad_actions) + counts["refused"] + counts["malformed"]
         counts["tool_calls"] = counts["api_calls"]
@@ -185,7 +195,7 @@ class AppWorldEnv(TextEnv):
 
     def _give_back(self) -> None:
         if self._worker is not None:
-            self._desk.give(self._worker)
+            self._engines.give(self._worker)
             self._worker = None
 
     def close(self) -> None:
@@ -194,7 +204,7 @@ class AppWorldEnv(TextEnv):
 
 
 def block_of(action: str) -> str:
-    """The code of an action: what stands in its first fence of Python, else in its first of no language, else all of it."""
+    """The code of an action: its first fence of Python, else its first of no language, else all of it."""
     python = _PYTHON.search(action)
     if python:
         return python[1]

@@ -1,51 +1,47 @@
-"""What a set of AppWorld episodes says: TGC, SGC, the same by difficulty, and how the agent fared with the shell."""
+"""What AppWorld's environments report of episodes: success by difficulty, and what the agent did in the shell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-VARIANTS = 3
-"""Tasks of a scenario."""
-DOINGS = {
+COUNTS = {
     "API calls": "api_calls",
     "refused blocks": "refused",
     "malformed blocks": "malformed",
     "blocks out of time": "timeouts",
     "killed": "killed",
 }
+"""Words of a report, and the metrics whose mean per episode they name."""
 
 
 def summarise(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Plain data under the words a reader sees. Each episode has `task_id`, `success` and `metrics`.
+    """Plain data under the words a reader sees; {} without episodes. Each has `task_id`, `success` and `metrics`.
 
-    TGC (task goal completion) is the share of tasks solved, SGC (scenario goal completion) that of scenarios of which every variant is solved, in
-    per cent; with several episodes of a task, their expectation for one attempt. SGC counts only scenarios that were played whole.
+    Success by difficulty is the mean over tasks of the share of a task's episodes that solve it; it is left out where
+    no difficulty is known.
     """
     if not episodes:
         return {}
-    said: dict[str, Any] = _scores(episodes)
-    difficulties = sorted({int(e["metrics"].get("difficulty", 0)) for e in episodes})
+    report: dict[str, Any] = {}
+    difficulties = sorted({_difficulty(episode) for episode in episodes})
     if difficulties != [0]:
-        said["difficulty"] = {
-            str(level): _scores([e for e in episodes if int(e["metrics"].get("difficulty", 0)) == level])
-            for level in difficulties
+        report["difficulty"] = {
+            str(level): _success([e for e in episodes if _difficulty(e) == level]) for level in difficulties
         }
-    said["per episode"] = {
-        name: sum(e["metrics"].get(key, 0.0) for e in episodes) / len(episodes) for name, key in DOINGS.items()
+    report["per episode"] = {
+        name: sum(e["metrics"].get(key, 0.0) for e in episodes) / len(episodes) for name, key in COUNTS.items()
     }
-    return said
+    return report
 
 
-def _scores(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _difficulty(episode: Mapping[str, Any]) -> int:
+    return int(episode["metrics"].get("difficulty", 0))
+
+
+def _success(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     of_task: dict[str, list[bool]] = {}
     for episode in episodes:
         of_task.setdefault(episode["task_id"], []).append(bool(episode["success"]))
-    rates = {task: sum(successes) / len(successes) for task, successes in of_task.items()}
-    of_scenario: dict[str, list[float]] = {}
-    for task, rate in rates.items():
-        of_scenario.setdefault(task.rpartition("_")[0], []).append(rate)
-    whole = [variants for variants in of_scenario.values() if len(variants) == VARIANTS]
-    scores: dict[str, Any] = {"TGC": 100 * sum(rates.values()) / len(rates)}
-    scores["SGC"] = 100 * sum(a * b * c for a, b, c in whole) / len(whole) if whole else None
-    return scores | {"tasks": len(rates), "scenarios": len(whole)}
+    rates = [sum(successes) / len(successes) for successes in of_task.values()]
+    return {"tasks": len(rates), "success": sum(rates) / len(rates)}

@@ -3,8 +3,9 @@
     user   pay back yusuf           agent  note(yusuf)
     user   25                       agent  pay(yusuf, 25)        (the task ends; reward 1)
 
-The same engine, apps, shell and evaluator as AppWorld-v0: every action is a line of Python that the engine runs, over functions that call its APIs.
-Those are defined and logged in before the episode. A Mini number is never set beside an AppWorld number.
+The same engine, apps, shell and evaluator as AppWorld-v0: every action is a line of Python that the engine runs, over
+functions that call its APIs. Those are defined and logged in before the episode. A Mini number is never set beside an
+AppWorld number.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ _LINE = re.compile(r"\s*([a-z]+)\(\s*((?:[a-z0-9]+\s*(?:,\s*[a-z0-9]+\s*)*)?)\)\
 
 
 class AppWorldMini(TextEnv):
-    """Eight kinds of errands, drawn from `environments.appworld.world.mini`; three variants a scenario, splits by scenario.
+    """Eight kinds of errands of `environments.appworld.world.mini`; three variants a scenario, splits by scenario.
 
-    Look up: `note(WORD)`, `sent(NAME)`, `got(NAME)`, `asked(NAME)`, `todo(DAY)`. Act, which ends the task: `pay(NAME, N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`,
-    `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to skip the look-up that decides.
+    Look up: `note(WORD)`, `sent(NAME)`, `got(NAME)`, `asked(NAME)`, `todo(DAY)`. Act, which ends the task: `pay(NAME,
+    N)`, `ask(NAME, N)`, `accept(N)`, `tick(ITEM)`, `text(NAME, N)`, `answer(N)`, `done()`. The habitual mistake is to
+    skip the look-up that decides.
     """
 
+    mini = True
+    success_metrics = ("SGC",)
     protocol = "AppWorld's engine, Mini: one line of Python a turn on procedural errands (not AppWorld)"
 
     def __init__(self, max_turns: int = TURNS, deadline_s: float = 60.0) -> None:
@@ -45,6 +49,7 @@ class AppWorldMini(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
+        """The errand. No world is opened yet."""
         self._live, self._lookups = False, 0
         return Reply(self._inner.known.instruction(task_id))
 
@@ -55,27 +60,28 @@ class AppWorldMini(TextEnv):
         self._live = True
 
     def _log_in(self, tools: str) -> None:
-        """Define the commands. The tokens of the first login serve all tasks: at one moment of one person they are the same."""
+        """Define the commands. One login's tokens serve all tasks: one person, one frozen moment."""
         if tools not in _READY:
-            said, *_ = self._inner_step(f"{tools}\nprint({{app: token(app) for app in accounts}})")
-            _READY[tools] = tools.replace("tokens = {}", f"tokens = {json.loads(said[0]['content'])}")
+            messages, *_ = self._inner_step(f"{tools}\nprint({{app: token(app) for app in accounts}})")
+            _READY[tools] = tools.replace("tokens = {}", f"tokens = {json.loads(messages[0]['content'])}")
         else:
             self._inner_step(_READY[tools])
 
     def respond(self, action: str) -> Reply:
+        """Run one command in the engine."""
         command = self._command(action)
         if not self._live:
             self._start()
         if command in LOOK_UPS:
             self._lookups += 1
-        said, reward, ended, info = self._inner_step(action.strip())
-        seen = said[0]["content"].strip() if said else ""
+        messages, reward, ended, info = self._inner_step(action.strip())
+        output = messages[0]["content"].strip() if messages else ""
         if not ended:
-            return Reply("error" if seen.startswith("Execution failed") else seen[:SHOWN])
+            return Reply("error" if output.startswith("Execution failed") else output[:SHOWN])
         return over(info["success"], reward=reward, metrics=self._metrics(info))
 
     def _command(self, action: str) -> str:
-        """The command of a line that the small language has; BadAction for others, which the engine never sees."""
+        """The command of a line of the small language; BadAction for other texts, which the engine never sees."""
         line = _LINE.fullmatch(action)
         if line is None or line[1] not in COMMANDS:
             raise BadAction(f"say one of: {' '.join(COMMANDS)}")
@@ -89,12 +95,13 @@ class AppWorldMini(TextEnv):
         return line[1]
 
     def _inner_step(self, line: str) -> tuple[tuple[Message, ...], float, bool, dict[str, Any]]:
-        said, reward, terminated, truncated, info = self._inner.step(line)
+        messages, reward, terminated, truncated, info = self._inner.step(line)
         if "failure" in info:
             raise RuntimeError(f"{info['failure']['kind']}: {info['failure']['message']}")
-        return said, reward, terminated or truncated, info
+        return messages, reward, terminated or truncated, info
 
     def stop(self) -> Reply:
+        """Out of turns: no command that acts was given, so nothing is judged."""
         return over(False, metrics=self._metrics(None))
 
     def _metrics(self, info: dict[str, Any] | None) -> dict[str, float]:
@@ -115,15 +122,16 @@ class AppWorldMini(TextEnv):
         return (self._inner.habit(task_id) or [])[1:]
 
     def summary(self, episodes: Any) -> dict[str, Any]:
-        """TGC and SGC, over all and by difficulty."""
+        """Success by difficulty."""
         return {name: value for name, value in self._inner.summary(episodes).items() if name != "per episode"}
 
     def close(self) -> None:
+        """Give the engine's process back."""
         self._inner.close()
 
 
 class CachedAppWorldMini(Cached):
-    """AppWorldMini behind a cache of transitions: the engine is asked only for what no episode, method or run has asked it before."""
+    """AppWorldMini with a cache of transitions: the engine runs only what no earlier episode or run has run."""
 
     def __init__(
         self,
@@ -133,8 +141,11 @@ class CachedAppWorldMini(Cached):
         audit: float = 0.0005,
         worlds: int = 16,
     ) -> None:
-        """cache: the cache's folder, or None for one in memory. audit: share of the hits that is executed again and must agree. worlds: live worlds at
-        most, in each process."""
+        """cache: the cache's folder, or None for one in memory. audit: share of the hits that is executed again and
+        must agree.
+
+        worlds: live worlds at most, in each process.
+        """
         super().__init__(
             lambda: AppWorldMini(max_turns, deadline_s),
             folder=cache,

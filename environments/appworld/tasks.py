@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from environments.appworld import install
+from environments.appworld.fingerprint import meaning_hash
 
 HERE = Path(__file__).resolve().parent
 OWN = {split: split for split in ("train", "dev", "test_normal", "test_challenge")}
@@ -20,7 +20,7 @@ MINI = {"train": "mini_train", "dev": "mini_dev", "test": "mini_test"}
 
 @dataclass(frozen=True)
 class Root:
-    """AppWorld roots: `serve` is played in and holds no ground truth; `truth` is judged in. first_task warms the engine up."""
+    """AppWorld roots: `serve`, without ground truth, to play in; `truth` to judge in. first_task warms the engine."""
 
     serve: Path
     truth: Path
@@ -57,7 +57,7 @@ class Tasks:
         return float(judged["idle"])
 
     def difficulty(self, task_id: str, judged: Mapping[str, Any] | None) -> int:
-        """1 to 3; 0 where neither the world nor a verdict tells."""
+        """1 to 3; 0 where neither the world nor a verdict has it."""
         if judged is not None and judged["difficulty"] is not None:
             return int(judged["difficulty"])
         return int(self.facts.get(task_id, {}).get("difficulty", 0))
@@ -65,11 +65,10 @@ class Tasks:
 
 @cache
 def engine_version() -> str:
-    """The engine's release, and a hash of what of ours runs in it."""
-    digest = hashlib.sha256()
-    for file in sorted([*(HERE / "inside").glob("*.py"), *HERE.parent.glob("*work*.py")]):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return f"{install.PACKAGE} shell {digest.hexdigest()[:12]}"
+    """The engine's release, and a hash of what our sources mean that run in its process."""
+    inside = [(file.name, file) for file in (HERE / "inside").glob("*.py")]
+    worker = HERE.parent / "isolation" / "worker.py"
+    return f"{install.PACKAGE} shell {meaning_hash([*inside, (worker.name, worker)])[:12]}"
 
 
 def own_tasks(splits: Mapping[str, str]) -> Tasks:

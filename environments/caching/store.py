@@ -1,7 +1,9 @@
-"""What an engine answered, kept by content: bytes under a 32-byte key, in memory and in one SQLite file that several processes share.
+"""An engine's answers, kept by content: bytes under a 32-byte key, in memory and in an SQLite file that processes
+share.
 
-Losing it costs time and nothing else, so no trouble with the disk ever reaches the caller: a damaged file is set aside and a new one begun; on
-a full or read-only disk the store goes on in memory. Either is logged. A killed process loses its last second at most.
+Losing it costs time and nothing else, so no trouble with the disk ever reaches the caller: a damaged file is set aside
+and a new one begun; on a full or read-only disk the store goes on in memory. Either is logged. A killed process loses
+its last second at most.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from urllib.parse import quote
 
 LOG = logging.getLogger(__name__)
 COUNTS = ("hits", "misses", "replayed", "audits", "uncached", "seconds")
-"""Answers served; answers executed; transitions executed again to get to where an answer was asked for; answers served after they had been
-executed again and compared; executed answers that could not be kept; seconds spent in the engine."""
+"""Answers served; answers executed; transitions executed again to get to where an answer was asked for; answers served
+after they had been executed again and compared; executed answers that could not be kept; seconds spent in the
+engine."""
 FLUSH_ENTRIES, FLUSH_SECONDS = 256, 1.0
 BUSY_SECONDS, SWITCHES = 10.0, 200
 """How long a process waits for another one, and how often it tries to switch on the log meanwhile."""
@@ -34,15 +37,20 @@ ENTRY_BYTES = 200
 SCHEMA = f"""
     CREATE TABLE IF NOT EXISTS transitions (key BLOB PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-    CREATE TABLE IF NOT EXISTS counts (pid INTEGER, started REAL, {" REAL, ".join(COUNTS)} REAL, PRIMARY KEY (pid, started));
+    CREATE TABLE IF NOT EXISTS counts (
+        pid INTEGER, started REAL, {" REAL, ".join(COUNTS)} REAL, PRIMARY KEY (pid, started)
+    );
 """
 
 
 class TransitionStore:
-    """A dictionary from bytes to bytes that outlives the process. For all threads of one process; a forked child makes its own."""
+    """A dictionary from bytes to bytes that outlives the process.
+
+    For all threads of one process; a forked child makes its own.
+    """
 
     def __init__(self, folder: Path | None, version: str, memory_mb: float = 256.0) -> None:
-        """folder: where the file lies, named by the version's hash; None keeps everything in memory alone. version: any text.
+        """folder: where the file lies, named by the version's hash; None keeps everything in memory. version: any text.
 
         memory_mb: megabytes held in memory at most; the oldest entries beyond that are read from disk again.
         """
@@ -62,7 +70,9 @@ class TransitionStore:
 
     def get(self, key: bytes) -> bytes | None:
         """The value under a key, or None."""
-        value = self._memory.get(key)
+        value = self._memory.get(
+            key
+        )  # without the lock: a hit costs microseconds, and one look at a dictionary is atomic
         if value is not None:
             return value
         with self._lock:
@@ -80,6 +90,7 @@ class TransitionStore:
             self._remember(key, value)
             if self._disk is not None and self._disk.writes:
                 self._pending[key] = value
+                # in batches: a transaction an answer would cost more than most engines do
                 if len(self._pending) % FLUSH_ENTRIES == 0 or time.monotonic() - self._flushed >= FLUSH_SECONDS:
                     self.flush()
 
@@ -89,7 +100,8 @@ class TransitionStore:
             for name, amount in amounts.items():
                 self._counts[name] += amount
             self._counted += 1
-            # Where everything is a hit nothing is ever put, and the counts and a condemnation elsewhere still have to get through.
+            # Where everything is a hit nothing is ever put, and the counts and a condemnation elsewhere still have to
+            # get through.
             if self._counted % FLUSH_ENTRIES == 0 and time.monotonic() - self._flushed >= FLUSH_SECONDS:
                 self.flush()
 
@@ -134,6 +146,7 @@ class TransitionStore:
             return
         self._memory[key] = value
         self._held += len(value) + ENTRY_BYTES
+        # a dictionary keeps its order: the first key is the oldest
         while self._held > self._room and self._memory:
             self._held -= len(self._memory.pop(next(iter(self._memory)))) + ENTRY_BYTES
 
@@ -147,7 +160,9 @@ class TransitionStore:
         if self.file is None:
             return
         why: Exception | str | None = None
-        for _ in range(2):
+        for _ in range(
+            2
+        ):  # what was set aside is begun anew once; what stands there then and is damaged too is left alone
             found = _inode(self.file)
             try:
                 self._disk = _Disk(self.file, self.version)
@@ -167,14 +182,16 @@ class TransitionStore:
 
     @contextlib.contextmanager
     def _contained(self) -> Iterator[None]:
-        """Whatever goes wrong on disk ends here: try later, begin a new file, write no more, or in the end read no more either."""
+        """Whatever goes wrong on disk ends here: try later, begin a new file, write no more, or in the end read no
+        more.
+        """
         try:
             yield
         except sqlite3.Error as error:
             assert self._disk is not None
             assert self.file is not None
             if _is(error, BUSY):
-                return
+                return  # what is pending stays pending, and the next flush tries again
             if _is(error, DAMAGE):
                 LOG.warning("the transition cache %s was set aside: %s", self.file.name, error)
                 self._set_aside("damaged")
@@ -196,7 +213,7 @@ class TransitionStore:
         number = 0
         while (place := Path(f"{self.file}.{ending}{number or ''}")).exists():
             number += 1
-        # The log before the file: one that is left behind would be read into the next file.
+        # The log before the file: a log that stays would be read into the next file.
         for suffix in ("-wal", "-shm", ""):
             with contextlib.suppress(OSError):
                 os.rename(f"{self.file}{suffix}", f"{place}{suffix}")
@@ -228,6 +245,7 @@ class _Disk:
         row = self.connection.execute("SELECT value FROM transitions WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
+        # SQLite checks no content: without this a flipped bit on disk would become an observation
         value, checksum = row[0][:-4], row[0][-4:]
         if _checksum(key, value) != checksum:
             damage = sqlite3.DatabaseError("an entry does not match its checksum")
@@ -238,6 +256,7 @@ class _Disk:
     def write(self, entries: Mapping[bytes, bytes], started: float, counts: Mapping[str, float]) -> None:
         sealed = [(key, value + _checksum(key, value)) for key, value in entries.items()]
         row = (os.getpid(), started, *(counts[name] for name in COUNTS))
+        # takes the write lock at once: a lock upgraded later could fail although the process has waited
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             self.connection.executemany("INSERT OR IGNORE INTO transitions VALUES (?, ?)", sealed)
@@ -257,8 +276,11 @@ class _Disk:
 
 
 def statistics(folder: Path | str) -> dict[str, dict[str, Any]]:
-    """What the files of a folder hold, by version: `entries`, the totals of COUNTS, `hit_rate` (NaN where nothing was asked), and
-    `processes`, the counts of each with its `pid` and `started` (seconds since the epoch). Files that cannot be read are left out."""
+    """What the files of a folder hold, by version.
+
+    `entries`, the totals of COUNTS, `hit_rate` (NaN where nothing was asked), and `processes`, the counts of each with
+    its `pid` and `started` (seconds since the epoch). Files that cannot be read are left out.
+    """
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(Path(folder).glob("*.sqlite")):
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect_for_reading(file)) as connection:
@@ -288,7 +310,7 @@ def _connect_for_writing(file: Path, version: str) -> sqlite3.Connection:
                 if not (patience > 1 and _is(error, BUSY)):
                     raise
                 time.sleep(BUSY_SECONDS / SWITCHES)
-        # Without waiting for the disk: after a power failure the checksums tell what is whole.
+        # Without waiting for the disk: after a power failure the checksums show what is whole.
         connection.execute("PRAGMA synchronous = OFF")
         connection.executescript(SCHEMA)
         connection.execute("INSERT OR IGNORE INTO facts VALUES ('version', ?)", (_text(version),))
@@ -299,7 +321,7 @@ def _connect_for_writing(file: Path, version: str) -> sqlite3.Connection:
 
 
 def _connect_for_reading(file: Path) -> sqlite3.Connection:
-    """Where no log stands beside the file and none can be made, SQLite reads it only when told that nobody writes."""
+    """Where no log stands beside the file and none can be made, SQLite reads it only as immutable: without writers."""
     beside = "" if Path(f"{file}-wal").exists() else "&immutable=1"
     connection = _connect(f"file:{quote(str(file))}?mode=ro{beside}")
     try:

@@ -1,58 +1,60 @@
-"""Cached: a text environment whose engine is deterministic, asked only for what no episode, method or run has asked it before.
+"""Cached: a text environment with a deterministic engine, which executes nothing twice over episodes, methods and runs.
 
     class CachedEcho(Cached):
         def __init__(self, max_turns: int = 2, folder: str = ".cache/transitions") -> None:
             super().__init__(lambda: Echo(max_turns), folder=folder, version=f"Echo 1 max_turns={max_turns}")
 
-What an engine answers is a function of its version, the task (and seed) and the actions so far: that is the key of an answer, by content. A
-hit costs microseconds. For a miss the actions so far are played again in one of a few live environments (worlds), which costs nothing where one stands
-there already; everything played again must agree with what was recorded, and so must a share of the hits. Episodes are the same with and without.
-Register a subclass that stands beside the environment, so that the code that is part of a run's fingerprint is the environment's.
+What an engine answers is a function of its version, the task (and seed) and the actions so far: that is the key of an
+answer, by content. A hit costs microseconds. For a miss the actions so far are played again in one of a few live
+environments (worlds), which costs nothing where one stands there already; everything played again must agree with what
+was recorded, and so must a share of the hits. Episodes are the same with and without. Register a subclass that stands
+beside the environment, so that the code that is part of a run's fingerprint is the environment's.
 """
 
 from __future__ import annotations
 
 import atexit
-import hashlib
 import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
+from environments.caching.answers import Answer, decoded, encoded, failed, key_of, malformed, short
 from environments.caching.store import TransitionStore, statistics
 from environments.caching.worlds import Lease, World, Worlds
 from environments.text import Message, TextEnv
+from harness.protocols.environment import TextEnvironment
 
 __all__ = ["CacheMismatch", "Cached", "statistics"]
 
-Answer = Any
-"""What `reset` or `step` returned."""
 Make = Callable[[], Any]
 """Makes an environment."""
 
 
 class CacheMismatch(RuntimeError):
-    """An engine answered the same question in two ways: it is not deterministic, or its version does not name all that it depends on.
+    """An engine answered the same actions in two ways.
 
-    From then on every call raises this. `fatal` tells whoever runs episodes that trying again is of no use.
+    It is not deterministic, or its version does not name all that it depends on. From then on every call raises this.
+    `fatal` marks it as an error after which no episode is to be tried again.
     """
 
     fatal = True
 
 
 class Cached(TextEnv):
-    """An environment with a cache of transitions; `unwrapped` is itself, and answers for the environment in everything else.
+    """An environment with a cache of transitions; `unwrapped` is itself, and passes on what the environment declares.
 
-    An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and are shared by all
-    instances with one folder and version. Calls to different instances may come from different threads.
+    An instance is light (it holds an episode's actions and keys); the worlds and the cache belong to the process and
+    are shared by all instances with one folder and version. Calls to different instances may come from different
+    threads.
 
-    Answers that fail (`info["failure"]`, anything raised, anything malformed) are passed on and never kept, and their world is closed; answers
-    that JSON does not give back exactly are passed on and not kept.
+    Answers that fail (`info["failure"]`, anything raised, anything malformed) are passed on and never kept, and their
+    world is closed; answers that JSON does not give back exactly are passed on and not kept.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class Cached(TextEnv):
         worlds: int | None = None,
         canonical: Callable[[str], str] | None = None,
     ) -> None:
-        """make: makes the environment. folder: where the cache lies; None keeps it in memory. version: names the engine, its version, and every
-        option that an answer depends on.
+        """make: makes the environment. folder: where the cache lies; None keeps it in memory. version: names the
+        engine, its version, and every option that an answer depends on.
 
-        audit: share of the hits that is executed again, in 0..1. seeded: whether answers depend on the seed of reset. worlds: live
-        environments at most (default: the number of cores). canonical: the text that stands for an action; it is what the engine gets.
+        audit: share of the hits that is executed again, in 0..1. seeded: whether answers depend on the seed of reset.
+        worlds: live environments at most (default: the number of cores). canonical: the text that stands for an action;
+        it is what the engine gets.
         """
         if not 0.0 <= audit <= 1.0:
             raise ValueError(f"audit is a share in 0..1, got {audit}")
@@ -85,14 +88,15 @@ class Cached(TextEnv):
         facts = self._facts = self._engine().facts
         super().__init__(
             {split: facts.tasks(split) for split in facts.splits},
-            max_turns=getattr(facts, "max_turns", 1),
+            max_turns=facts.max_turns or 1,
             version=facts.version,
             default_split=facts.default_split,
             trainable=[split for split in facts.splits if facts.trainable(split)],
             terse=facts.terse,
-            tools=getattr(facts, "tools", None),
+            tools=facts.tools,
         )
-        self.idle_reward = getattr(facts, "idle_reward", None)
+        self.mini, self.protocol, self.success_metrics = facts.mini, facts.protocol, facts.success_metrics
+        self.idle_action, self.idle_reward = facts.idle_action, facts.idle_reward
         self._seed, self._seeds_since = "", 0
         self._episode_seed = 0
         self._options: dict[str, Any] = {}
@@ -108,16 +112,28 @@ class Cached(TextEnv):
         return getattr(self._facts, name)
 
     def gold(self, task_id: str) -> list[str] | None:
-        gold: list[str] | None = self._facts.gold(task_id)
-        return gold
+        """As the environment."""
+        return self._facts.gold(task_id)
 
     def habit(self, task_id: str) -> list[str] | None:
-        habit: list[str] | None = self._facts.habit(task_id)
-        return habit
+        """As the environment."""
+        return self._facts.habit(task_id)
 
     def answer(self, task_id: str) -> str | None:
-        answer: str | None = self._facts.answer(task_id)
-        return answer
+        """As the environment."""
+        return self._facts.answer(task_id)
+
+    def scenario_of(self, task_id: str) -> str:
+        """As the environment."""
+        return self._facts.scenario_of(task_id)
+
+    def floor(self, task_id: str) -> float | None:
+        """As the environment."""
+        return self._facts.floor(task_id)
+
+    def summary(self, episodes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        """As the environment."""
+        return self._facts.summary(episodes)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -138,8 +154,8 @@ class Cached(TextEnv):
             self._engine().version, self.task_id, self._options, self._episode_seed if self._seeded else None
         )  # fmt: skip
         self._path, self._actions, self._recorded = [], [], []
-        answer = self._ask(_hash(b"", json.dumps(content, ensure_ascii=False)), None)
-        self._running = not _failed(answer, 2)
+        answer = self._ask(key_of(b"", json.dumps(content, ensure_ascii=False)), None)
+        self._running = not failed(answer, 2)
         return answer  # type: ignore[no-any-return]
 
     def step(self, action: str) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
@@ -152,17 +168,20 @@ class Cached(TextEnv):
             )
         self._running = False  # stays so if the environment itself fails below
         self.turn += 1
-        said = action if self._canonical is None else self._canonical(action)
-        answer = self._ask(_hash(self._path[-1], said), said)
-        self._running = not (_failed(answer, 5) or answer[2] or answer[3])
+        text = action if self._canonical is None else self._canonical(action)
+        answer = self._ask(key_of(self._path[-1], text), text)
+        self._running = not (failed(answer, 5) or answer[2] or answer[3])
         return answer  # type: ignore[no-any-return]
 
     def statistics(self) -> dict[str, float]:
-        """What the instances of this process that share a cache have counted: hits, misses, replayed, audits, uncached, seconds."""
+        """The counts of this process's instances that share this cache, by the names in `store.COUNTS`."""
         return self._engine().store.counts()
 
     def close(self) -> None:
-        """Leave; the last to do so closes the worlds and writes the cache. From another thread it ends a call that hangs: its world is given up."""
+        """Leave the shared cache; the last to do so closes the worlds and writes the cache.
+
+        Called from another thread it ends a call that hangs: its world is given up.
+        """
         lease, joined = self._lease, self._joined
         self._joined = None
         if joined is not None and joined.process is _PROCESS:
@@ -182,7 +201,7 @@ class Cached(TextEnv):
             return given
         self._seed = self._seed or str(self.np_random_seed)
         self._seeds_since += 1
-        return int.from_bytes(_hash(b"", f"{self._seed} {self._seeds_since}")[:4], "big")
+        return int.from_bytes(key_of(b"", f"{self._seed} {self._seeds_since}")[:4], "big")
 
     def _ask(self, key: bytes, action: str | None) -> Answer:
         """The answer to an action (None: to reset), and the episode goes on to `key`."""
@@ -193,7 +212,7 @@ class Cached(TextEnv):
             answer, known = self._execute(engine, key, action, known)
         else:
             engine.store.count(hits=1)
-            answer = _decoded(known)
+            answer = decoded(known)
         self._path.append(key)
         self._recorded.append(known)
         if action is not None:
@@ -201,8 +220,8 @@ class Cached(TextEnv):
         return answer
 
     def _is_audited(self, key: bytes) -> bool:
-        """By key and seed: in another episode, another share. It takes nothing from any stream of chance."""
-        return int.from_bytes(_hash(key, str(self._episode_seed))[:8], "big") < self._audit * 2**64
+        """By a hash of key and seed: each episode audits another share, and no random stream is drawn from."""
+        return int.from_bytes(key_of(key, str(self._episode_seed))[:8], "big") < self._audit * 2**64
 
     def _execute(
         self, engine: _Engine, key: bytes, action: str | None, known: bytes | None
@@ -214,7 +233,7 @@ class Cached(TextEnv):
             if known is None and (found := engine.store.get(key)) is not None:  # another episode was faster
                 engine.worlds.give(lease)
                 engine.store.count(hits=1)
-                return _decoded(found), found
+                return decoded(found), found
             began = time.perf_counter()
             try:
                 answer = self._play(engine.store, world, action)
@@ -231,15 +250,19 @@ class Cached(TextEnv):
             self._lease = None
 
     def _play(self, store: TransitionStore, world: World, action: str | None) -> Answer:
-        """Bring the world to where the episode stands, comparing what it says on the way, and ask it. A failure on the way is the answer."""
+        """Bring the world to where the episode stands and ask it; what it answers on the way must agree with the
+        record.
+
+        A failure on the way is the answer.
+        """
         start = self._path.index(world.at) + 1 if world.at in self._path else 0
-        world.at = None
+        world.at = None  # until it has answered: a world that fails halfway stands nowhere
         for place in range(start, len(self._path)):
-            said = self._actions[place - 1] if place else None
-            answer = self._call(world, said)
+            answer = self._call(world, self._actions[place - 1] if place else None)
             store.count(replayed=1)
-            if _failed(answer, 5 if place else 2):
-                reported = not place and isinstance(answer, tuple) and not _malformed(answer, 2)
+            if failed(answer, 5 if place else 2):
+                # a reset that reports a failure has two parts; whoever called step expects five
+                reported = not place and isinstance(answer, tuple) and not malformed(answer, 2)
                 return ((), 0.0, False, True, answer[1]) if reported else answer
             self._compare(self._recorded[place], answer, place)
         return self._call(world, action)
@@ -252,13 +275,13 @@ class Cached(TextEnv):
     def _judge(
         self, engine: _Engine, lease: Lease, answer: Answer, action: str | None, known: bytes | None
     ) -> bytes | None:
-        """Give the world back, and record what it said. Failures are neither recorded nor is their world used again."""
+        """Give the world back, and record its answer. Failures are not recorded, and their world is not used again."""
         world, store, size = lease.world, engine.store, 2 if action is None else 5
         assert world is not None
-        if _failed(answer, size) or lease.over:
+        if failed(answer, size) or lease.over:
             store.count(misses=1)
             return None
-        recorded = _encoded(answer)
+        recorded = encoded(answer)
         if known is not None:
             self._compare(known, answer, len(self._path), action)
             store.count(hits=1, audits=1)
@@ -266,18 +289,20 @@ class Cached(TextEnv):
             store.count(misses=1, uncached=recorded is None)
             if recorded is not None:
                 store.put(lease.target, recorded)
+        # a finished episode leads nowhere, but its world may begin another one
         world.at = None if size == 5 and (answer[2] or answer[3]) else lease.target
         engine.worlds.give(lease)
         return recorded
 
     def _compare(self, recorded: bytes | None, answer: Answer, place: int, action: str | None = None) -> None:
-        """The answer at a place of the path, or behind its end, against the record."""
-        if recorded is None or _encoded(answer) == recorded:
+        """Compare the answer at a place of the path, or to the action after its end, with the record."""
+        if recorded is None or encoded(answer) == recorded:
             return
         actions = [*self._actions, *([] if action is None else [action])][:place]
         raise CacheMismatch(
-            f"task {self.task_id!r}, seed {self._episode_seed}, after {_short(actions)}: recorded was "
-            f"{_short(_decoded(recorded))}, executed again it is {_short(answer)}. The engine is not deterministic, or its version does not "
+            f"task {self.task_id!r}, seed {self._episode_seed}, after {short(actions)}: recorded was "
+            f"{short(decoded(recorded))}, executed again it is {short(answer)}. The engine is not "
+            f"deterministic, or its version does not "
             "name everything that its answers depend on. Nothing of this cache is used any more"
         )
 
@@ -289,7 +314,7 @@ class _Engine:
         self.process, self.name = process, name
         folder, version, limit = name
         self._made = make()
-        self.facts = self._made.unwrapped
+        self.facts: TextEnvironment = self._made.unwrapped
         """An instance that is only asked about tasks, never played."""
         kind = type(self.facts)
         self.version = f"{version} ({kind.__module__}.{kind.__qualname__} {self.facts.version})"
@@ -317,7 +342,10 @@ Name = tuple[str | None, str, int]
 
 
 class _Process:
-    """The engines of this process."""
+    """The engines of this process.
+
+    One lock for all: two instances that join at the same time must share an engine, not open its file twice.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -333,7 +361,7 @@ class _Process:
 
 _PROCESS = _Process()
 _INHERITED: list[_Process] = []
-"""What a forked child must neither use nor let go of: its files and worlds are the parent's."""
+"""What a forked child neither uses nor lets go of: closing the parent's files or worlds here would close them there."""
 
 
 def _begin_in_child() -> None:
@@ -349,49 +377,3 @@ def _flush() -> None:
 
 os.register_at_fork(after_in_child=_begin_in_child)
 atexit.register(_flush)
-
-
-def _hash(before: bytes, text: str) -> bytes:
-    return hashlib.sha256(before + text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _malformed(answer: Answer, size: int) -> bool:
-    return not (isinstance(answer, tuple) and len(answer) == size and isinstance(answer[-1], dict))
-
-
-def _failed(answer: Answer, size: int) -> bool:
-    """Whether the environment itself failed: an answer to pass on, and never to keep."""
-    return _malformed(answer, size) or bool(answer[-1].get("failure"))
-
-
-def _encoded(answer: Answer) -> bytes | None:
-    """The answer as JSON; None where JSON would not give back exactly the same."""
-    if not isinstance(answer[0], tuple):
-        return None
-    try:
-        text = json.dumps((list(answer[0]), *answer[1:]), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        data = text.encode("utf-8", "surrogatepass")
-        return data if _same(_decoded(data), answer) else None
-    except (TypeError, ValueError, RecursionError):
-        return None
-
-
-def _decoded(data: bytes) -> Answer:
-    messages, *others = json.loads(data.decode("utf-8", "surrogatepass"))
-    return (tuple(messages), *others)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equal in value, types, and the order of keys."""
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 300 else f"{text[:200]} ... {text[-80:]}"

@@ -1,4 +1,4 @@
-"""Worlds: a few live environments that many episodes share, each lent for the length of one call and remembering where it stands."""
+"""Worlds: a few live environments that many episodes share, each lent for one call and remembering where it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class World:
 
 
 class Lease:
-    """One call's hold on a world, for the sake of an answer whose key is `target`. `over` once given back or dropped."""
+    """One call's hold on a world, for the answer whose key is `target`. `over` once given back or dropped."""
 
     def __init__(self, target: bytes) -> None:
         self.target = target
@@ -40,10 +40,12 @@ class Worlds:
         self._closed = False
 
     def enter(self, lease: Lease, path: Sequence[bytes]) -> World:
-        """Wait for a world and take it: the one that stands deepest along `path` (keys of an episode's prefixes, shortest first), else any.
+        """Wait for a world and take it: the one that stands deepest along `path`, else any.
 
-        Of several leases with one target one runs at a time, so that the others find what the first has done. Raises whatever making an
-        environment raises, and RuntimeError where the lease is dropped meanwhile.
+        path: keys of an episode's prefixes, shortest first.
+
+        Of several leases with one target one runs at a time, so that the others find what the first has done. Raises
+        whatever making an environment raises, and RuntimeError where the lease is dropped meanwhile.
         """
         with self._changed:
             while not lease.over and (lease.target in self._targets or not (self._idle or self._live < self._limit)):
@@ -82,7 +84,7 @@ class Worlds:
         self.drop(lease)
 
     def drop(self, lease: Lease) -> None:
-        """Close the world and never use it again: it has failed, or it hangs (then this comes from another thread than the one in it)."""
+        """Close the world and never use it again: it has failed, or it hangs and another thread calls this."""
         with self._changed:
             if lease.over:
                 return
@@ -92,7 +94,7 @@ class Worlds:
             _close_aside(lease.world)
 
     def close(self) -> None:
-        """Close the worlds nobody holds; the others are closed when they come back."""
+        """Close the worlds that no call holds; the others are closed when they come back."""
         with self._changed:
             self._closed = True
             idle, self._idle = self._idle, []

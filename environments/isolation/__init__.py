@@ -1,1 +1,1 @@
-"""Engines in processes of their own: forked workers in another interpreter, framed messages, limits, a sandbox. Standard library only."""
+"""Engines in processes of their own: forked workers in another interpreter, framed messages, limits, a sandbox."""

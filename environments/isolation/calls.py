@@ -1,6 +1,6 @@
-"""Calls to an object in another process: each has a deadline, and whatever the process does instead of answering is one RemoteError.
+"""Calls to an object in another process, each with a deadline; what happens instead of an answer is one RemoteError.
 
-`environments.isolation.pool` makes the processes. Values are JSON's.
+`environments.isolation.pool` makes the processes. Arguments and results are JSON's values.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ Kind = Literal["boot", "deadline", "died", "protocol", "raised", "closed"]
 GRACE = 0.2
 """Seconds in which a process whose connection broke may end by itself, so that its own exit status is known."""
 
-Bury = Callable[["Worker", float], int | None]
+Reap = Callable[["Worker", float], int | None]
 """Ends a worker's process, after so many seconds in which it may end by itself; its exit code where it is known."""
 
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
 
 _QUOTED = 2_000
-"""Characters of a message or traceback from over there that an error quotes."""
+"""Characters of a worker's message or traceback that an error quotes."""
 
 
 class RemoteError(Exception):
     """A call or a start that failed.
 
-    kind: "boot" (the object or its process did not start), "deadline", "died" (the process ended), "protocol" (it sent what is no
-    answer), "raised" (the method raised; the worker goes on), "closed". After "deadline", "died" and "protocol" the worker is closed.
-    busy: with "deadline", whether the worker computed for at least half of the time (an endless loop) or waited (a stuck or crowded
-    machine); cpu_s: the seconds of CPU it used.
-    crashed: with "died", whether the interpreter itself broke down (stack or memory exhausted, a fault in C), rather than being killed or leaving.
-    remote_type, remote_message, remote_traceback: what was raised over there, else "".
+    kind: "boot" (the object or its process did not start), "deadline", "died" (the process ended), "protocol" (it sent
+    what is no answer), "raised" (the method raised; the worker goes on), "closed". After "deadline", "died" and
+    "protocol" the worker is closed. busy: with "deadline", whether the worker computed for at least half of the time
+    (an endless loop) or waited (a stuck or crowded machine); cpu_s: the seconds of CPU it used. crashed: with "died",
+    whether the interpreter itself broke down (stack or memory exhausted, a fault in C), rather than being killed or
+    exiting. remote_type, remote_message, remote_traceback: of what was raised in the worker, else "".
     """
 
     def __init__(self, kind: Kind, message: str) -> None:
@@ -56,12 +56,13 @@ class RemoteError(Exception):
 
 
 class Worker:
-    """One object in a process of its own. It serves one caller at a time, others wait; workers come from `Nursery.spawn` and `Nursery.take`.
+    """One object in a process of its own. It serves one caller at a time, others wait.
 
-    pid: its process; uses: times it was taken; sandbox: "seccomp", or "none: " and why its system calls are not filtered.
+    Workers come from `WorkerPool.spawn` and `WorkerPool.take`. pid: its process; uses: times it was taken; sandbox:
+    "seccomp", or "none: " and why its system calls are not filtered.
     """
 
-    def __init__(self, label: str, pid: int, frames: Frames, output: Output, bury: Bury) -> None:
+    def __init__(self, label: str, pid: int, frames: Frames, output: Output, reap: Reap) -> None:
         self.label = label
         self.pid = pid
         self.uses = 0
@@ -69,7 +70,7 @@ class Worker:
         self.since = processes.started(pid)
         self._frames = frames
         self._output = output
-        self._bury = bury
+        self._reap = reap
         self._owner = os.getpid()
         self._number = 0
         self._open = True
@@ -77,7 +78,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the worker is there and waits for a call, or is in one of another thread's."""
+        """Whether the worker's process is there, and waits for a call or is in one of another thread's."""
         if not self._lock.acquire(blocking=False):
             return self._open
         try:
@@ -86,26 +87,29 @@ class Worker:
             self._lock.release()
 
     def call(self, verb: str, deadline_s: float, **arguments: Any) -> Any:
-        """What the object's method returns. Raises RemoteError, and TypeError or ValueError for arguments that are no JSON."""
+        """What the object's method returns.
+
+        Raises RemoteError; TypeError or ValueError for arguments that are no JSON.
+        """
         return self._ask(verb, deadline_s, arguments)
 
-    def born(self, deadline_s: float) -> None:
-        """Wait until the object is ready in this process; for `Nursery.spawn`."""
+    def wait_ready(self, deadline_s: float) -> None:
+        """Wait until the object is ready in the worker's process; for `WorkerPool.spawn`."""
         try:
             reply = self._frames.receive(time.monotonic() + deadline_s)
         except (EOFError, OSError, FrameError) as error:  # TimeoutError is an OSError
-            raise self._failed("boot", f"was not born ({type(error).__name__})") from None
+            raise self._failed("boot", f"did not start ({type(error).__name__})") from None
         except BaseException:
             self.kill()
             raise
         if "raised" in reply:
-            failure = raised("boot", f"{self._name()} was not born", reply["raised"])
+            failure = raised("boot", f"{self._name()} did not start", reply["raised"])
             self.kill()
             raise failure
         self.sandbox = reply["ok"]
 
     def close(self, deadline_s: float = 5.0) -> None:
-        """Let the object close itself, then end its process; it is killed where that takes longer than `deadline_s` seconds."""
+        """Let the object close itself within `deadline_s` seconds, then end its process."""
         if self._owner == os.getpid() and self._lock.acquire(timeout=deadline_s):
             try:
                 if self.alive:
@@ -116,14 +120,14 @@ class Worker:
         self.kill(GRACE)
 
     def kill(self, grace_s: float = 0.0) -> int | None:
-        """End the process and all its descendants at once; its exit code (negative: a signal), None where that is not known."""
+        """End the process and its descendants at once; its exit code (negative: a signal), None where not known."""
         if not self._open:
             return None
         if self._owner != os.getpid():
             self.forget()
             return None
         try:
-            return self._bury(self, grace_s)
+            return self._reap(self, grace_s)
         finally:
             self.release()
 
@@ -147,7 +151,7 @@ class Worker:
             raise RemoteError("closed", f"{self._name()} is closed, or belongs to process {self._owner}")
         self._number += 1
         frame = encode({"verb": verb, "arguments": arguments, "number": self._number})
-        said = f"{verb!r}" if verb else "closing"
+        name = f"{verb!r}" if verb else "closing"
         self._output.empty()  # an error quotes what this call wrote, and old output fills no disk
         used = processes.cpu_seconds(self.pid)
         deadline = time.monotonic() + deadline_s
@@ -163,23 +167,23 @@ class Worker:
         except TimeoutError:
             spent = max(0.0, processes.cpu_seconds(self.pid) - used)
             failure = self._failed(
-                "deadline", f"did not end {said} within {deadline_s:g} s; it used {spent:.2f} s of CPU"
+                "deadline", f"did not end {name} within {deadline_s:g} s; it used {spent:.2f} s of CPU"
             )
             failure.cpu_s, failure.busy = spent, spent >= deadline_s / 2
             raise failure from None
         except (EOFError, OSError):
-            raise self._failed("died", f"died in {said}") from None
+            raise self._failed("died", f"died in {name}") from None
         except FrameError as error:
-            raise self._failed("protocol", f"broke the protocol in {said}: {error}") from None
+            raise self._failed("protocol", f"broke the protocol in {name}: {error}") from None
         except BaseException:  # an interrupt: what comes later would be taken for the next call's answer
             self.kill()
             raise
         if "raised" in reply:
-            raise raised("raised", f"{said} of {self.label}", reply["raised"])
+            raise raised("raised", f"{name} of {self.label}", reply["raised"])
         return reply["ok"]
 
     def _failed(self, kind: Kind, what: str) -> RemoteError:
-        """Kill the worker, and say what is known of its end."""
+        """Kill the worker; the error names what is known of its end."""
         tail = self._output.tail()
         status = self.kill(GRACE if kind in ("died", "boot") else 0.0)
         end = "" if kind == "deadline" else f"; {processes.ending(status)}"
@@ -191,14 +195,11 @@ class Worker:
         return f"worker {self.pid} of {self.label}"
 
 
-def raised(kind: Kind, where: str, told: Mapping[str, str]) -> RemoteError:
-    """The error that tells what was raised in the other process."""
-    error = RemoteError(kind, f"{where}: {told['type']}: {told['message'][:_QUOTED]}")
-    error.remote_type, error.remote_message, error.remote_traceback = (
-        told["type"],
-        told["message"],
-        told["traceback"],
-    )
+def raised(kind: Kind, where: str, report: Mapping[str, str]) -> RemoteError:
+    """The error for what was raised in the other process; report: its `type`, `message` and `traceback`."""
+    error = RemoteError(kind, f"{where}: {report['type']}: {report['message'][:_QUOTED]}")
+    error.remote_type, error.remote_message = report["type"], report["message"]
+    error.remote_traceback = report["traceback"]
     if kind == "boot":
-        error.message += f"\n{told['traceback'][-_QUOTED:]}"
+        error.message += f"\n{report['traceback'][-_QUOTED:]}"
     return error

@@ -1,7 +1,7 @@
-"""Frames between two processes: four bytes of length, then JSON in ASCII, over a stream socket, read and written by a deadline.
+"""Frames between two processes: four bytes of length, then JSON in ASCII, over a stream socket, each by a deadline.
 
-Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. No clock is read where there is no
-deadline, for the code beside it may have frozen the time.
+Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. No clock
+is read where there is no deadline, for the code beside it may have frozen the time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FrameError(Exception):
 
 
 def encode(value: Any, limit: int = MAX_FRAME) -> bytes:
-    """The frame of a value. Raises TypeError, ValueError or RecursionError for what is no JSON or has more than `limit` bytes.
+    """The frame of a value. TypeError, ValueError or RecursionError for what is no JSON or beyond `limit` bytes.
 
     Lone surrogates survive: JSON escapes them.
     """
@@ -39,8 +39,8 @@ def encode(value: Any, limit: int = MAX_FRAME) -> bytes:
 class Frames:
     """One end of a stream socket that carries frames. Deadlines are points of `time.monotonic`; None waits for ever.
 
-    One frame is on its way at a time: after a TimeoutError or a FrameError the socket is of no more use. File descriptors are let in
-    only with `takes_descriptors`: who sends them could fill the reader's table.
+    One frame is on its way at a time: after a TimeoutError or a FrameError the socket is of no more use. File
+    descriptors are let in only with `takes_descriptors`: whoever sends them could fill the reader's table.
     """
 
     def __init__(self, end: socket.socket, *, takes_descriptors: bool = False) -> None:
@@ -58,7 +58,9 @@ class Frames:
         return self._socket.fileno()
 
     def write(self, frame: bytes, deadline: float | None = None, descriptors: Sequence[int] = ()) -> None:
-        """Send a frame made by `encode`, open file descriptors with it. Raises TimeoutError, or ConnectionError where no one reads."""
+        """Send a frame made by `encode`, and open file descriptors. Raises TimeoutError; ConnectionError without a
+        reader.
+        """
         rest = memoryview(frame)
         while rest:
             try:
@@ -69,7 +71,7 @@ class Frames:
             rest, descriptors = rest[sent:], ()
 
     def receive(self, deadline: float | None = None) -> Any:
-        """The next frame's value. Raises TimeoutError, EOFError (the other side is gone), ConnectionError, FrameError."""
+        """The next frame's value. Raises TimeoutError, EOFError (the other side ended), ConnectionError, FrameError."""
         size = _HEADER.unpack(self._bytes(_HEADER.size, deadline))[0]
         if size > MAX_FRAME:
             raise FrameError(f"a message of {size:,} bytes was announced; {MAX_FRAME:,} are allowed")
@@ -84,7 +86,7 @@ class Frames:
         return taken
 
     def silent(self) -> bool:
-        """Whether the other side is there and has said nothing that was not yet read."""
+        """Whether the other side is there and nothing has come that was not yet read."""
         return not self._buffer and self.fileno() >= 0 and not self._readable.poll(0)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""Objects that live in another interpreter: a nursery makes one there and forks workers from it, each serving calls by a deadline.
+"""Objects in another interpreter: a pool makes one there and forks workers from it, each serving calls by a deadline.
 
-For libraries whose pins exclude ours, and for code that nobody has read. A worker that hangs, crashes, floods or fights is killed with
-all its descendants and costs its caller one RemoteError; `environments.isolation.worker` is the other side. Values are JSON's.
+For libraries whose pins exclude ours, and for untrusted code. A worker that hangs, crashes, floods its output or
+attacks is killed with all its descendants and costs its caller one RemoteError; `environments.isolation.worker` is the
+other side. Arguments and results are JSON's values.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from environments.isolation.calls import GRACE, RemoteError, Worker, raised
 from environments.isolation.frames import FrameError, Frames, encode
 from environments.isolation.processes import Output
 
-__all__ = ["Limits", "Nursery", "RemoteError", "Worker"]
+__all__ = ["Limits", "RemoteError", "Worker", "WorkerPool"]
 
-_CONTROL = 30.0
-"""Seconds the first process may take to fork or to bury."""
+_CONTROL_S = 30.0
+"""Seconds a zygote may take to fork or to reap."""
 
-_FAREWELL = 5.0
+_EXIT_S = 5.0
 """Seconds it may take to end."""
 
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -41,10 +42,11 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a worker may use. memory_mb: MiB of address space beyond what it is born with; file_mb: MiB of any one file it writes.
+    """What a worker may use.
 
-    open_files: open file descriptors. sandbox: whether seccomp forbids new processes, programs and signals to others where it can be had;
-    network: whether sockets are left to a worker that it forbids these.
+    memory_mb: MiB of address space beyond what it has when it is forked; file_mb: MiB of any one file it writes;
+    open_files: open file descriptors. sandbox: whether seccomp forbids new processes, programs and signals to others,
+    where the kernel has it; network: whether a worker so confined keeps its sockets.
     """
 
     memory_mb: int = 1024
@@ -59,15 +61,17 @@ class Limits:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
 
-class Nursery:
-    """Workers forked from one warm process of another interpreter. It starts when first needed, and again when it has died.
+class WorkerPool:
+    """Workers forked from one warm process of another interpreter, the zygote, which makes the object before it forks.
 
-    interpreter: that Python; target: "module:Name" there, called with `options` (see `environments.isolation.worker` for what the object needs);
-    boot_s: seconds it may take to be made, and a worker to be born; environ: environment variables beside a bare minimum; label: its name
-    in messages; recycle_after: times a worker is taken before another replaces it; idle: workers kept for later.
+    The zygote starts when it is first needed, and again when it has died. interpreter: its Python; target:
+    "module:Name" there, called with `options` (see `environments.isolation.worker` for what the object needs); boot_s:
+    seconds the object may take to be made, and a worker to start; environ: environment variables beside a bare minimum;
+    label: its name in messages; recycle_after: times a worker is taken before another replaces it; idle: workers kept
+    for later.
 
-    Any thread may use it. A forked copy of this process starts its own. Its workers end with it, and it ends with `close`, with a `with`
-    block, when nothing refers to it any more, and with this process, however that ends.
+    Any thread may use it. A forked copy of this process starts its own. Its workers end with it, and it ends with
+    `close`, with a `with` block, when nothing refers to it any more, and with this process, however that ends.
     """
 
     def __init__(
@@ -94,30 +98,30 @@ class Nursery:
         self._boot_s = boot_s
         self._environ = dict(environ or {})
         self._lock = threading.Lock()
-        self._first: _First | None = None
-        self._ending: weakref.finalize[Any, Any] | None = None
+        self._zygote: _Zygote | None = None
+        self._finalizer: weakref.finalize[Any, Any] | None = None
         self._waiting: list[Worker] = []
-        _NURSERIES.add(self)
+        _POOLS.add(self)
 
     def spawn(self) -> Worker:
         """A new worker. Raises RemoteError of kind "boot"."""
         with self._lock:
-            if self._first is not None and not self._first.alive:
+            if self._zygote is not None and not self._zygote.alive:
                 self._end()
-            fresh = self._first is None
-            first = self._first = self._first or self._start()
+            fresh = self._zygote is None
+            zygote = self._zygote = self._zygote or self._start()
         try:
-            return first.fork(self._boot_s)
-        except _FirstDiedError as error:
+            return zygote.fork(self._boot_s)
+        except _ZygoteDiedError as error:
             if fresh:
                 raise RemoteError("boot", f"{self.label}: {error}") from None
         with self._lock:
-            if self._first is first:
+            if self._zygote is zygote:
                 self._end()
-            first = self._first = self._first or self._start()
+            zygote = self._zygote = self._zygote or self._start()
         try:
-            return first.fork(self._boot_s)
-        except _FirstDiedError as error:
+            return zygote.fork(self._boot_s)
+        except _ZygoteDiedError as error:
             raise RemoteError("boot", f"{self.label}: {error}") from None
 
     def take(self) -> Worker:
@@ -134,11 +138,11 @@ class Nursery:
             return worker
 
     def give(self, worker: Worker) -> None:
-        """Take a worker back that the next caller can use as it is; one that is dead or was used often is closed."""
+        """Take back a worker that the next caller can use as it is; one that is dead or was used often is closed."""
         with self._lock:
             keep = (
-                self._first is not None
-                and self._first.owns(worker)
+                self._zygote is not None
+                and self._zygote.has(worker)
                 and worker.alive
                 and worker.uses < self.recycle_after
             )
@@ -154,47 +158,47 @@ class Nursery:
                 worker.close(1.0)
             self._end()
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _start(self) -> _First:
-        first = _First(self._interpreter, self._environ, self.label)
-        self._ending = weakref.finalize(self, first.end)
-        self._ending.atexit = False  # `_close_all` lets idle objects close themselves before
+    def _start(self) -> _Zygote:
+        zygote = _Zygote(self._interpreter, self._environ, self.label)
+        self._finalizer = weakref.finalize(self, zygote.end)
+        self._finalizer.atexit = False  # `_close_all` lets idle objects close themselves before
         try:
-            first.boot(self._boot, self._boot_s)
+            zygote.boot(self._boot, self._boot_s)
         except BaseException:
-            first.end(patience_s=GRACE)
-            self._ending.detach()
+            zygote.end(patience_s=GRACE)
+            self._finalizer.detach()
             raise
-        return first
+        return zygote
 
     def _end(self) -> None:
         self._waiting.clear()
-        if self._first is not None and self._ending is not None:
-            self._ending.detach()  # called, it would do nothing while this process exits
-            self._first.end()
-            self._first = None
+        if self._zygote is not None and self._finalizer is not None:
+            self._finalizer.detach()  # called, it would do nothing while this process exits
+            self._zygote.end()
+            self._zygote = None
 
     def _forget(self) -> None:
         """In a forked copy of this process: the sockets are the original's."""
         self._lock = threading.Lock()
         self._waiting.clear()
-        if self._first is not None and self._ending is not None:
-            self._ending.detach()
-            self._first.forget()
-            self._first = None
+        if self._zygote is not None and self._finalizer is not None:
+            self._finalizer.detach()
+            self._zygote.forget()
+            self._zygote = None
 
 
-class _FirstDiedError(Exception):
-    """The process that workers are forked from does not answer."""
+class _ZygoteDiedError(Exception):
+    """The zygote does not answer."""
 
 
-class _First:
-    """The process that workers are forked from: its socket, its folder and all workers that came of it."""
+class _Zygote:
+    """This side of the process that workers are forked from: its socket, its folder and its workers."""
 
     def __init__(self, interpreter: Path, environ: Mapping[str, str], label: str) -> None:
         self.label = label
@@ -241,41 +245,41 @@ class _First:
             text = f"{self.label} was not made within {boot_s:g} s{self._output.tail()}"
             raise RemoteError("boot", text) from None
         except (EOFError, ConnectionError, FrameError) as error:
-            raise RemoteError("boot", f"{self.label} was not made: {self._epitaph(error)}") from None
+            raise RemoteError("boot", f"{self.label} was not made: {self._describe_end(error)}") from None
         if "raised" in reply:
             raise raised("boot", f"{self.label} was not made", reply["raised"])
 
     def fork(self, boot_s: float) -> Worker:
-        """A worker, born. Raises _FirstDiedError, and RemoteError of kind "boot"."""
+        """A worker that is ready. Raises _ZygoteDiedError, and RemoteError of kind "boot"."""
         ours, theirs = socket.socketpair()
         output = Output()
         frames = Frames(ours)
         try:
             with self._lock, theirs:
-                reply = self._ask({"do": "fork"}, _CONTROL, [theirs.fileno(), output.fileno()])
+                reply = self._ask({"do": "fork"}, _CONTROL_S, [theirs.fileno(), output.fileno()])
                 if "raised" in reply:
                     raise raised("boot", f"{self.label} was not forked", reply["raised"])
                 pid = int(reply["pid"])
-                worker = self._workers[pid] = Worker(self.label, pid, frames, output, self.bury)
+                worker = self._workers[pid] = Worker(self.label, pid, frames, output, self.reap)
         except BaseException:
             frames.close()
             output.close()
             raise
-        worker.born(boot_s)
+        worker.wait_ready(boot_s)
         return worker
 
-    def owns(self, worker: Worker) -> bool:
-        """Whether it forked this worker and has not buried it."""
+    def has(self, worker: Worker) -> bool:
+        """Whether it forked this worker and has not reaped it."""
         return self._workers.get(worker.pid) is worker
 
-    def bury(self, worker: Worker, grace_s: float) -> int | None:
+    def reap(self, worker: Worker, grace_s: float) -> int | None:
         """End a worker's process; its exit code where it is known."""
         with self._lock:
             if self._workers.pop(worker.pid, None) is None:
                 return None
             try:
-                status = self._ask({"do": "bury", "pid": worker.pid, "grace_s": grace_s}, _CONTROL).get("status")
-            except _FirstDiedError:
+                status = self._ask({"do": "reap", "pid": worker.pid, "grace_s": grace_s}, _CONTROL_S).get("status")
+            except _ZygoteDiedError:
                 processes.kill_tree(worker.pid, worker.since)
                 return None
             return None if status is None else int(status)
@@ -288,7 +292,7 @@ class _First:
             self._frames.close()  # it then kills its workers and leaves
             if self._process is not None:
                 try:
-                    self._process.wait(_FAREWELL if patience_s is None else patience_s)
+                    self._process.wait(_EXIT_S if patience_s is None else patience_s)
                 except subprocess.TimeoutExpired:
                     processes.kill_tree(self._process.pid)
                     self._process.wait()
@@ -301,7 +305,7 @@ class _First:
             worker.release()
 
     def forget(self) -> None:
-        """In a forked copy of this process: close the descriptors, for the original's end must be seen by the other side."""
+        """In a forked copy of this process: close the descriptors, else the zygote would not see the original's end."""
         self._frames.close()
         self._output.close()
         for worker in self._workers.values():
@@ -311,20 +315,20 @@ class _First:
 
     def _ask(self, message: dict[str, Any], seconds: float, descriptors: list[int] | None = None) -> dict[str, Any]:
         if self._frames.fileno() < 0:
-            raise _FirstDiedError("the nursery was closed")
+            raise _ZygoteDiedError("the pool was closed")
         deadline = time.monotonic() + seconds
         try:
             self._frames.write(encode(message), deadline, descriptors or [])
             return dict(self._frames.receive(deadline))
         except (OSError, EOFError, FrameError) as error:  # TimeoutError is an OSError
-            text = self._epitaph(error)
+            text = self._describe_end(error)
             self._frames.close()
-            raise _FirstDiedError(f"the process that forks workers does not answer: {text}") from None
+            raise _ZygoteDiedError(f"the process that forks workers does not answer: {text}") from None
         except BaseException:
             self._frames.close()
             raise
 
-    def _epitaph(self, error: Exception) -> str:
+    def _describe_end(self, error: Exception) -> str:
         with contextlib.suppress(subprocess.TimeoutExpired):
             assert self._process is not None
             self._process.wait(GRACE)
@@ -339,17 +343,17 @@ def _environment(folder: str) -> dict[str, str]:
     return ours | fixed | {"HOME": folder, "TMPDIR": folder}
 
 
-_NURSERIES: weakref.WeakSet[Nursery] = weakref.WeakSet()
+_POOLS: weakref.WeakSet[WorkerPool] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    for nursery in list(_NURSERIES):
-        nursery.close()
+    for pool in list(_POOLS):
+        pool.close()
 
 
 def _forget_all() -> None:
-    for nursery in list(_NURSERIES):
-        nursery._forget()
+    for pool in list(_POOLS):
+        pool._forget()
 
 
 atexit.register(_close_all)

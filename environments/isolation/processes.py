@@ -1,7 +1,7 @@
-"""Processes from outside: the CPU time of one, what it wrote, how it ended, and the end of it with all its descendants.
+"""Processes from outside: their CPU time, what they wrote, how they ended, and how to end one with all its descendants.
 
-Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. Where there is no /proc (macOS),
-descendants are not known.
+Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. Where
+there is no /proc (macOS), descendants are not known.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import time
 from typing import NamedTuple
 
 _ROUNDS = 1_000
-"""Times a family is looked up while it still grows: the stopped cannot fork, so that it does not for long."""
-
+"""Times a tree of processes is looked up while it still grows: those stopped cannot fork, so it does not grow for
+long."""
 
 _TAIL = 2_000
 """Characters of a process's output that an error quotes."""
 
 
-class Kin(NamedTuple):
+class Ids(NamedTuple):
     """The ids of a process's parent, group and session."""
 
     parent: int
@@ -30,7 +30,7 @@ class Kin(NamedTuple):
 
 
 class Output:
-    """A file without a name that takes a process's output. Its writers append, so that it can be emptied at any time."""
+    """A file without a name that takes a process's output. Its writers append, so it can be emptied any time."""
 
     def __init__(self) -> None:
         path = os.path.join(tempfile.gettempdir(), f"output-{os.urandom(16).hex()}")
@@ -63,24 +63,26 @@ class Output:
             self._descriptor = -1
 
 
-def processes() -> dict[int, Kin]:
+def processes() -> dict[int, Ids]:
     """All processes by id, zombies among them; empty where there is no /proc."""
-    found: dict[int, Kin] = {}
+    found: dict[int, Ids] = {}
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir("/proc"):
             fields = _stat(int(name)) if name.isdecimal() else None
             if fields:
-                found[int(name)] = Kin(*map(int, fields[1:4]))
+                found[int(name)] = Ids(*map(int, fields[1:4]))
     return found
 
 
 def children(pid: int) -> set[int]:
     """The ids of a process's children."""
-    return {child for child, kin in processes().items() if kin.parent == pid}
+    return {child for child, ids in processes().items() if ids.parent == pid}
 
 
 def started(pid: int) -> int | None:
-    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone (or there is no /proc)."""
+    """When a process started, in the kernel's ticks: with its id, its identity. None where it is gone, or without
+    /proc.
+    """
     fields = _stat(pid)
     return int(fields[19]) if fields else None
 
@@ -94,16 +96,16 @@ def cpu_seconds(pid: int) -> float:
 
 
 def kill_tree(pid: int, since: int | None = None) -> None:
-    """Kill a process with its descendants and all members of its group and session, also those whose parents have ended.
+    """Kill a process with its descendants and all members of its group and session, those orphaned included.
 
-    Everyone is stopped before anyone is killed, so that none forks meanwhile. With `since`, the start of the process meant, nothing is
-    done when the id belongs to another by now. The caller, or whoever is the parent, reaps.
+    All are stopped before any is killed, so that none forks meanwhile. With `since`, the start of the process meant,
+    nothing is done when the id belongs to another by now. The caller, or whoever is the parent, reaps.
     """
     if since is not None and started(pid) not in (None, since):
         return
     members: set[int] = set()
     for _ in range(_ROUNDS):
-        fresh = _family(pid) - members
+        fresh = _members(pid) - members
         if not fresh:
             break
         for member in fresh:
@@ -114,7 +116,7 @@ def kill_tree(pid: int, since: int | None = None) -> None:
 
 
 def ending(status: int | None) -> str:
-    """How a process ended, in words, from its exit code (negative: the signal that killed it, as `subprocess` has it)."""
+    """How a process ended, in words, from its exit code (negative: the signal that killed it, as in `subprocess`)."""
     if status is None:
         return "how it ended is not known"
     if status >= 0:
@@ -125,14 +127,14 @@ def ending(status: int | None) -> str:
         return f"killed by signal {-status}"
 
 
-def _family(pid: int) -> set[int]:
+def _members(pid: int) -> set[int]:
     known = processes()
     if not known:
         return {pid}
-    family = {member for member, kin in known.items() if pid in (member, kin.session, kin.group)}
-    while grown := {member for member, kin in known.items() if kin.parent in family} - family:
-        family |= grown
-    return family - {os.getpid()}
+    members = {member for member, ids in known.items() if pid in (member, ids.session, ids.group)}
+    while grown := {member for member, ids in known.items() if ids.parent in members} - members:
+        members |= grown
+    return members - {os.getpid()}
 
 
 def _stat(pid: int) -> list[str] | None:

@@ -1,8 +1,9 @@
-"""What a process gives up before it runs code that nobody has read: memory, file sizes, and by seccomp new processes and the network.
+"""What a process gives up before it runs untrusted code: memory, file sizes, and by seccomp processes and network.
 
-Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. The filter refuses system calls by
-EPERM, so that Python raises PermissionError; threads, asyncio (which needs a pair of connected sockets) and SQLite go on working. It
-is no wall around the file system: what the user may read and write, the process may.
+Standard library only: `environments.isolation.worker` loads this in an interpreter that has nothing of ours. The filter
+refuses system calls by EPERM, so that Python raises PermissionError; threads, asyncio (which needs a pair of connected
+sockets) and SQLite go on working. It is no wall around the file system: what the user may read and write, the process
+may.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _ARCHITECTURES: dict[str, tuple[int, dict[str, int]]] = {
         | {"bpf": 280, "perf_event_open": 241, "userfaultfd": 282, "settimeofday": 170, "clock_settime": 112},
     ),
 }
-# Since 2019 the numbers are the same everywhere. io_uring would open sockets behind the filter's back.
+# Since 2019 the numbers are the same everywhere. io_uring would open sockets past the filter.
 _COMMON = {"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430}
 _COMMON |= {"pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438, "mount_setattr": 442}
 _NETWORK = {"socket", "connect", "accept", "bind", "listen", "accept4"}
@@ -60,10 +61,11 @@ Instruction = tuple[int, int, int, int]
 
 
 def confine(limits: Mapping[str, Any]) -> str:
-    """Put this process and its future threads under the limits, for good; returns "seccomp", or "none: " and why there is no filter.
+    """Put this process and its threads under the limits, for good; "seccomp", or "none: " and why there is no filter.
 
-    `limits`: memory_mb and file_mb in MiB, open_files, sandbox and network (see `environments.isolation.pool.Limits`). Memory counts from the
-    address space that is in use now. Call it while the process has one thread.
+    `limits`: memory_mb and file_mb in MiB, open_files, sandbox and network (see `environments.isolation.pool.Limits`).
+    Memory counts from the address space that is in use now. Call it while the process has one thread: a filter covers
+    the thread that installs it and those it starts later.
     """
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, limits["file_mb"] << 20)
@@ -113,8 +115,8 @@ def prctl(option: int, *values: int) -> bool:
 def program(machine: str, pid: int, network: bool) -> list[Instruction]:
     """The filter in the kernel's BPF: of all system calls some are refused, a few depending on their arguments.
 
-    Signals go to the process itself only (`pid`), limits may be read but not raised, a new process can be but a thread, and a pair of
-    sockets only one of streams (others can send anywhere).
+    Signals go to the process itself only (`pid`), limits may be read but not raised, a new process can be but a thread,
+    and a pair of sockets only one of streams (others can send anywhere).
     """
     token, numbers = _ARCHITECTURES[machine]
     numbers = numbers | _COMMON
@@ -141,6 +143,9 @@ def program(machine: str, pid: int, network: bool) -> list[Instruction]:
 
 
 def _when(number: int, argument: int, test: list[Instruction]) -> list[Instruction]:
-    """A call that is allowed when a test of its argument's lower half holds; a test skips the next instruction where it does not."""
+    """A call that is allowed when a test of its argument's lower half holds.
+
+    A test that fails skips the next instruction, which is the one that allows.
+    """
     body = [(_LOAD, 0, 0, _ARGUMENTS + 8 * argument), *test, (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _REFUSE)]
     return [(_EQUAL, 0, len(body), number), *body]

@@ -1,16 +1,19 @@
-"""The far side of `environments.isolation.pool`: a process that makes an object once, then forks copies of itself that serve calls to it.
+"""The other side of `environments.isolation.pool`: it makes an object once, then forks workers that serve calls to it.
 
 Run by path in another interpreter (Python 3.10 or later), with nothing but the standard library:
 
     python worker.py <descriptor of the control socket> <id of the parent process>
 
-Modules of this package can be imported there by their usual names, without the package's own __init__, which needs Gymnasium.
+Modules of this package can be imported there by their usual names, without the package's own __init__, which needs
+Gymnasium.
 
-The object is what `target`, "module:Name", returns for the boot message's options. Of its attributes, `verbs` (a tuple) names the methods
-that may be called; these are optional: `warm()` is called once, before the first fork; `born()` in every fork; `close()` at its end.
+The object is what `target`, "module:Name", returns for the boot message's options. Of its attributes, `verbs` (a tuple)
+names the methods that may be called; these are optional: `warm()` is called once, before the first fork; `forked()` in
+every fork, when its limits hold; `close()` at its end.
 
-This first process keeps to one thread and never runs a policy's code. It alone signals and reaps the forks, whose ids therefore stay
-theirs; it adopts what they leave behind. When the parent is gone, everything ends.
+The process that forks, the zygote, keeps to one thread and never runs untrusted code. It alone signals and reaps the
+forks, whose ids therefore stay theirs; it adopts the processes they leave behind. When the parent is gone, everything
+ends.
 """
 
 from __future__ import annotations
@@ -42,26 +45,27 @@ from environments.isolation.frames import FrameError, Frames, encode
 from environments.isolation.processes import children, kill_tree
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_ROOM = os.environ.get("TMPDIR", "")
+_FOLDER = os.environ.get("TMPDIR", "")
 """The temporary folder that is this process's own, and ends with it."""
 
 _TICK = 0.001
-_PATIENCE = 5_000
-"""Ticks that a killed process may take to end: one that waits for a disk cannot at once."""
+"""Seconds between two looks at a process that is to end."""
+_TICKS = 5_000
+"""Ticks that a killed process may take to end: one that waits for a disk cannot end at once."""
 
 
-def told(error: BaseException) -> dict[str, str]:
+def as_report(error: BaseException) -> dict[str, str]:
     """An exception as JSON: its type, message and traceback, each bounded."""
     try:
         message = str(error)
-    except Exception:  # the code of nobody knows whom
+    except Exception:  # the class may be untrusted code's own
         message = "(its message cannot be made)"
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return {"type": type(error).__name__[:200], "message": message[:20_000], "traceback": trace[-8_000:]}
 
 
-class Nest:
-    """The first process: makes the object, forks on demand, and buries."""
+class Zygote:
+    """The process that makes the object, forks workers on demand, and reaps them."""
 
     def __init__(self, control: Frames, parent: int) -> None:
         self.control = control
@@ -100,8 +104,8 @@ class Nest:
             tuple(self.made.verbs)
             gc.collect()
             gc.freeze()
-        except BaseException as error:  # SystemExit too: the parent is to hear of it
-            return {"raised": told(error)}
+        except BaseException as error:  # SystemExit too: the parent reports it
+            return {"raised": as_report(error)}
         finally:
             ready.set()
             watch.join()
@@ -112,7 +116,7 @@ class Nest:
         """End everything if the parent goes while the main thread cannot look."""
         while not ready.wait(0.5):
             if os.getppid() != self.parent:
-                _forget(_ROOM)
+                _remove(_FOLDER)
                 os.killpg(0, signal.SIGKILL)
 
     def _serve(self) -> None:
@@ -122,33 +126,33 @@ class Nest:
             if not poll.poll(1000):
                 continue
             message = self.control.receive()
-            self.control.write(encode(self._obey(message)))
+            self.control.write(encode(self._handle(message)))
 
-    def _obey(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _handle(self, message: dict[str, Any]) -> dict[str, Any]:
         try:
             if message["do"] == "fork":
                 return {"pid": self._fork()}
-            return {"status": self._bury(message["pid"], message["grace_s"])}
+            return {"status": self._reap(message["pid"], message["grace_s"])}
         except OSError as error:  # no more processes, no more memory
-            return {"raised": told(error)}
+            return {"raised": as_report(error)}
 
     def _fork(self) -> int:
         end, output = self.control.descriptors()
         try:
             pid = os.fork()
             if not pid:
-                self._live(end, output)
+                self._run_worker(end, output)
         finally:
             os.close(end)
             os.close(output)
         self.forks.add(pid)
         return pid
 
-    def _live(self, end: int, output: int) -> NoReturn:
-        """A fork's whole life."""
+    def _run_worker(self, end: int, output: int) -> NoReturn:
+        """In a fork: serve calls until the parent is done, and exit."""
         status = 1
         try:
-            nest = os.getppid()
+            zygote = os.getppid()
             sandbox.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             os.setsid()
             self.control.close()
@@ -157,19 +161,22 @@ class Nest:
                 os.dup2(given, place)
             os.close(nothing)
             os.close(output)
-            if os.getppid() == nest:
+            if os.getppid() == zygote:  # else it ended before the kernel was asked to end this process with it
                 calls = Frames(socket.socket(fileno=end))
                 del self.control, self.forks
                 _serve_calls(self.made, calls, self.limits)
             status = 0
-        except BaseException:  # nothing may return into the first process's code
+        except BaseException:  # nothing may return into the zygote's code
             with contextlib.suppress(BaseException):
                 traceback.print_exc()
         finally:
             os._exit(status)
 
-    def _bury(self, pid: int, grace_s: float) -> int | None:
-        """End a fork with all its descendants; its exit code as `subprocess` has it, None where it was none of ours or does not end."""
+    def _reap(self, pid: int, grace_s: float) -> int | None:
+        """End a fork with all its descendants; its exit code as `subprocess` has it.
+
+        None where it was none of ours or does not end.
+        """
         if pid not in self.forks:
             return None
         for _ in range(int(grace_s / _TICK)):
@@ -178,7 +185,7 @@ class Nest:
             time.sleep(_TICK)
         kill_tree(pid)
         status = None
-        for _ in range(_PATIENCE):
+        for _ in range(_TICKS):
             ended, code = os.waitpid(pid, os.WNOHANG)
             if ended:
                 status = os.waitstatus_to_exitcode(code)
@@ -186,29 +193,28 @@ class Nest:
                 break
             time.sleep(_TICK)
         self._sweep()
-        _forget(_folder_of(pid))
+        _remove(_folder_of(pid))
         return status
 
     def _sweep(self) -> None:
         """Kill and reap what the forks left behind: their orphans are children of this process."""
         killed: set[int] = set()
-        for _ in range(_PATIENCE):
+        for _ in range(_TICKS):
             orphans = children(os.getpid()) - self.forks
             if not orphans:
                 return
             for orphan in orphans:
-                if (
-                    os.waitpid(orphan, os.WNOHANG)[0] == 0 and orphan not in killed
-                ):  # a bomb leaves thousands, most of them dead
+                # a fork bomb leaves thousands, most of them dead: each is killed once
+                if os.waitpid(orphan, os.WNOHANG)[0] == 0 and orphan not in killed:
                     kill_tree(orphan)
                     killed.add(orphan)
             time.sleep(_TICK)
 
     def _end(self) -> None:
         for pid in list(self.forks):
-            self._bury(pid, 0.0)
+            self._reap(pid, 0.0)
         self._sweep()
-        _forget(_ROOM)
+        _remove(_FOLDER)
 
 
 def _has_ended(pid: int) -> bool:
@@ -219,7 +225,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _serve_calls(made: Any, calls: Frames, limits: dict[str, Any]) -> None:
-    """Be born, then answer calls until the parent closes the connection or says so."""
+    """Enter the limits, then answer calls until the parent closes the connection or asks for the end."""
     folder = _folder_of(os.getpid())
     os.makedirs(folder)
     os.chdir(folder)
@@ -227,10 +233,10 @@ def _serve_calls(made: Any, calls: Frames, limits: dict[str, Any]) -> None:
     try:
         confined = sandbox.confine(limits)
         made.sandboxed = confined == "seccomp"
-        if hasattr(made, "born"):
-            made.born()
+        if hasattr(made, "forked"):
+            made.forked()
     except BaseException as error:
-        calls.write(encode({"raised": told(error)}))
+        calls.write(encode({"raised": as_report(error)}))
         return
     calls.write(encode({"ok": confined}))
     while True:
@@ -259,20 +265,20 @@ def _answer(made: Any, message: dict[str, Any], closing: bool) -> bytes:
                 raise AttributeError(f"there is no verb {verb!r}; there are {', '.join(made.verbs)}")
             value = getattr(made, verb)(**message["arguments"])
         return encode({"ok": value, "number": number})
-    except BaseException as error:  # SystemExit too: what a policy raises ends no worker
-        return encode({"raised": told(error), "number": number})
+    except BaseException as error:  # SystemExit too: what untrusted code raises ends no worker
+        return encode({"raised": as_report(error), "number": number})
 
 
 def _folder_of(pid: int) -> str:
-    """The temporary folder of a fork, inside the first process's own."""
-    return os.path.join(_ROOM, str(pid))
+    """The temporary folder of a fork, inside the zygote's own."""
+    return os.path.join(_FOLDER, str(pid))
 
 
-def _forget(folder: str) -> None:
+def _remove(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    Nest(Frames(socket.socket(fileno=int(sys.argv[1])), takes_descriptors=True), int(sys.argv[2])).run()
+    Zygote(Frames(socket.socket(fileno=int(sys.argv[1])), takes_descriptors=True), int(sys.argv[2])).run()
     sys.stdout.flush()
     os._exit(0)

@@ -48,7 +48,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def split_reference(text: str) -> tuple[str | None, str]:
-    r"""(working, answer) of a record's answer field: `working #### 42` (GSM8K), `working \boxed{42}` (MATH), or the bare answer."""
+    r"""(working, answer) of a record's answer: `working #### 42` (GSM8K), `working \boxed{42}` (MATH), or bare."""
     working, mark, answer = text.rpartition("####")
     if mark:
         return working.strip() or None, answer.strip()
@@ -59,12 +59,14 @@ def split_reference(text: str) -> tuple[str | None, str]:
 
 
 def same_text(answer: str, reference: str) -> bool:
-    """Whether two answers are equal as text: dollar signs, thousands separators, blanks, case and a final full stop aside."""
+    """Whether two answers are equal as text; dollar signs, thousands separators, blanks, case, final stops do not
+    count.
+    """
     return _plain(answer) == _plain(reference)
 
 
 def is_wording(reference: str) -> bool:
-    """Whether a reference is words, not mathematics. A formula reader takes `Paris` for a product of letters, equal to `pairs`."""
+    """Whether a reference is words, not mathematics: a formula reader takes `Paris` for a product, equal to `pairs`."""
     return _WORDS.search(reference) is not None and _FORMULA.search(reference) is None
 
 

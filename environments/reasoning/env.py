@@ -1,4 +1,4 @@
-"""Reasoning-v0: a question, one completion, a verifier; questions from reasoning-gym's generators, from files or from a hub."""
+"""Reasoning-v0: a question, one completion, a verifier; from reasoning-gym's generators, from files or from a hub."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ SIZE = {"train": 1000, "dev": 100, "test": 200}
 
 
 class Reasoning(TextEnv):
-    r"""One question a task, one action an episode; the answer is taken from the action by `extract_answer` and scored by a verifier.
+    r"""One question a task, one action an episode; a verifier scores the answer that `extract_answer` reads from it.
 
     Questions come from one of
 
-    * `dataset="leg_counting"`, or `datasets={"chain_sum": {"max_terms": 3}, "leg_counting": {}}` with each generator's options:
-      reasoning-gym's generators; `size` items per split and generator, made when first asked for; task ids `chain_sum/test/17`.
+    * `dataset="leg_counting"`, or `datasets={"chain_sum": {"max_terms": 3}, "leg_counting": {}}` with each generator's
+      options: reasoning-gym's generators; `size` items per split and generator, made when first asked for; task ids
+      `chain_sum/test/17`.
     * `file="gsm8k.jsonl"`, divided 8:1:1 by content, or `file={"train": ..., "test": ...}`; see `records.from_files`.
     * `name="openai/gsm8k"`, `subset="main"`: the Hugging Face hub; see `records.from_hub`.
 
-    reward: `sparse` is 1 where the verifier's score is 1 and 0 otherwise; `dense` is the score itself. Either way success means a
-    score of 1 and `info["metrics"]["score"]` holds the score. `verifier_failed` there counts answers it could not judge in time.
-    terse: by default true where the source knows final answers only.
+    reward: `sparse` is 1 where the verifier's score is 1 and 0 otherwise; `dense` is the score itself. Either way
+    success means a score of 1 and `info["metrics"]["score"]` holds the score. `verifier_failed` there counts answers it
+    could not judge in time. terse: by default true where the source knows final answers only.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class Reasoning(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
+        """The instructions and the question."""
         question = self._source.item(task_id).question
         return Reply([{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": question}])
 
     def respond(self, action: str) -> Reply:
+        """The verdict, which ends the episode."""
         answer = extract_answer(action)
         verdict = self._source.score(self.task_id, answer)
         success = verdict.score >= 1.0
@@ -81,7 +84,8 @@ class Reasoning(TextEnv):
             "answered": float(bool(answer)),
             "verifier_failed": float(verdict.note in ("timeout", "crashed")),
         }
-        return over(success, reward=verdict.score if self._dense else float(success), metrics=metrics)
+        reward = verdict.score if self._dense else float(success)
+        return over(success, reward=reward, metrics=metrics, answer=answer or None)
 
     def gold(self, task_id: str) -> list[str] | None:
         """The working, where it is known, and the answer; None where only the verifier knows what is right."""
@@ -93,12 +97,13 @@ class Reasoning(TextEnv):
         return [tagged if item.working is None else f"{item.working}\n{tagged}"]
 
     def answer(self, task_id: str) -> str | None:
+        """The reference answer; None where only the verifier knows what is right."""
         self.split_of(task_id)
         return self._source.item(task_id).answer
 
 
 class Generated:
-    """The source behind `dataset` and `datasets`."""
+    """The source that `dataset` and `datasets` name."""
 
     terse = True
 
@@ -116,10 +121,12 @@ class Generated:
         self.version = f"reasoning-gym={library_version()} {json.dumps(settings, sort_keys=True)}"
 
     def item(self, task_id: str) -> Item:
+        """The question of a task."""
         name, split, index = task_id.split("/")
         return self._generators[name].item(split, int(index))
 
     def score(self, task_id: str, answer: str) -> Verdict:
+        """The verdict of the generator's own verifier."""
         name, split, index = task_id.split("/")
         return self._generators[name].score(split, int(index), answer)
 

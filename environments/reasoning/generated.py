@@ -18,7 +18,8 @@ from environments.reasoning.items import SPLITS, Item
 from environments.text import unknown_name
 
 ATTEMPTS = 64
-"""Draws per item until its question falls into the split: with a quarter of all questions, 0.75^64 = 1e-8 go without."""
+"""Draws per item until its question falls into the split: with a quarter of all questions, 0.75^64 = 1e-8 go
+without."""
 
 
 def split_of_question(question: str) -> str:
@@ -29,7 +30,7 @@ def split_of_question(question: str) -> str:
 
 
 def derived_seed(seed: int, split: str, attempt: int) -> int:
-    """A generator seed below 2**31 of its own. Generators add the index to it, so seeds that stand close would share items."""
+    """A generator seed below 2**31. Generators add the index to it, so seeds that stand close would share items."""
     digest = hashlib.blake2b(f"{seed}/{split}/{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -37,8 +38,8 @@ def derived_seed(seed: int, split: str, attempt: int) -> int:
 class Generator:
     """One configured generator; `item(split, index)` is deterministic by (seed, split, index) and kept once made.
 
-    Splits differ in their generator seeds and hold different questions: an item whose question belongs elsewhere is drawn again.
-    Within a split a question may come twice where a generator has few.
+    Splits differ in their generator seeds and hold different questions: an item whose question belongs elsewhere is
+    drawn again. Within a split a question may come twice where a generator has few.
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], sizes: Mapping[str, int], seed: int) -> None:
@@ -65,7 +66,8 @@ class Generator:
                     entry["question"], answer if isinstance(answer, str) else None, entry=entry, attempt=attempt
                 )
         raise ValueError(
-            f"generator {self.name!r}: none of {ATTEMPTS} draws for item {index} of {split!r} has a question of that split; "
+            f"generator {self.name!r}: none of {ATTEMPTS} draws for item {index} of {split!r} has a question of "
+            f"that split; "
             "its configuration leaves too few different questions"
         )
 
@@ -92,7 +94,7 @@ def _shared(name: str, config: str, sizes: str, seed: int) -> Generator:
 
 
 def generator(name: str, config: Mapping[str, Any], sizes: Mapping[str, int], seed: int) -> Generator:
-    """The generator so configured; every environment of this process shares its items, which may take a second each to make."""
+    """The generator so configured. A process's environments share its items, which may take a second each to make."""
     return _shared(name, json.dumps(dict(config), sort_keys=True), json.dumps(dict(sizes), sort_keys=True), seed)
 
 

@@ -1,8 +1,9 @@
-"""Scores of answers that no answer can hang, crash or take over: verifiers run in a worker process that is killed when time is up.
+"""Scores of answers, which none can hang, crash or take over: verifiers run in a process that is killed when time is
+up.
 
-math-verify takes its deadlines from SIGALRM, which only a main thread may set, and several verifiers of reasoning-gym evaluate
-the agent's text. So only answers that are plain words and numbers are scored here; all others go to `grader_worker`. Workers
-start when first needed, serve one caller at a time, and end with this process.
+math-verify takes its deadlines from SIGALRM, which only a main thread may set, and several verifiers of reasoning-gym
+evaluate the agent's text. So only answers that are plain words and numbers are scored here; all others go to
+`grader_worker`. Workers start when first needed, serve one caller at a time, and end with this process.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ START_TIMEOUT = 120.0
 """Seconds a worker may take to import its libraries (two on an idle machine)."""
 
 ANY_ANSWER = frozenset({"game_of_life_halting"})
-"""Generators whose verifier takes any text for right (bool("False") is True): their answers are compared with the reference."""
+"""Generators whose verifier takes any text for right (bool("False") is True): their answers are compared with the
+reference."""
 
 _WORD = r"""(?:[A-Za-z]{1,40}|-?\d{1,6}(?:\.\d{1,6})?)"""
 _PLAIN = re.compile(rf"""[\["' ]*{_WORD}(?:["', ]{{1,4}}{_WORD}){{0,60}}[\]"' ]*""")
-"""Words and numbers of bounded size, bare or as a list: no verifier outside the guarded ones does more than read these."""
+"""Words and numbers of bounded size, bare or as a list: no verifier outside the guarded ones does more than read
+these."""
 
 
 class Verdict(NamedTuple):
@@ -90,7 +93,7 @@ class _Worker:
 
 
 class _Pool:
-    """Workers nobody is using at the moment, per process: a forked child must not write into its parent's pipes."""
+    """Idle workers, per process: a forked child must not write into its parent's pipes."""
 
     def __init__(self) -> None:
         self._idle: dict[int, list[_Worker]] = {}
@@ -131,7 +134,8 @@ def score_generated(
 ) -> Verdict:
     """The verdict of a reasoning-gym dataset's own verifier. `settings` is the JSON its worker-side twin is made from.
 
-    The empty answer scores 0 (some verifiers grant it 0.01), the reference 1. Raises RuntimeError where no worker starts.
+    The empty answer scores 0 (some verifiers grant it 0.01), the reference 1. Raises RuntimeError where no worker
+    starts.
     """
     reference = entry["answer"]
     if not answer:

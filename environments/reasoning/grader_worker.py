@@ -1,7 +1,10 @@
-"""The grader's other side: a process that scores answers until its input ends. It imports nothing of ours and may be killed at any moment.
+"""The grader's other side: a process that scores answers until its input ends.
 
-It reads pickled jobs from stdin and writes one line of JSON for each: {"score": float, "note": str}. An agent's text is data here, but
-some verifiers of reasoning-gym evaluate it as Python; `refused` keeps everything from them that is no plain literal or formula.
+It imports nothing of ours and may be killed at any moment.
+
+It reads pickled jobs from stdin and writes one line of JSON for each: {"score": float, "note": str}. An agent's text is
+data here, but some verifiers of reasoning-gym evaluate it as Python; `refused` keeps everything from them that is no
+plain literal or formula.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ MEMORY = 4 << 30
 """Address space in bytes: an answer such as 9**9**9 shall not take the machine's memory before its time is up."""
 
 EVALUATED = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
-"""Generators whose verifier calls `eval` on the answer, with its own local variables (the reference among them) in reach."""
+"""Generators whose verifier calls `eval` on the answer, with its own local variables (the reference among them) in
+reach."""
 
 FORMULAS = frozenset(
     {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
@@ -35,7 +39,7 @@ _FORMULA = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+|[A-Za-z]+|[\s+\-*/^(),])*")
 
 
 def refused(name: str, answer: str) -> bool:
-    """Whether the answer may not reach the verifier of this generator, because evaluating it could do more than compute a value."""
+    """Whether this generator's verifier must not see the answer: evaluating it could do more than compute a value."""
     if name in FORMULAS:
         words = re.findall(r"[A-Za-z]+", answer)
         return _FORMULA.fullmatch(answer) is None or any(len(word) > 1 and word not in _FUNCTIONS for word in words)
@@ -63,7 +67,8 @@ def _dataset(name: str, settings: str) -> Any:
 def score(job: tuple[str, ...]) -> tuple[float, str]:
     """The score in 0..1 and a note on why, of one job.
 
-    A job is ("generated", name, settings, entry, answer) or ("math", reference, answer); ("import", module) loads what these need.
+    A job is ("generated", name, settings, entry, answer) or ("math", reference, answer); ("import", module) loads what
+    these need.
     """
     if job[0] == "import":
         importlib.import_module(job[1])

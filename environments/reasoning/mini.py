@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from environments.reasoning.generated import create, derived_seed, library_version, split_of_question
 from environments.reasoning.grader import score_generated
@@ -22,10 +22,11 @@ HABIT_SHARE = 0.3
 """The share of each split's tasks that the habitual mistake solves."""
 
 DRAWS = 100
-"""Items drawn per item kept before a generator is said to have too few."""
+"""Items drawn per item kept; a generator that then has too few is refused."""
 
 MAX_TOTAL = 20
-"""Bound on every running total of a sum: a policy this small learns a table of facts, and this keeps the table at 20 by 9 by 2."""
+"""Bound on every running total of a sum: a policy this small learns a table of facts, and this keeps the table at 20 by
+9 by 2."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def _running(terms: list[int]) -> str:
 
 
 def _sum_keep(metadata: Mapping[str, Any]) -> bool:
-    """Totals stay within 0..MAX_TOTAL, the habit's too, and no term is 0, so that the habit is right only without a minus."""
+    """Totals stay within 0..MAX_TOTAL, the habit's too; no term is 0, so that the habit is right only without a
+    minus."""
     terms = _terms(metadata)
     return 0 not in terms and min(accumulate(terms)) >= 0 and sum(map(abs, terms)) <= MAX_TOTAL
 
@@ -100,14 +102,21 @@ RENDERINGS = {"chain_sum": CHAIN_SUM, "spell_backward": SPELL_BACKWARD}
 
 
 class ReasoningMini(TextEnv):
-    """One short question a task, one action an episode: the answer is what follows the last `=`, or nothing without one.
+    """One short question a task, one action an episode: the answer is what follows the last `=`, if there is one.
 
-    The generator's own verifier scores it; the reward is 1 for a full score, else 0. The items of a split are different from each other
-    and, by a hash of the question, from those of the other splits; the habitual mistake solves `HABIT_SHARE` of them exactly.
+    The generator's own verifier scores it; the reward is 1 for a full score, else 0. The items of a split are different
+    from each other and, by a hash of the question, from those of the other splits; the habitual mistake solves
+    `HABIT_SHARE` of them exactly.
     """
 
+    mini = True
+
     def __init__(
-        self, dataset: str = "chain_sum", size: Mapping[str, int] | None = None, seed: int = 0, terse: bool = False
+        self,
+        dataset: Literal["chain_sum", "spell_backward"] = "chain_sum",
+        size: Mapping[str, int] | None = None,
+        seed: int = 0,
+        terse: bool = False,
     ) -> None:
         """dataset: one of RENDERINGS. size: items per split, over the rendering's own numbers."""
         if dataset not in RENDERINGS:
@@ -123,23 +132,29 @@ class ReasoningMini(TextEnv):
         super().__init__(tasks, max_turns=1, version=f"1 reasoning-gym={library_version()} {settings}", terse=terse)
 
     def open(self, task_id: str) -> Reply:
+        """The question alone."""
         return Reply(self._rendering.prompt(self._entry(task_id)["metadata"]))
 
     def respond(self, action: str) -> Reply:
+        """The verdict, which ends the episode."""
         _, mark, answer = action.rpartition("=")
         written = self._rendering.written(answer.strip()) if mark else ""
         dealt = _deal(self._dataset, self.split, self._sizes[self.split], self._seed)
         entry = self._entry(self.task_id)
         score = score_generated(dealt.dataset, self._dataset, dealt.settings, entry, written).score
-        return over(success=score >= 1.0, metrics={"score": score, "answered": float(bool(written))})
+        metrics = {"score": score, "answered": float(bool(written))}
+        return over(success=score >= 1.0, metrics=metrics, answer=written or None)
 
     def gold(self, task_id: str) -> list[str]:
+        """The working and the answer."""
         return [self._rendering.gold(self._entry(task_id)["metadata"])]
 
     def habit(self, task_id: str) -> list[str]:
+        """The same with the rendering's habitual mistake."""
         return [self._rendering.habit(self._entry(task_id)["metadata"])]
 
     def answer(self, task_id: str) -> str:
+        """The reference answer, as the generator writes it."""
         return str(self._entry(task_id)["answer"])
 
     def _entry(self, task_id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Questions from records: JSONL files (GSM8K, MATH, AIME) or a dataset of the Hugging Face hub, graded with math-verify."""
+"""Questions from records: JSONL files (GSM8K, MATH, AIME) or the Hugging Face hub, graded with math-verify."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Row = tuple[str, Item]
 
 
 class Records:
-    """Items with a reference answer. A question stands in one split only: in test rather than dev, in dev rather than train."""
+    """Items with a reference answer.
+
+    A question stands in one split only: in test rather than dev, in dev rather than train.
+    """
 
     def __init__(self, name: str, rows: Mapping[str, list[Row]]) -> None:
         self.tasks: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -43,9 +46,11 @@ class Records:
         self.terse = all(item.working is None for item in self._items.values())
 
     def item(self, task_id: str) -> Item:
+        """The question of a task."""
         return self._items[task_id]
 
     def score(self, task_id: str, answer: str) -> Verdict:
+        """Whether the answer equals the record's, as text or as mathematics."""
         reference = self._items[task_id].answer
         assert reference is not None
         return score_math(reference, answer)
@@ -54,9 +59,9 @@ class Records:
 def from_files(file: str | Path | Mapping[str, str | Path]) -> Records:
     """Records of one JSONL file, divided by content into train, dev and test (8:1:1), or of one file per split.
 
-    A line is an object with a question (`question`, `problem` or `prompt`) and an answer (`answer`, `final_answer` or `solution`); the
-    answer may be a worked solution ending in `#### 42` or holding a boxed answer. Blank lines are skipped. Raises
-    ValueError naming file and line for anything else, FileNotFoundError for a missing file.
+    A line is an object with a question (`question`, `problem` or `prompt`) and an answer (`answer`, `final_answer` or
+    `solution`); the answer may be a worked solution ending in `#### 42` or holding a boxed answer. Blank lines are
+    skipped. Raises ValueError naming file and line for anything else, FileNotFoundError for a missing file.
     """
     if isinstance(file, Mapping):
         for split in file:
@@ -121,8 +126,8 @@ def _divide(rows: list[Row]) -> dict[str, list[Row]]:
 def from_hub(name: str, subset: str | None = None) -> Records:
     """Records of a dataset of the Hugging Face hub (or of a folder that `datasets` can load).
 
-    Its splits train, validation (or dev) and test become ours. Raises ValueError saying what to do where `datasets` is not
-    installed, the hub cannot be reached, or nothing there has this name.
+    Its splits train, validation (or dev) and test become ours. Raises ValueError saying what to do where `datasets` is
+    not installed, the hub cannot be reached, or nothing there has this name.
     """
     way_out = "or download it where a hub can be reached and give the JSONL file as file="
     try:

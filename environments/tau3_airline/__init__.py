@@ -1,7 +1,16 @@
 """τ³-bench airline: the official tasks, procedural tasks on the same database, and a compact rendering of those.
 
-data.py      the pinned files          journal.py   an episode's view of the database      tools.py     what the agent may call
-tasks.py     what a task is            grader.py    DB x COMMUNICATE                       oracle.py    the policy's rules as code
-users.py     oneshot, scripted         llm_user.py  a language model as the user           procedural.py  thousands of tasks
-env.py       the Gymnasium environment mini.py      the compact grammar                    metrics.py   pass^k, floor, kinds
+data.py        the pinned files
+journal.py     an episode's view of the database
+tools.py       what the agent may call
+tasks.py       what a task is
+grader.py      DB x COMMUNICATE
+oracle.py      the policy's rules as code
+procedural.py  thousands of tasks
+users.py       oneshot, scripted
+llm_user.py    a language model as the user
+metrics.py     success by kind, floors, errors
+env.py         the Gymnasium environment
+mini.py        the compact grammar
+parity.py      comparison with the official package
 """

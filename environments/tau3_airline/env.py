@@ -1,4 +1,4 @@
-"""Tau3Airline-v0 and Tau3AirlineProcedural-v0: the airline desk as a Gymnasium environment of chat messages."""
+"""Tau3Airline-v0 and Tau3AirlineProcedural-v0: the airline's service as a Gymnasium environment of chat messages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from environments.tau3_airline.data import VERSION
 from environments.tau3_airline.grader import DENIAL, Verdict, engine
 from environments.tau3_airline.journal import changes
 from environments.tau3_airline.llm_user import PARAMS, LLMUser, UserModel
+from environments.tau3_airline.metrics import ERRORS, summarise, user_tokens
 from environments.tau3_airline.procedural import procedural_tasks
 from environments.tau3_airline.tasks import KINDS, Call, Kind, Outcome, Task, official_tasks
 from environments.tau3_airline.tools import TRANSFER, WRITES, Toolbox, schemas
@@ -26,8 +27,6 @@ from environments.tau3_airline.users import (
 from environments.text import Message, Reply, TextEnv, over, unknown_name
 
 UserName = Literal["oneshot", "scripted", "llm"]
-ERRORS = ("malformed", "unknown_tool", "arguments", "tool")
-"""Kinds of the agent's own errors, each counted as the metric `error_<kind>`."""
 TURNS = {"official": 100, "procedural": 30}
 """Upstream stops at 200 messages, which are about 100 of the agent's turns. The longest reference takes 20."""
 
@@ -53,16 +52,17 @@ PLEASE_HOLD = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
 class Tau3AirlineEnv(TextEnv):
     """The official fifty tasks, or procedural ones, over the official tools, database and grading.
 
-    An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message; any other
-    text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer is an error and
-    the user hears nothing. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and, on procedural tasks,
-    whether the agent refused or handed over exactly where it had to). Running out of turns scores 0.
+    An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message;
+    any other text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer
+    is an error and nothing reaches the user. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and,
+    on procedural tasks, whether the agent refused or handed over exactly where it had to). Running out of turns scores
+    0.
 
     When the model that plays the user fails, `step` ends the episode with truncated=True, reward 0.0 and
     `info["failure"] = {"kind", "message"}`; a failure at the opening raises UserFailedError from `reset`.
 
-    At the end `info["kind"]` says what the reference does (write, read-only, hand-over, none) and `info["user"]` who played the
-    user. `protocol` is the heading a table of these numbers must carry.
+    At the end `info["kind"]` says what the reference does (write, read-only, hand-over, none) and `info["user"]` who
+    played the user. `protocol` is the heading a table of these numbers must carry.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Tau3AirlineEnv(TextEnv):
         user_params: Mapping[str, Any] | None = None,
         max_turns: int | None = None,
     ) -> None:
-        """user: who plays the user. The `llm` user needs `user_model`, a model's name; `user_endpoint` (base_url, cache, ...: see
-        `UserModel`) says how it is reached, `user_params` how it is sampled. No other user takes these.
+        """user: who plays the user. The `llm` user needs `user_model`, a model's name; `user_endpoint` (base_url,
+        cache, ...: see `UserModel`) says how it is reached, `user_params` how it is sampled. No other user takes these.
 
-        max_turns: 100 by default, 30 on procedural tasks. Raises ValueError for an unknown user or source, for the scripted user
-        on official tasks (they need a person's judgement), and when the data cannot be found or verified.
+        max_turns: 100 by default, 30 on procedural tasks. Raises ValueError for an unknown user or source, for the
+        scripted user on official tasks (they need a person's judgement), and when the data cannot be found or verified.
         """
         if source not in TURNS:
             raise unknown_name("source", source, TURNS)
@@ -96,6 +96,7 @@ class Tau3AirlineEnv(TextEnv):
             version=f"1 {VERSION} {source} user={playing} max_turns={turns}",
             tools=schemas(),
         )
+        self.protocol = self._heading()
         # the one-shot user is content with any message, so an agent that does nothing passes some official tasks
         self.idle_reward = None if source == "official" else 0.0
         if source == "official":
@@ -113,8 +114,7 @@ class Tau3AirlineEnv(TextEnv):
 
     # What a reader of results asks
 
-    @property
-    def protocol(self) -> str:
+    def _heading(self) -> str:
         """The heading for a table of these numbers. Only the `llm` user's may be called τ³-airline."""
         if self.source == "procedural":
             return f"airline procedural tasks, {self.user} user (not τ³-airline)"
@@ -126,43 +126,31 @@ class Tau3AirlineEnv(TextEnv):
         """What the task's reference does."""
         return self._task_named(task_id).kind
 
-    def floor(self, task_id: str) -> bool:
-        """Whether an agent that only says hello succeeds at the task."""
-        return self._engine.floor(self._task_named(task_id))
+    def floor(self, task_id: str) -> float:
+        """1 where an agent that only says hello succeeds at the task, else 0."""
+        return float(self._engine.floor(self._task_named(task_id)))
 
     def summary(self, episodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """What these episodes say, as plain data under the words a reader sees. Each has `task_id`, `reward` and `metrics`."""
-        from environments.tau3_airline.metrics import Played, summarise  # it reads this module
-
-        found = summarise(self, [Played(e["task_id"], e["reward"], e["metrics"]) for e in episodes])
-        kinds = {
-            kind: {"tasks": row.tasks, "success": row.success, "doing nothing": row.floor}
-            for kind, row in found.kinds.items()
-        }
-        said = {
-            "what the reference does": kinds,
-            "successes without a tool call": found.zero_tool_successes,
-            "tool calls per episode": found.mean_tool_calls,
-            "agent's errors per episode": dict(found.errors),
-        }
+        """Success by what the reference does, and means per episode, under the words a reader sees."""
+        report = summarise(episodes, self.kind, self.floor)
         if self._user_model is not None:
-            names = {"prompt": "user_prompt_tokens", "completion": "user_completion_tokens"}
-            said["tokens of the user's model"] = {
-                part: int(sum(e["metrics"][name] for e in episodes)) for part, name in names.items()
-            }
-        return said
+            report["tokens of the user's model"] = user_tokens(episodes)
+        return report
 
     def _task_named(self, task_id: str) -> Task:
         self.split_of(task_id)  # refuses unknown names
         return self._by_id[task_id]
 
     def gold(self, task_id: str) -> list[str]:
-        """The reference calls, then one message with all that must be said. The `llm` user may need more words to be content."""
+        """The reference calls, then one message with all that must be communicated.
+
+        The `llm` user may need more words to be content.
+        """
         task = self._task_named(task_id)
         return self._played(task, task.gold, task.outcome)
 
     def habit(self, task_id: str) -> list[str] | None:
-        """Procedural tasks: doing what the user asks without looking anything up, which is right where the policy allows it."""
+        """Procedural tasks: doing what the user asks without looking anything up; right where the policy allows it."""
         task = self._task_named(task_id)
         return self._played(task, task.request, "done") if task.request else None
 
@@ -194,10 +182,11 @@ class Tau3AirlineEnv(TextEnv):
         return super().reset(seed=seed, options=options)
 
     def open(self, task_id: str) -> Reply:
+        """The instructions, the greeting, and the user's answer to it. Raises UserFailedError."""
         task = self._by_id[task_id]
         self._task, self._view = task, self._engine.shared.view()
         self._toolbox, self._person = Toolbox(self._view), self._meet(task)
-        self._said: list[str] = [GREETING]
+        self._sent: list[str] = [GREETING]
         self._called: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         return Reply(
@@ -215,6 +204,7 @@ class Tau3AirlineEnv(TextEnv):
         return ScriptedUser(task) if self.user == "scripted" else OneShotUser(task)
 
     def respond(self, action: str) -> Reply:
+        """A tool's result, or the user's answer."""
         if not action.lstrip().startswith("{"):
             return self._talk(action)
         try:
@@ -229,36 +219,38 @@ class Tau3AirlineEnv(TextEnv):
         return _tool_message(result.text)
 
     def _talk(self, message: str) -> Reply:
-        self._said.append(message)
-        said: Message = {"role": "user", "content": self._person.reply(message)}
-        if not ends_dialogue(said["content"]):
-            return Reply((said,))
-        verdict = self._engine.verdict(self._task, changes(self._view), self._said, self._called)
-        return over(verdict.success, (said,), metrics=self._metrics(verdict))
+        self._sent.append(message)
+        answer: Message = {"role": "user", "content": self._person.reply(message)}
+        if not ends_dialogue(answer["content"]):
+            return Reply((answer,))
+        verdict = self._engine.verdict(self._task, changes(self._view), self._sent, self._called)
+        return over(verdict.success, (answer,), metrics=self._metrics(verdict))
 
     def stop(self) -> Reply:
+        """Out of turns: nothing is graded."""
         return over(False, metrics=self._metrics(None))
 
     def step(self, action: str) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
         """One turn of the agent; see the class for how failures of the user's model are reported."""
         try:
-            said, reward, terminated, truncated, info = super().step(action)
+            messages, reward, terminated, truncated, info = super().step(action)
         except UserFailedError as error:
-            said, reward, terminated, truncated = (), 0.0, False, True
+            messages, reward, terminated, truncated = (), 0.0, False, True
             info = {"task_id": self.task_id, "success": False, "metrics": {"turns": float(self.turn)}}
             info["failure"] = {"kind": error.kind, "message": str(error)}
         if terminated or truncated:
             info |= {"kind": self._task.kind, "user": self.user}
-        return said, reward, terminated, truncated, info
+        return messages, reward, terminated, truncated, info
 
     def _metrics(self, verdict: Verdict | None) -> dict[str, float]:
-        """Verdict parts are 0 when nothing was graded; counts are of this episode; `kind_<kind>` marks the task's kind."""
+        """Parts of the verdict (0 when nothing was graded), counts of this episode, and `kind_<kind>`: the task's
+        kind."""
         parts = {name: float(getattr(verdict, name, False)) for name in ("db", "communicate", "outcome")}
         counts = {
             "tool_calls": self._called.total(),
             "write_calls": sum(self._called[name] for name in WRITES),
             "transfers": self._called[TRANSFER],
-            "messages": len(self._said) - 1,
+            "messages": len(self._sent) - 1,
             "bad_actions": self._errors.total(),
         }
         errors = {f"error_{kind}": self._errors[kind] for kind in ERRORS}

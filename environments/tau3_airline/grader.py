@@ -1,4 +1,4 @@
-"""The official verdict, DB x COMMUNICATE, from an episode's changed rows; plus the explicit outcome procedural tasks ask for."""
+"""The official verdict, DB x COMMUNICATE, from an episode's changed rows; and the outcome procedural tasks ask for."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Verdict:
 
     @property
     def success(self) -> bool:
+        """Whether every part holds."""
         return self.db and self.communicate and self.outcome
 
 
@@ -46,12 +47,12 @@ class Engine:
             self._gold[task] = changes(view)
         return self._gold[task]
 
-    def verdict(self, task: Task, changed: Changes, said: Sequence[str], called: Collection[str]) -> Verdict:
-        """Grade an episode that the user ended. `said`: the agent's messages; `called`: the tools it called."""
+    def verdict(self, task: Task, changed: Changes, sent: Sequence[str], called: Collection[str]) -> Verdict:
+        """Grade an episode that the user ended. `sent`: the agent's messages; `called`: the tools it called."""
         return Verdict(
             db=changed == self.gold_changes(task),
-            communicate=communicated(task.communicate, said),
-            outcome=task.outcome is None or outcomes(said, called) == {task.outcome},
+            communicate=communicated(task.communicate, sent),
+            outcome=task.outcome is None or outcomes(sent, called) == {task.outcome},
         )
 
     def floor(self, task: Task) -> bool:
@@ -59,15 +60,15 @@ class Engine:
         return self.verdict(task, {}, ("Hello.",), ()).success
 
 
-def communicated(required: Sequence[str], said: Sequence[str]) -> bool:
+def communicated(required: Sequence[str], sent: Sequence[str]) -> bool:
     """Upstream's COMMUNICATE: each text, case aside, is part of some message whose commas were taken out."""
-    messages = [message.lower().replace(",", "") for message in said]
+    messages = [message.lower().replace(",", "") for message in sent]
     return all(any(text.lower() in message for message in messages) for text in required)
 
 
-def outcomes(said: Sequence[str], called: Collection[str]) -> set[Outcome]:
+def outcomes(sent: Sequence[str], called: Collection[str]) -> set[Outcome]:
     """What the agent explicitly did. Denying and handing over together are two outcomes, and match no task."""
-    denied = any(DENIAL.lower() in message.lower() for message in said)
+    denied = any(DENIAL.lower() in message.lower() for message in sent)
     found: set[Outcome] = set()
     if denied:
         found.add("denied")

@@ -1,7 +1,8 @@
 """An episode's own view of the shared database: rows are copied when first touched, and dropping the view rolls back.
 
-A tool that asks for `db.users["mia"]` gets a private copy, so whatever it writes stays in the episode. The set of copies is
-also the journal: only a copied row can have changed, so grading compares those rows and not the 7 MB database.
+A tool that asks for `db.users["mia"]` gets a private copy, so whatever it writes stays in the episode. The set of
+copies is also the journal: only a copied row can have changed, so grading compares those rows and not the 7 MB
+database.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class JournalTable(MutableMapping[str, Row]):
         return self.touched.get(key) or self._shared.rows[key]
 
     def values(self) -> Iterator[Row]:  # type: ignore[override]  # the tools only iterate over it
+        """All rows, for reading only."""
         return (self.peek(key) for key in self)
 
     def changes(self) -> Iterator[tuple[str, str]]:

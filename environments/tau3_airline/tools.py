@@ -1,7 +1,7 @@
 """The fourteen airline tools as an agent meets them: schemas, safe dispatch, and results as upstream writes them.
 
-Every call ends soon: its arguments are bounded in size, powers in `calculate` are bounded before they are computed, and a
-payment history that cancelling has doubled over and over is closed. So no call needs a clock or a thread to stop it.
+Every call ends soon: its arguments are bounded in size, powers in `calculate` are bounded before they are computed, and
+a payment history that cancelling has doubled over and over is closed. So no call needs a clock or a thread to stop it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ TOOLS: Mapping[str, str] = {
     for name, member in sorted(vars(AirlineTools).items())
     if getattr(member, "__tool__", False)
 }
-"""Tool name to its type (read, write, generic). Nothing else of the class can be called: `__init__` would wipe the database."""
+"""Tool name to its type (read, write, generic). Nothing else of the class can be called: `__init__` would wipe the
+database."""
 WRITES = frozenset(name for name, kind in TOOLS.items() if kind == "write")
 TRANSFER = "transfer_to_human_agents"
 LONGEST_CALL = 65_536
-"""Characters of a call's arguments; the longest reference call has under 1,000. Keeps the tools' quadratic loops short."""
+"""Characters of a call's arguments; the longest reference call has under 1,000. Keeps the tools' quadratic loops
+short."""
 LONGEST_EXPRESSION = 1_000
 LARGEST_POWER_BITS = 65_536
 LONGEST_HISTORY = 1_024
@@ -46,7 +48,7 @@ _quiet = Lock()
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What a tool call shows the agent. `error` is None, "unknown_tool", "arguments" or "tool" (the tool itself refused)."""
+    """What a tool call shows the agent; `error` is None, "unknown_tool", "arguments" or "tool" (the tool refused)."""
 
     text: str
     error: str | None = None
@@ -67,8 +69,8 @@ class Toolbox:
         try:
             if fits:
                 self._bound(name, arguments)
-            # Pydantic warns when it writes out a value of the wrong type (a string bag count), which must not fail the call.
-            # The warning filters belong to the process, hence the lock.
+            # Pydantic warns when it writes out a value of the wrong type (a string bag count), which must not fail the
+            # call. The warning filters belong to the process, hence the lock.
             with _quiet, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return ToolResult(as_text(tool(**arguments)))
@@ -97,7 +99,7 @@ def _fits(tool: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
 
 
 def as_text(result: Any) -> str:
-    """A tool's result as upstream serialises it: text as it is, all else as JSON with models dumped and numbers as text."""
+    """A tool's result as upstream serialises it: text as it is, else JSON with models dumped and numbers as text."""
     return result if isinstance(result, str) else json.dumps(_plain(result), default=str)
 
 
@@ -127,7 +129,8 @@ OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
 def bound_powers(expression: str) -> None:
     """ValueError for an expression too long or with a power too large to compute (`9**9**9` would never end).
 
-    Only powers can blow up in the tool's own check of allowed characters; any other error is left for the tool to raise.
+    Only powers can blow up in the tool's own check of allowed characters; any other error is left for the tool to
+    raise.
     """
     if len(expression) > LONGEST_EXPRESSION:
         raise ValueError(f"the expression has {len(expression)} characters, {LONGEST_EXPRESSION} are allowed")
@@ -173,10 +176,10 @@ def schemas() -> tuple[dict[str, Any], ...]:
 def _schema(name: str) -> dict[str, Any]:
     function = getattr(AirlineTools, name)
     head, _, rest = (inspect.getdoc(function) or "").partition("Args:")
-    said = dict(re.findall(r"^\s+(\w+): (.+)$", re.split(r"\n(?:Returns|Raises):", rest)[0], re.MULTILINE))
+    described = dict(re.findall(r"^\s+(\w+): (.+)$", re.split(r"\n(?:Returns|Raises):", rest)[0], re.MULTILINE))
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
-        parameter: (hints[parameter], Field(description=said[parameter]) if parameter in said else ...)
+        parameter: (hints[parameter], Field(description=described[parameter]) if parameter in described else ...)
         for parameter in inspect.signature(function).parameters
         if parameter != "self"
     }

@@ -14,7 +14,7 @@ from typing import Protocol
 from environments.tau3_airline.tasks import Task
 
 GREETING = "Hi! How can I help you today?"
-"""The agent's first message, fixed by upstream; the user speaks next."""
+"""The agent's first message, fixed by upstream; the user's turn follows."""
 STOP, HAND_OVER, OUT_OF_SCOPE = "###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###"
 """A user message that contains one of these ends the dialogue."""
 USERS = ("oneshot", "scripted", "llm")
@@ -52,9 +52,11 @@ class OneShotUser:
         self._task = task
 
     def open(self) -> str:
+        """The reason for calling and everything the user knows."""
         return "\n\n".join(part for part in (self._task.reason, self._task.known) if part)
 
     def reply(self, message: str) -> str:
+        """The end."""
         return STOP
 
 
@@ -76,19 +78,22 @@ CUES = {
 
 
 class ScriptedUser:
-    """Gives only the slots an agent asks for, says yes when asked to confirm, and leaves once told something.
+    """Gives only the slots an agent asks for, says yes when asked to confirm, and leaves once it is told something.
 
-    A message that asks for nothing ends the dialogue, so the agent must ask before it concludes; a question without a known
-    cue gets the opening again. After `patience` answers the user gives up and the dialogue is graded as it stands.
+    A message that asks for nothing ends the dialogue, so the agent must ask before it concludes; a question without a
+    known cue gets the opening again. After `patience` answers the user gives up and the dialogue is graded as it
+    stands.
     """
 
     def __init__(self, task: Task, patience: int = 8) -> None:
         self._task, self._left = task, patience
 
     def open(self) -> str:
+        """The kind of request alone."""
         return self._task.reason
 
     def reply(self, message: str) -> str:
+        """The slots asked for, a yes, the opening again, or the end."""
         self._left -= 1
         if CLOSES.search(message) or not ASKS.search(message) or self._left < 0:
             return STOP

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from harness.core.types import Ending, Episode
 from harness.protocols.environment import TextEnvironment
 from harness.rollout.panel import success_rate
 from harness.tables import statistics as stats
+from harness.tables.metrics import metric
 
 COUNTS = ("model_calls", "prompt_tokens", "completion_tokens", "cost_usd")
 """Metrics that are summed over episodes: what a policy used of a model endpoint."""
@@ -39,6 +41,7 @@ def summarise(environment: TextEnvironment, placed: Sequence[Placed]) -> dict[st
         "success": success_rate([[episode for _, episode in played] for played in of_task.values()]),
         "doing_nothing": None if None in floors else float(np.mean(np.array(floors, dtype=np.float64))),
         "pass_hat": _pass_hat(of_task.values()),
+        "metrics": _declared_metrics(environment, of_task),
         "episodes": len(finished),
         "lost": len(placed) - len(finished),
         "endings": {ending: endings.count(ending) for ending in sorted(set(endings))},
@@ -58,6 +61,45 @@ def _plain(episode: Episode) -> dict[str, Any]:
         "success": episode.success,
         "metrics": dict(episode.metrics),
     }
+
+
+def _declared_metrics(environment: TextEnvironment, of_task: Mapping[str, Sequence[Placed]]) -> dict[str, float]:
+    """The further success metrics the environment is judged by, over the tasks of which some episode finished."""
+    rows = pd.DataFrame(
+        [
+            _evaluation_row(environment, task, [e for _, e in played if e.ending is not Ending.ERROR])
+            for task, played in of_task.items()
+        ],
+        columns=["method", "seed", "task_id", "unit", "samples", "success", "scenario", "answers"],
+    )
+    rows = rows[rows.samples > 0]
+    found: dict[str, float] = {}
+    for wanted in map(metric, environment.success_metrics):
+        part = _whole_scenarios(rows) if wanted.scenarios else rows
+        if wanted.success is not None:
+            found[wanted.success] = float(rows.success.mean())
+        if len(part) and part.samples.min() >= wanted.k:
+            found[wanted.name] = float(wanted.outcomes(part).mean())
+    return found
+
+
+def _evaluation_row(environment: TextEnvironment, task: str, finished: Sequence[Episode]) -> dict[str, Any]:
+    return {
+        "method": "evaluation",
+        "seed": 0,
+        "task_id": task,
+        "unit": task,
+        "samples": len(finished),
+        "success": float(np.mean([episode.success for episode in finished])) if finished else math.nan,
+        "scenario": environment.scenario_of(task),
+        "answers": [(episode.answer, episode.success) for episode in finished],
+    }
+
+
+def _whole_scenarios(rows: pd.DataFrame) -> pd.DataFrame:
+    """The tasks of scenarios that were played with as many variants as any: a scenario of which some are missing says nothing about the whole."""
+    variants = rows.groupby("scenario").task_id.transform("count")
+    return rows[(variants == variants.max()) & (variants > 1)]
 
 
 def _pass_hat(of_task: Iterable[Sequence[Placed]]) -> dict[str, float]:

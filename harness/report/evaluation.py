@@ -47,6 +47,9 @@ def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> No
             highlight=False,
             soft_wrap=True,
         )
+    if summary["metrics"]:
+        values = "   ".join(f"{name} {value:.3f}" for name, value in summary["metrics"].items())
+        console.print(values, highlight=False, soft_wrap=True)
     _print_plain(summary["environment"], console)
     print_counts("used by these episodes", summary["used"], console)
 

@@ -127,7 +127,7 @@ def test_a_named_split_is_drawn_from() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "output"),
     [
         ({"task_id": "55"}, "unknown task '55'; did you mean '5'"),
         ({"task_id": 5}, "unknown task 5"),
@@ -138,8 +138,8 @@ def test_a_named_split_is_drawn_from() -> None:
         ({"split": "none"}, "split 'none' has no tasks"),
     ],
 )
-def test_wrong_options_are_refused_with_the_right_name(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+def test_wrong_options_are_refused_with_the_right_name(options: dict[str, Any], output: str) -> None:
+    with pytest.raises(ValueError, match=output.replace("(", r"\(")):
         Countdown().reset(options=options)
 
 
@@ -161,10 +161,10 @@ def test_tools_are_shown_at_reset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"), [({"max_turns": 0}, "max_turns"), ({"default_split": "trian"}, "did you mean 'train'")]
+    ("given", "output"), [({"max_turns": 0}, "max_turns"), ({"default_split": "trian"}, "did you mean 'train'")]
 )
-def test_a_wrong_constructor_call_is_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_wrong_constructor_call_is_refused(given: dict[str, Any], output: str) -> None:
+    with pytest.raises(ValueError, match=output):
         Countdown(**given)
 
 

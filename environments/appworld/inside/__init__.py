@@ -1,1 +1,1 @@
-"""What runs inside AppWorld's own interpreter: nothing here may import from outside this folder and the standard library."""
+"""What runs inside AppWorld's interpreter: nothing here imports but this folder, AppWorld and the standard library."""

@@ -1,7 +1,7 @@
-"""The engine's databases without needless work: what is the same for the whole of a process, or of two states, is done once.
+"""The engine's databases without needless work: what is the same for a whole process, or for two states, is done once.
 
-AppWorld copies the databases of all apps for every state it opens, and finds out anew what a connection is each time it turns from one state to
-another, hundreds of times in an evaluation.
+AppWorld copies the databases of all apps for every state it opens, and finds out anew what a connection is each time it
+turns from one state to another, hundreds of times in an evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Entry = tuple[Any, Any]
 def install() -> None:
     """Ask what a connection is once in its life, and freeze the time for the whole of this process.
 
-    With the time frozen already, the engine's own freezing for each world only moves the hands; else it searches every module for clocks.
+    With the time frozen already, the engine's own freezing for each world only sets another time; else it searches
+    every module for clocks.
     """
     find = Database._get_engine_to_details
 
@@ -39,8 +40,11 @@ def install() -> None:
 
 
 def share(task_id: str, start: Path, changed: Iterable[str]) -> None:
-    """For a judge, who reads only: open a task's start state, with one copy for all tasks of what is as in the base databases, and let the end
-    state use the start's copy of what an episode left alone. start: the folder of the start state; changed: apps the episode changed."""
+    """Open a task's start state for a judge, which only reads.
+
+    What is as in the base databases is one copy for all tasks, and the end state uses the start's copy of what the
+    episode left alone. start: the folder of the start state; changed: apps the episode changed.
+    """
     before = get_db_home_path(storage_type="memory", type="task_input", task_id=task_id)
     after = get_db_home_path(storage_type="memory", type="task_output", task_id=task_id)
     apps = get_all_apps()

@@ -1,7 +1,8 @@
 """AppWorld's engine, as a worker process runs it: one world that is played, or one verdict that is found.
 
-The target of `environments.isolation.pool`: forked from a process that has opened and closed one world. What an episode does not need is left out
-(building the API applications anew, a second copy of the start state, saving logs and state after every step); what it needs is the engine's own.
+The target of `environments.isolation.pool`: forked from a process that has opened and closed one world. What an episode
+does not need is left out (building the API applications anew, a second copy of the start state, saving logs and state
+after every step); what it needs is the engine's own.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ KEPT_STARTS = 8
 class Engine:
     """A player of episodes (`reset`, `step`, `outcome`) or a judge of outcomes (`judge`); a worker is one or the other.
 
-    root: AppWorld's root without ground truth; truth: the one with it, opened by judges alone. step_s: seconds of processor time one block may
-    take. shown: characters of an observation; the rest is cut.
+    root: AppWorld's root without ground truth; truth: the one with it, opened by judges alone. step_s: seconds of
+    processor time one block may take. shown: characters of an observation; the rest is cut.
     """
 
     verbs = ("reset", "step", "outcome", "judge")
@@ -60,7 +61,7 @@ class Engine:
     # Playing
 
     def reset(self, task_id: str) -> dict[str, Any]:
-        """Open the task's world. Returns its instruction and whom the agent works for."""
+        """Open the task's world. Returns its `instruction`, its `supervisor` (the agent's principal) and its `apps`."""
         from environments.appworld.inside.world import World
 
         self.close()
@@ -73,29 +74,38 @@ class Engine:
         }
 
     def step(self, code: str) -> dict[str, Any]:
-        """Run a block. Returns what the agent sees and how things stand."""
+        """Run a block.
+
+        Returns the `output` the agent sees, the block's `status` (see `World.block`), whether the task is `completed`,
+        and the number of API `calls`.
+        """
         requests = self._world.requester.requests
         before = len(requests)
-        said, became = self._world.block(code)
+        output, status = self._world.block(code)
         # the agent ends its task by an API call, so only after calls is it worth asking
         completed = (
             any("/supervisor/" in request["url"] for request in requests[before:]) and self._world.task_completed()
         )
         return {
-            "said": _shown(said, self._shown),
-            "became": became,
+            "output": _shown(output, self._shown),
+            "status": status,
             "completed": bool(completed),
             "calls": len(requests) - before,
         }
 
     def outcome(self) -> dict[str, Any]:
-        """What the episode has changed, for a judge: per app the statements beyond the task's start, and the engine's change counts."""
+        """What the episode has changed, for a judge: statements per app since the start, and the change counts."""
         return dict(self._world.changes())
 
     # Judging
 
     def judge(self, task_id: str, outcome: dict[str, Any], folder: str | None = None) -> dict[str, Any]:
-        """AppWorld's own verdict on an outcome. folder: an experiment's folder, in AppWorld's layout, that keeps the outcome and report."""
+        """AppWorld's own verdict on an outcome.
+
+        folder: an experiment's folder, in AppWorld's layout, that keeps the outcome and report. Returns `success`, the
+        task's `difficulty`, the `total` of tests, the share of them that doing nothing passes (`idle`), and the `tests`
+        by name.
+        """
         from appworld.common.path_store import path_store
         from appworld.evaluator import evaluate_task
 
@@ -125,7 +135,7 @@ class Engine:
         }
 
     def _own_folder(self) -> Path:
-        """Where outcomes lie that nobody keeps: one folder, written over, in the temporary folder that ends with this process."""
+        """Where outcomes lie that are not kept: one folder, written over, which ends with this process."""
         if not self._scratch:
             self._scratch = tempfile.mkdtemp(prefix="judge-")
         return Path(self._scratch)
@@ -141,7 +151,7 @@ class Engine:
 
 
 def _write_outcome(start: Path, end: Path, outcome: dict[str, Any]) -> None:
-    """The databases an episode changed, in AppWorld's layout: the start's changes with those of the episode after them."""
+    """The databases an episode changed, in AppWorld's layout: the start's changes, then the episode's."""
     shutil.rmtree(end, ignore_errors=True)
     end.mkdir(parents=True)
     for app, added in outcome["changes"].items():
@@ -155,14 +165,15 @@ def _write_outcome(start: Path, end: Path, outcome: dict[str, Any]) -> None:
 
 
 def _write_unchanged(start: Path, end: Path) -> None:
-    """The databases it did not change, for who reads the folder later."""
+    """The databases it did not change, for whoever reads the folder later."""
     for file in start.glob("*.jsonl"):
         if not (end / file.name).exists():
             shutil.copy(file, end)
 
 
 def _shown(text: str, shown: int) -> str:
-    """What the agent sees, in characters that UTF-8 has: addresses in memory, which differ from process to process, hidden; the rest cut."""
+    """What the agent sees: cut, in characters that UTF-8 has, without memory addresses, which differ between
+    processes."""
     text = text.encode("utf-8", "replace").decode()
     text = re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", text)
     if len(text) <= shown:

@@ -1,8 +1,8 @@
 """The guard: which Python a policy's block may be made of, decided on the syntax tree before anything runs.
 
-It is an allow-list of statements, names and attributes. What a tree cannot tell (whose attribute `x.format` is, whether `x` in `x.y = 1`
-belongs to the block's own program) is left to the functions of `faces`: `checked` returns the tree with calls to them put in, so only that
-tree may be run, in a namespace made by `faces`.
+It is an allow-list of statements, names and attributes. What a tree does not show (whose attribute `x.format` is,
+whether `x` in `x.y = 1` belongs to the block's own program) is left to `runtime_guard`: `checked` returns the tree with
+calls to it put in, so only that tree may be run, in a namespace made by `proxies`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ MAX_DEPTH = 200
 """Levels of nesting of a tree; Python's own limit lies near 1,000 calls, which the caller has spent part of."""
 
 _WORDS = (
-    "Add And AnnAssign Assert Assign Attribute AugAssign BinOp BitAnd BitOr BitXor BoolOp Break Call ClassDef Compare Constant Continue "
-    "Del Delete Dict DictComp Div Eq ExceptHandler Expr FloorDiv For FormattedValue FunctionDef GeneratorExp Global Gt GtE If IfExp "
-    "Import ImportFrom In Invert Is IsNot JoinedStr LShift Lambda List ListComp Load Lt LtE MatMult Match MatchAs MatchClass MatchMapping "
-    "MatchOr MatchSequence MatchSingleton MatchStar MatchValue Mod Module Mult Name NamedExpr Nonlocal Not NotEq NotIn Or Pass Pow RShift "
-    "Raise Return Set SetComp Slice Starred Store Sub Subscript Try TryStar Tuple UAdd USub UnaryOp While With Yield YieldFrom alias arg "
-    "arguments comprehension keyword match_case withitem"
+    "Add And AnnAssign Assert Assign Attribute AugAssign BinOp BitAnd BitOr BitXor BoolOp Break Call ClassDef Compare "
+    "Constant Continue Del Delete Dict DictComp Div Eq ExceptHandler Expr FloorDiv For FormattedValue FunctionDef "
+    "GeneratorExp Global Gt GtE If IfExp Import ImportFrom In Invert Is IsNot JoinedStr LShift Lambda "
+    "List ListComp Load Lt "
+    "LtE MatMult Match MatchAs MatchClass MatchMapping MatchOr MatchSequence MatchSingleton MatchStar "
+    "MatchValue Mod Module "
+    "Mult Name NamedExpr Nonlocal Not NotEq NotIn Or Pass Pow RShift Raise Return Set SetComp Slice Starred Store Sub "
+    "Subscript Try TryStar Tuple UAdd USub UnaryOp While With Yield YieldFrom alias arg arguments "
+    "comprehension keyword "
+    "match_case withitem"
 )
 NODES = frozenset(_WORDS.split())
 """Kinds of syntax a block may use: all of Python but what is asynchronous."""
@@ -47,7 +51,7 @@ class Refused(ValueError):
 def refusal(code: str) -> str | None:
     """Why a block may not run, in one line for the agent, or None where it may. Total: no string raises.
 
-    A block that is no Python gets None: running it ends in the syntax error that tells the agent so.
+    A block that is no Python gets None: running it ends in the syntax error that shows the agent so.
     """
     try:
         checked(code)
@@ -59,7 +63,10 @@ def refusal(code: str) -> str | None:
 
 
 def checked(code: str) -> ast.Module:
-    """The tree to run for a block, checks put in. Raises Refused for what is not available, SyntaxError for what is no Python."""
+    """The tree to run for a block, checks put in.
+
+    Raises Refused for what is not available, SyntaxError for what is no Python.
+    """
     if len(code) > MAX_CHARACTERS:
         raise Refused(f"The block has {len(code)} characters; at most {MAX_CHARACTERS} are allowed.")
     try:
@@ -99,7 +106,7 @@ def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
 def _check(node: ast.AST) -> None:
     kind = type(node).__name__
     if kind not in NODES or (isinstance(node, ast.comprehension) and node.is_async):
-        raise Refused(f"{_spoken(kind)} is not available; write plain synchronous Python.")
+        raise Refused(f"{_in_words(kind)} is not available; write plain synchronous Python.")
     if isinstance(node, ast.Import):
         for alias in node.names:
             _check_module(alias.name)
@@ -116,9 +123,8 @@ def _check(node: ast.AST) -> None:
     elif (
         isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id in INTERNALS | WATCHED
     ):
-        raise Refused(
-            f"A field may not be called {node.target.id!r}; choose another name."
-        )  # dataclasses look fields up by name
+        # dataclasses look up fields by name
+        raise Refused(f"A field may not be called {node.target.id!r}; choose another name.")
     for name in _names(node, kind):
         asked = name == "__name__" and isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
         if special(name) and name not in METHODS and not asked:
@@ -162,7 +168,10 @@ def _check_attribute(node: ast.Attribute) -> None:
 
 
 def _put_in_checks(node: ast.AST, klass: str) -> None:
-    """Replace the attributes among a node's children: x.format becomes a call that looks it up, x in `x.y = 1` one that vouches for x."""
+    """Replace the attributes among a node's children by calls.
+
+    x.format becomes one that looks it up, x in `x.y = 1` one that checks whether x may be changed.
+    """
     if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
         node.value = _call(WRITE, node.value, node.value)
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
@@ -209,7 +218,7 @@ def _call(function: str, place: ast.expr, *arguments: ast.expr) -> ast.expr:
     return call
 
 
-def _spoken(kind: str) -> str:
+def _in_words(kind: str) -> str:
     return {"AsyncFunctionDef": "async def", "AsyncFor": "async for", "AsyncWith": "async with", "Await": "await"}.get(
         kind, "asynchronous code" if kind == "comprehension" else f"the syntax {kind!r}"
     ).capitalize()

@@ -20,18 +20,19 @@ class TimeUpError(BaseException):
 class Clock:
     """A limit in seconds of processor time on what runs under it; what must not be cut in two is shielded.
 
-    Where the process stands decides whether it is interrupted, not a switch: between two lines that turn a switch there is always room for a ring.
+    Whether it is interrupted is read from the stack, not from a flag: between two lines that set a flag a signal may
+    come.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._late = False
-        """Whether a ring came amid a transaction."""
+        """Whether the time ran out amid a transaction."""
 
     def timed(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """Call a function; raise TimeUpError in it, again and again, when it takes longer. Main thread only."""
         self._late = False
-        signal.signal(signal.SIGPROF, self._ring)
+        signal.signal(signal.SIGPROF, self._on_signal)
         signal.setitimer(signal.ITIMER_PROF, self.seconds, AGAIN_S)
         try:
             return _timed(function, given, named)
@@ -51,7 +52,7 @@ class Clock:
 
         return whole
 
-    def _ring(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         shielded = False
         while frame is not None:
             if frame.f_code is _timed.__code__:

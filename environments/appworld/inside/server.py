@@ -1,8 +1,9 @@
 """AppWorld's API server without its threads: built once, asked directly.
 
-The engine builds its FastAPI applications anew for every world and reaches them through an event loop on another thread, and their endpoints run
-on yet another. None of that changes an answer. Here the applications are built once, before workers are forked, and each request is
-driven to its end where it is made: half of an API call's time, and no thread that a fork would lose or a time limit would tear.
+The engine builds its FastAPI applications anew for every world and reaches them through an event loop on another
+thread, and their endpoints run on yet another. None of that changes an answer. Here the applications are built once,
+before workers are forked, and each request is driven to its end where it is made: half of an API call's time, and no
+thread that a fork would lose or a time limit would tear.
 """
 
 from __future__ import annotations

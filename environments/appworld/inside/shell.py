@@ -1,4 +1,4 @@
-"""The shell that blocks run in, in place of the engine's IPython: the tree that the guard has checked is compiled and executed, nothing else.
+"""The shell that blocks run in, in place of the engine's IPython: it executes the checked tree and nothing else.
 
 IPython would rewrite the text before it runs (`!`, `%`, `?`), keep a history and leave itself in the namespace.
 """
@@ -40,7 +40,7 @@ class Shell:
         self._ran = 0
 
     def run_cell(self, raw_cell: str) -> Outcome:
-        """Execute a block; whatever it raises, an exit of the interpreter too, is its outcome. TimeUpError alone passes."""
+        """Execute a block; whatever it raises, an exit too, is its outcome. TimeUpError alone passes."""
         self._ran += 1
         name = f"<ipython-input-{self._ran}-block>"  # the engine keeps the frames of files so named in its tracebacks
         linecache.cache[name] = (len(raw_cell), None, [f"{line}\n" for line in raw_cell.splitlines()], name)
@@ -58,7 +58,7 @@ class Shell:
         return Outcome()
 
     def forget(self) -> None:
-        """Drop the blocks' sources, and at once all that they made: the collector would take its time for it from a later block."""
+        """Drop the blocks' sources and all they made: collected later, it would cost a later block its time."""
         self.user_ns.clear()
         for name in [name for name in linecache.cache if name.startswith("<ipython-input-")]:
             del linecache.cache[name]

@@ -1,4 +1,4 @@
-"""One AppWorld world that is played: the engine's own class, without what an episode does not need, behind the guard."""
+"""One AppWorld world that is played: the engine's own class, without what an episode does not need, and guarded."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from appworld.apps import model_lib
 from appworld.environment import AppWorld
 from appworld.task import Task
 
-from environments.appworld.inside.faces import faces
 from environments.appworld.inside.guard import Refused, checked
 from environments.appworld.inside.limits import Clock, TimeUpError, bounded_output
+from environments.appworld.inside.proxies import block_namespace
 from environments.appworld.inside.shell import Shell
 
 OUTPUT = 200_000
@@ -50,19 +50,19 @@ class World(AppWorld):  # type: ignore[misc]
             world = cls(task_id, experiment_name="episode", load_ground_truth=False, timeout_seconds=None)
         finally:
             Task.load = classmethod(load)
-        world._behind_the_guard(clock)
+        world._guard(clock)
         return world
 
-    def _behind_the_guard(self, clock: Clock) -> None:
+    def _guard(self, clock: Clock) -> None:
         self.clock = clock
         # the guard refuses more than the engine's own check, and earlier
         self.raise_on_unsafe_syntax = self.null_patch_unsafe_execution = False
         self.requester.request = clock.shielded(self.requester.request)
-        self.shell.user_ns = faces(self.shell.user_ns, self.random_seed)
+        self.shell.user_ns = block_namespace(self.shell.user_ns, self.random_seed)
         self._started = {app: len(changes) for app, changes in self._tracked().items()}
 
     def block(self, code: str) -> tuple[str, str]:
-        """Run a block: what the agent sees, and what became of it ("ran", "refused", "malformed", "time")."""
+        """Run a block: what the agent sees, and the block's status ("ran", "refused", "malformed" or "time")."""
         code = code.strip()
         try:
             tree = checked(code)
@@ -96,13 +96,14 @@ class World(AppWorld):  # type: ignore[misc]
         return {"changes": changes, "hashes": model_lib.ModelHashHandler.data[self.output_db_home_path_in_memory]}
 
     def close(self) -> None:
+        """As the engine does; and drop what the blocks made."""
         super().close()
         self.shell.forget()
 
     # What an episode does not need
 
     def initialize(self) -> None:
-        """As the engine does, but for closing all worlds: the last one is closed, and the databases of this one are open already."""
+        """As the engine does, but without closing all worlds: the last is closed, and this one's databases are open."""
         self._execute_preamble()
         self._set_datetime()
 
@@ -113,4 +114,4 @@ class World(AppWorld):  # type: ignore[misc]
         """The state is asked for once, at the end."""
 
     def save_logs(self) -> None:
-        """The episode's record is kept elsewhere."""
+        """The episode's record is kept outside."""

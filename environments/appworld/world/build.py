@@ -22,8 +22,8 @@ STAGES = 5
 def build(out: Path, scenarios: Any = None) -> dict[str, Any]:
     """Build the world into ``out``, which appears only when complete, and return the manifest.
 
-    ``scenarios`` defaults to all of them. Errors: `FileExistsError` where ``out`` exists; `ValueError` where its path holds the word
-    "memory", by which the engine knows a database that is not on disk.
+    ``scenarios`` defaults to all of them. Errors: `FileExistsError` where ``out`` exists; `ValueError` where its path
+    holds the word "memory", by which the engine knows a database that is not on disk.
     """
     out = out.absolute()
     if out.exists():

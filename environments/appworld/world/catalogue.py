@@ -1,4 +1,4 @@
-"""The music catalogue: ten invented artists, ninety songs, twenty albums, and what everybody likes and keeps of them."""
+"""The music catalogue: ten invented artists, ninety songs, twenty albums, and who likes and keeps which."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ TODAY = NOW.date().isoformat()
 class Engine:
     """Every app's models over one set of databases in memory.
 
-    `mark` makes the present contents the base; `undo` goes back to it. A task is written as what changed since the base, so thousands
-    of tasks cost no reload of the base. ``root`` is the folder that holds ``data``.
+    `mark` makes the present contents the base; `undo` goes back to it. A task is written as what changed since the
+    base, so thousands of tasks cost no reload of the base. ``root`` is the folder that holds ``data``.
     """
 
     def __init__(self, root: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def share_without_truth(truth: Path, serve: Path) -> None:
-    """Make ``serve`` the same root as ``truth`` without any ``ground_truth``, by hard links where the file system has them."""
+    """Make ``serve`` the same root as ``truth`` without any ``ground_truth``, by hard links where there are any."""
     shutil.copytree(truth, serve, copy_function=_link, ignore=shutil.ignore_patterns("ground_truth"))
 
 

@@ -3,8 +3,9 @@
     pay back yusuf                  note(yusuf)  ->  25      pay(yusuf, 25)
     pay back dara unless sent       sent(dara)   ->  none    note(dara)  ->  35    pay(dara, 35)
 
-In AppWorld's own format like every other task of the world. Everything they turn on carries one theme, so that the rest of the world, which is there
-too, is in nobody's way. The careless programme of each kind skips the look-up that decides.
+In AppWorld's own format like every other task of the world. Everything they turn on carries one theme, so that the rest
+of the world, which is there too, is in nobody's way. The careless programme of each kind skips the look-up that
+decides.
 """
 
 from __future__ import annotations
@@ -152,7 +153,8 @@ def _draw_of_thing(said: str, command: str) -> Draw:
         name = rng.choice(NAMES)
         return {
             "entries": entries, "name": name, "amount": amount, "said": said.format(name=name, thing=thing),
-            "gold": Line(f"note({thing})\n---\n{command}({name}, {amount})"), "wrong": Line(f"{command}({name}, {GUESS})"),
+            "gold": Line(f"note({thing})\n---\n{command}({name}, {amount})"),
+            "wrong": Line(f"{command}({name}, {GUESS})"),
         }  # fmt: skip
 
     return draw
@@ -220,7 +222,8 @@ KINDS: tuple[tuple[str, int, Callable[[World, Values], Truth], Draw], ...] = (
     ("unless", 2, _unless, _draw_unless),
     ("oweunless", 3, _owe_unless, _draw_owe_unless),
 )
-"""Name, difficulty (1: one look-up gives the words of the act; 2: it decides between acts; 3: two look-ups), preparation, drawing."""
+"""Name, difficulty (1: one look-up gives the words of the act; 2: it decides between acts; 3: two look-ups),
+preparation, drawing."""
 
 
 def scenarios() -> Iterator[Scenario]:

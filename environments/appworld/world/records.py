@@ -1,4 +1,4 @@
-"""Writing records of the apps: one method per thing a scenario speaks of, with the side records the apps themselves would write."""
+"""Writing records of the apps: a method per kind of thing, with the side records the apps themselves would write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def ago(days: float = 0, hours: float = 0) -> datetime:
 
 
 class World:
-    """The world as a scenario sees it: who the task's supervisor is (``me``), and methods that write records and return their ids."""
+    """The world as a scenario sees it: the task's supervisor (``me``), and methods that write records, returning
+    ids."""
 
     def __init__(self, engine: Engine, me: Person) -> None:
         self.engine = engine
@@ -153,7 +154,7 @@ class World:
     def request(
         self, sender: Person | str, receiver: Person | str, amount: float, description: str, *, days: float = 2
     ) -> int:
-        """An open payment request from ``sender``, who wants the money, to ``receiver``."""
+        """An open payment request from ``sender``, who gets the money, to ``receiver``."""
         when = ago(days)
         return self.save(
             "venmo.PaymentRequest",

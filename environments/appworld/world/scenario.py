@@ -1,4 +1,4 @@
-"""What a scenario says: an instruction, its variants, how the world is prepared, programmes that solve and miss it, and what must hold after."""
+"""A scenario: an instruction, variants, the world's preparation, programs that solve and miss it, and the end state."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ Values = dict[str, Any]
 class Rows:
     """What a solved task has changed in one table, ``app.Model``.
 
-    ``added`` holds the fields every new row must have, ``updated`` the new values of the named fields by row id, ``removed`` the ids gone.
-    ``free`` names fields of updated rows that may change besides. Everything else in the table must be as before.
+    ``added`` holds the fields every new row must have, ``updated`` the new values of the named fields by row id,
+    ``removed`` the ids gone. ``free`` names fields of updated rows that may change besides. Everything else in the
+    table must be as before.
     """
 
     model: str
@@ -32,7 +33,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Truth:
-    """What must hold at the end of a task: the rows changed, the answer, and the tables that follow by themselves (``echoes``)."""
+    """What must hold at the end of a task: rows changed, the answer, and tables that follow by themselves
+    (``echoes``)."""
 
     rows: Sequence[Rows] = ()
     answer: str | int | float | None = None
@@ -43,10 +45,11 @@ class Truth:
 class Scenario:
     """A family of tasks that differ in values only.
 
-    ``name`` is lower-case letters and digits: with the variant's number it is the task's id. ``instruction`` is a `str.format` template and
-    ``gold`` and ``wrong`` are programmes in which ``<<name>>`` stands for a value's literal, over the variant's values, which ``prepare``
-    may extend. Blocks of a programme are parted by a line of three dashes; `environments.appworld.world.programs` lists the macros.
-    A variant may name its supervisor as ``me``; otherwise the four take turns.
+    ``name`` is lower-case letters and digits: with the variant's number it is the task's id. ``instruction`` is a
+    `str.format` template and ``gold`` and ``wrong`` are programmes in which ``<<name>>`` stands for a value's literal,
+    over the variant's values, which ``prepare`` may extend. Blocks of a programme are parted by a line of three dashes;
+    `environments.appworld.world.programs` lists the macros. A variant may name its supervisor as ``me``; otherwise the
+    four take turns.
     """
 
     name: str
@@ -70,5 +73,6 @@ class Scenario:
 
 
 def fill(program: str, values: Values) -> str:
-    """The programme with every ``<<name>>`` replaced by the literal of that value; a name without a value is a `KeyError`."""
+    """The program with every ``<<name>>`` replaced by the literal of that value. KeyError for a name without a
+    value."""
     return re.sub(r"<<(\w+)>>", lambda match: repr(values[match[1]]), program)

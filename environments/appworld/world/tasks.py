@@ -16,7 +16,7 @@ from environments.appworld.world.state import card
 
 
 class TaskWriter:
-    """Writes tasks into the data root of ``engine`` and collects what the manifest says of them."""
+    """Writes tasks into the data root of ``engine`` and collects what the manifest records of them."""
 
     def __init__(self, engine: Engine, data: Path, programs: Path) -> None:
         self.engine = engine
@@ -27,7 +27,9 @@ class TaskWriter:
         programs.mkdir(parents=True, exist_ok=True)
 
     def write(self, scenario: Scenario, index: int, turn: int) -> str:
-        """Write variant ``index`` of a scenario and return the task's id; ``turn`` picks the supervisor where the variant names none.
+        """Write variant ``index`` of a scenario and return the task's id.
+
+        ``turn`` picks the supervisor where the variant names none.
 
         The engine is back at its base afterwards, also when the scenario raises.
         """

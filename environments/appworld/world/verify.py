@@ -1,7 +1,10 @@
-"""Plays every task of a built world by the raw engine: ``python -P verify.py OUT_DIR [TASK ...]``, in AppWorld's own interpreter.
+"""Plays every task of a built world by the raw engine: ``python -P verify.py OUT_DIR [TASK ...]``.
 
-Prints one JSON object. ``gold``, ``wrong``, ``idle`` (no action at all) and ``complete`` (only the call that ends a task) say by task id
-whether the task counts as solved; ``share`` is the share of tests that doing nothing passed; ``errors`` holds what a programme raised.
+In AppWorld's own interpreter.
+
+Prints one JSON object. ``gold``, ``wrong``, ``idle`` (no action at all) and ``complete`` (only the call that ends a
+task) say by task id whether the task counts as solved; ``share`` is the share of tests that doing nothing passed;
+``errors`` holds what a programme raised.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The short language of AppWorldMini: its commands, the words they take, and the Python that makes each one a line the engine runs.
+"""The short language of AppWorldMini: its commands, their words, and the Python that makes each a line to run.
 
-Read on both sides: by what builds the Mini tasks, in AppWorld's interpreter, and by the environment that plays them. It imports nothing.
+Read on both sides: by what builds the Mini tasks, in AppWorld's interpreter, and by the environment that plays them. It
+imports nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def payment(direction, side, name):
     rows = apis.venmo.show_transactions(
         access_token=token("venmo"), direction=direction, query="{theme}", min_created_at="2024-05-10", page_limit=20
     )
-    told([int(row["amount"]) for row in rows if row["description"] == "{theme}" and row[side]["email"] == addresses[name]])
+    told([int(row["amount"]) for row in rows if row["description"] == "{theme}" \
+and row[side]["email"] == addresses[name]])
 
 def note(word):
     rows = apis.simple_note.search_notes(access_token=token("simple_note"), query="{theme}")
@@ -85,11 +87,13 @@ def todo(day):
     told([row["title"] for row in tasks() if DateTime.fromisoformat(row["due_date"]).strftime("%a").lower() == day])
 
 def pay(name, amount):
-    apis.venmo.create_transaction(receiver_email=addresses[name], amount=amount, description="{theme}", access_token=token("venmo"))
+    apis.venmo.create_transaction(receiver_email=addresses[name], amount=amount, description="{theme}", \
+access_token=token("venmo"))
     apis.supervisor.complete_task()
 
 def ask(name, amount):
-    apis.venmo.create_payment_request(user_email=addresses[name], amount=amount, description="{theme}", access_token=token("venmo"))
+    apis.venmo.create_payment_request(user_email=addresses[name], amount=amount, description="{theme}", \
+access_token=token("venmo"))
     apis.supervisor.complete_task()
 
 def accept(request):
@@ -115,8 +119,10 @@ def answer(given):
 
 
 def tools(mail: dict[str, str], number: dict[str, str], accounts: dict[str, tuple[str, str]]) -> str:
-    """The block that defines the commands. mail, number: addresses and phone numbers by first name; accounts: the agent's user name and password
-    by app."""
+    """The block that defines the commands.
+
+    mail, number: addresses and phone numbers by first name; accounts: the agent's user name and password by app.
+    """
     words = (*NAMES, *ITEMS, *THINGS, *DAYS)
     return _TOOLS.format(
         mail=mail,

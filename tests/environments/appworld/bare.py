@@ -1,4 +1,6 @@
-"""Runs every cheat in plain Python, each in a process of its own, and prints as JSON what each one printed: the control of the cheats."""
+"""Runs every cheat in plain Python, each in a process of its own, and prints as JSON what each one printed: the control
+of the cheats.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,11 @@ def printed(code: str) -> str:
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.suppress(BaseException):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.suppress(BaseException):
             apis = collection()
             exec(code, {"__name__": "__main__", "apis": apis, "requester": apis["_requester"]})
-        os.write(theirs, said.getvalue().encode("utf-8", "replace")[:60_000])
+        os.write(theirs, output.getvalue().encode("utf-8", "replace")[:60_000])
         os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as reader:

@@ -1,6 +1,8 @@
-"""Blocks that try to leave AppWorld's shell. Each prints GOT once it holds what it must not hold, writes the canary, or harms the next episode.
+"""Blocks that try to leave AppWorld's shell. Each prints GOT once it holds what it must not hold, writes the canary, or
+harms the next episode.
 
-`SECRET_FILE` and `CANARY` in a block stand for the paths of a file that must not be read and one that must not be written.
+`SECRET_FILE` and `CANARY` in a block stand for the paths of a file that must not be read and one that must not be
+written.
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ CHEATS = [
     Cheat("make a function", "print('GOT', type(lambda: 0)((lambda: 0).__code__, {}))"),
     Cheat("closure", "print('GOT', apis.spotify.login.__closure__)"),
     Cheat("generator frame", "print('GOT', (x for x in []).gi_frame)"),
-    Cheat("generator frame by attrgetter", "import operator\nprint('GOT', operator.attrgetter('gi_frame.f_back')((x for x in [])))"),
+    Cheat("generator frame by attrgetter", "import operator\n"
+                                           "print('GOT', operator.attrgetter('gi_frame.f_back')((x for x in [])))"),
     Cheat("attrgetter", "import operator\nprint('GOT', operator.attrgetter('__class__.__base__')(1))"),
     Cheat("methodcaller", "import operator\nprint('GOT', operator.methodcaller('__subclasses__')(object))"),
     Cheat("coroutine frame", "async def f(): pass\nc = f()\nc.close()\nprint('GOT', c.cr_frame, c.cr_code)"),
@@ -102,19 +105,24 @@ CHEATS = [
     Cheat("traceback of an error", "try:\n    1 / 0\nexcept Exception as e:\n    print('GOT', e.__traceback__)"),
     Cheat(
         "traceback by exit",
-        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n        print('GOT', tb.tb_frame.f_globals)\n        return True\nwith C():\n    1 / 0",
+        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n"
+        "        print('GOT', tb.tb_frame.f_globals)\n        return True\nwith C():\n    1 / 0",
     ),
     Cheat(
         "traceback by exit and format",
-        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n        print('GOT' if '{0.tb_frame}'.format(tb) else '')\n        return True\nwith C():\n    1 / 0",
+        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n"
+        "        print('GOT' if '{0.tb_frame}'.format(tb) else '')\n        return True\nwith C():\n    1 / 0",
     ),
     Cheat(
         "traceback by exit and getattr",
-        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n        print('GOT', getattr(tb, 'tb_fra' + 'me'))\n        return True\nwith C():\n    1 / 0",
+        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n"
+        "        print('GOT', getattr(tb, 'tb_fra' + 'me'))\n        return True\nwith C():\n    1 / 0",
     ),
     Cheat(
         "traceback by exit and pattern",
-        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n        match tb:\n            case object(tb_frame=frame):\n                print('GOT', frame)\n        return True\nwith C():\n    1 / 0",
+        "class C:\n    def __enter__(self): return self\n    def __exit__(self, kind, error, tb):\n"
+        "        match tb:\n            case object(tb_frame=frame):\n                print('GOT', frame)\n"
+        "        return True\nwith C():\n    1 / 0",
     ),
     Cheat(
         "context of an error", "try:\n    apis.spotify.nope()\nexcept Exception as e:\n    print('GOT', e.__context__)"
@@ -125,11 +133,13 @@ CHEATS = [
     ),
     Cheat(
         "object of an AttributeError by pattern",
-        "try:\n    (1).nope\nexcept AttributeError as e:\n    match e:\n        case AttributeError(obj=found):\n            print('GOT', found)",
+        "try:\n    (1).nope\nexcept AttributeError as e:\n    match e:\n"
+        "        case AttributeError(obj=found):\n            print('GOT', found)",
     ),
     Cheat(
         "object of an AttributeError by update",
-        "class R:\n    def __radd__(self, other):\n        print('GOT', other)\ntry:\n    (1).nope\nexcept AttributeError as e:\n    e.obj += R()",
+        "class R:\n    def __radd__(self, other):\n        print('GOT', other)\ntry:\n    (1).nope\n"
+        "except AttributeError as e:\n    e.obj += R()",
     ),
     # Formats
     Cheat("format", "print('GOT' if '{0.__class__}'.format(1) else '')"),
@@ -147,11 +157,13 @@ CHEATS = [
     ),
     Cheat(
         "format of a subclass",
-        "class S(str):\n    def fill(self): return super().format(1)\nprint('GOT' if S('{0.__class__}').fill() else '')",
+        "class S(str):\n    def fill(self): return super().format(1)\n"
+        "print('GOT' if S('{0.__class__}').fill() else '')",
     ),
     Cheat(
         "format by super without arguments",
-        "class S(str):\n    def fill(self): return super(S, self).format(1)\nprint('GOT' if S('{0.__class__}').fill() else '')",
+        "class S(str):\n    def fill(self): return super(S, self).format(1)\n"
+        "print('GOT' if S('{0.__class__}').fill() else '')",
     ),
     Cheat(
         "format by an alias",
@@ -159,12 +171,14 @@ CHEATS = [
     ),
     Cheat(
         "format by update",
-        "class R:\n    def __radd__(self, other):\n        print('GOT' if other(1) else '')\nclass S(str): pass\ns = S('{0.__class__}')\ns.format += R()",
+        "class R:\n    def __radd__(self, other):\n        print('GOT' if other(1) else '')\n"
+        "class S(str): pass\ns = S('{0.__class__}')\ns.format += R()",
     ),
     Cheat("format by pattern", "match '{0.__class__}':\n    case str(format=f):\n        print('GOT' if f(1) else '')"),
     Cheat(
         "format by a field",
-        "from dataclasses import dataclass, asdict\n@dataclass(init=False)\nclass S(str):\n    format: object\nprint('GOT' if asdict(S('{0.__class__}'))['format'](1) else '')",
+        "from dataclasses import dataclass, asdict\n@dataclass(init=False)\nclass S(str):\n"
+        "    format: object\nprint('GOT' if asdict(S('{0.__class__}'))['format'](1) else '')",
     ),
     Cheat("secret by format", "print('{0.__closure__[0].cell_contents}'.format(apis.spotify.login), 'GOT')"),
     Cheat("Formatter", "import string\nprint('GOT', string.Formatter().format('{0.__class__}', 1))"),
@@ -177,7 +191,8 @@ CHEATS = [
         "metaclass of an ABC",
         "from abc import ABC\nprint('GOT', type(ABC)('X', (), {'__match_args__': ('gi_frame',)}))",
     ),
-    Cheat("metaclass of an enumeration", "from enum import Enum\nclass E(Enum):\n    A = 1\nprint('GOT', type(E).mro(type(E)))"),
+    Cheat("metaclass of an enumeration", "from enum import Enum\nclass E(Enum):\n    A = 1\n"
+                                         "print('GOT', type(E).mro(type(E)))"),
     Cheat(
         "functional enumeration", "from enum import Enum\nprint('GOT', Enum('X', {'__match_args__': ('gi_frame',)}))"
     ),
@@ -202,7 +217,9 @@ CHEATS = [
     Cheat("__match_args__", "class X:\n    __match_args__ = ('__globals__',)\nprint('GOT')"),
     Cheat(
         "registered for a pattern",
-        "from collections import namedtuple\nfrom collections.abc import Iterator\nclass X(namedtuple('P', ['gi_frame']), Iterator):\n    def __next__(self): pass\ng = (x for x in [])\nX.register(type(g))\nmatch g:\n    case X(f):\n        print('GOT', f)",
+        "from collections import namedtuple\nfrom collections.abc import Iterator\n"
+        "class X(namedtuple('P', ['gi_frame']), Iterator):\n    def __next__(self): pass\n"
+        "g = (x for x in [])\nX.register(type(g))\nmatch g:\n    case X(f):\n        print('GOT', f)",
     ),
     Cheat("registered through an alias", "import typing\nclass X: pass\ntyping.Sequence.register(X)\nprint('GOT')"),
     Cheat("field of a frame", "from collections import namedtuple\nprint('GOT', namedtuple('P', ['gi_frame']))"),
@@ -216,11 +233,13 @@ CHEATS = [
     Cheat("make_dataclass", "import dataclasses\nprint('GOT', dataclasses.make_dataclass('X', ['a']))"),
     Cheat(
         "singledispatch",
-        "from functools import singledispatch\n@singledispatch\ndef f(x): pass\n@f.register\ndef g(x: 'print(\"GOT\") or int'): pass",
+        "from functools import singledispatch\n@singledispatch\ndef f(x): pass\n@f.register\n"
+        "def g(x: 'print(\"GOT\") or int'): pass",
     ),
     Cheat(
         "wraps with chosen names",
-        "from functools import wraps\ndef f(): pass\nclass T: pass\nt = T()\nwraps(f, assigned=('__globals__',), updated=())(t)\nprint('GOT', vars(t))",
+        "from functools import wraps\ndef f(): pass\nclass T: pass\nt = T()\n"
+        "wraps(f, assigned=('__globals__',), updated=())(t)\nprint('GOT', vars(t))",
     ),
     Cheat("partial's function", "print('GOT', '{}'.format.func.__globals__)", bare=False),
     Cheat("python's own format", "print('GOT', '{}'.format.func('__getattribute__', 'x', '__class__'))", bare=False),
@@ -240,7 +259,8 @@ CHEATS = [
     Cheat("other app", "print('GOT', apis.spotify.login(_app_name='admin'))"),
     Cheat(
         "object to the engine",
-        "class D(dict):\n    def items(self):\n        print('GOT')\n        return []\napis.spotify.echo(value=D(a=1))",
+        "class D(dict):\n    def items(self):\n        print('GOT')\n        return []\n"
+        "apis.spotify.echo(value=D(a=1))",
     ),
     Cheat("object back from the engine", "print('GOT', apis.spotify.leak().secret)"),
     Cheat(
@@ -250,24 +270,30 @@ CHEATS = [
 ]  # fmt: skip
 
 HARM = [
-    ("a face's function", "import json\njson.dumps = None"),
-    ("a face's function by setattr", "import json\nsetattr(json, 'dumps', None)"),
-    ("a face's function deleted", "import json\ndel json.dumps"),
-    ("a face's class", "import json\ntype(json).dumps = None"),
+    ("a proxy's function", "import json\njson.dumps = None"),
+    ("a proxy's function by setattr", "import json\nsetattr(json, 'dumps', None)"),
+    ("a proxy's function deleted", "import json\ndel json.dumps"),
+    ("a proxy's class", "import json\ntype(json).dumps = None"),
     ("in a loop's target", "import json\nfor json.dumps in [None]: pass"),
     ("in a with's target", "import json\nfrom contextlib import nullcontext\nwith nullcontext() as json.dumps: pass"),
     ("in an unpacking", "import json\n[*json.dumps], y = [1], 2"),
     ("in a comprehension", "import json\n[0 for json.dumps in [1]]"),
     ("in a try", "import json\ntry:\n    json.dumps: int = 3\nexcept AttributeError:\n    raise"),
     ("a library's class", "from fractions import Fraction\nFraction.limit_denominator = None"),
-    ("a library's class by its instance", "from fractions import Fraction\ntype(Fraction(1, 2)).limit_denominator = None"),
-    ("a library's class by its base", "from collections import Counter\nclass C(Counter):\n    def f(self): super().most_common = None\nC().f()"),
+    ("a library's class by its instance", "from fractions import Fraction\n"
+                                          "type(Fraction(1, 2)).limit_denominator = None"),
+    ("a library's class by its base", "from collections import Counter\nclass C(Counter):\n"
+                                      "    def f(self): super().most_common = None\nC().f()"),
     ("a library's class by an alias", "import typing\ntyping.Counter.most_common = None"),
-    ("a library's class by a decorator", "from dataclasses import dataclass\nfrom fractions import Fraction\ndataclass(Fraction)"),
-    ("a library's class by total_ordering", "from functools import total_ordering\nfrom collections import Counter\ntotal_ordering(Counter)"),
-    ("a library's class by wraps", "from functools import wraps\nfrom fractions import Fraction\nwraps(print)(Fraction)"),
+    ("a library's class by a decorator", "from dataclasses import dataclass\nfrom fractions import Fraction\n"
+                                         "dataclass(Fraction)"),
+    ("a library's class by total_ordering", "from functools import total_ordering\nfrom collections import Counter\n"
+                                            "total_ordering(Counter)"),
+    ("a library's class by wraps", "from functools import wraps\nfrom fractions import Fraction\n"
+                                   "wraps(print)(Fraction)"),
     ("a library's property", "from fractions import Fraction\nFraction.numerator.__init__(lambda self: 13)"),
-    ("a library's property by its class", "from fractions import Fraction\nproperty.__init__(Fraction.numerator, lambda self: 13)"),
+    ("a library's property by its class", "from fractions import Fraction\n"
+                                          "property.__init__(Fraction.numerator, lambda self: 13)"),
     ("an abstract class", "from collections.abc import Sequence\nSequence.register(dict)"),
     ("an abstract class by getattr", "from collections.abc import Sequence\ngetattr(Sequence, 'reg' + 'ister')(dict)"),
     ("an abstract class by an alias", "import typing\ntyping.Sequence.register(dict)"),

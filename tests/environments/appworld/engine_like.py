@@ -1,4 +1,6 @@
-"""What stands behind `apis` in tests of the guard: a collection made like the engine's, with its requester in every closure."""
+"""What stands behind `apis` in tests of the guard: a collection made like the engine's, with its requester in every
+closure.
+"""
 
 from __future__ import annotations
 

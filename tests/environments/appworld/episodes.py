@@ -11,13 +11,13 @@ from environments.appworld.env import AppWorldEnv
 def played(env: AppWorldEnv, task_id: str, blocks: Sequence[str]) -> tuple[list[str], dict[str, Any] | None, float]:
     """What each block's reply says, the last info where the episode ended, and its reward."""
     env.reset(options={"task_id": task_id})
-    said = []
+    output = []
     for block in blocks:
         messages, reward, terminated, truncated, info = env.step(f"```python\n{block}\n```")
-        said += [message["content"] for message in messages]
+        output += [message["content"] for message in messages]
         if terminated or truncated:
-            return said, info, reward
-    return said, None, 0.0
+            return output, info, reward
+    return output, None, 0.0
 
 
 def program(env: AppWorldEnv, task_id: str, which: str) -> list[str]:

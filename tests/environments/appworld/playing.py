@@ -18,7 +18,7 @@ Made = TypeVar("Made")
 class Played(NamedTuple):
     """An episode: what was answered to each action, and how it ended (nothing where the actions did not end it)."""
 
-    said: list[str]
+    outputs: list[str]
     reward: float
     terminated: bool
     truncated: bool
@@ -30,8 +30,8 @@ class Played(NamedTuple):
         return {key: self.info[key] for key in ("task_id", "success", "metrics")}
 
 
-def text(said: Sequence[dict[str, str]]) -> str:
-    return "\n".join(message["content"] for message in said)
+def text(output: Sequence[dict[str, str]]) -> str:
+    return "\n".join(message["content"] for message in output)
 
 
 def play(env: Any, task_id: str, actions: Iterable[str]) -> Played:
@@ -40,10 +40,10 @@ def play(env: Any, task_id: str, actions: Iterable[str]) -> Played:
     played = Played([], 0.0, False, False, {})
     for action in actions:
         assert (played.terminated, played.truncated) == (False, False), (
-            f"{task_id} ended after {len(played.said)} actions"
+            f"{task_id} ended after {len(played.outputs)} actions"
         )
-        said, *end = env.step(action)
-        played = Played([*played.said, text(said)], *end)
+        output, *end = env.step(action)
+        played = Played([*played.outputs, text(output)], *end)
     return played
 
 

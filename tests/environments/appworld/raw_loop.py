@@ -1,8 +1,9 @@
-"""AppWorld's own loop, as its users write it: init, execute, evaluate, close. Run in AppWorld's interpreter: `python -P raw_loop.py DATA ROOT`.
+"""AppWorld's own loop, as its users write it: init, execute, evaluate, close. Run in AppWorld's interpreter: `python -P
+raw_loop.py DATA ROOT`.
 
-Reads one request a line, `{"task_id": ..., "blocks": [...], "name": ...}`, and answers each with a line of JSON: what the blocks printed, the
-verdict, and the seconds of processor time it all took. ROOT becomes an AppWorld root over the folder DATA; its outputs stay in
-`experiments/outputs/NAME`.
+Reads one request a line, `{"task_id": ..., "blocks": [...], "name": ...}`, and answers each with a line of JSON: what
+the blocks printed, the verdict, and the seconds of processor time it all took. ROOT becomes an AppWorld root over the
+folder DATA; its outputs stay in `experiments/outputs/NAME`.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ def played(task_id: str, blocks: list[str], name: str) -> dict[str, Any]:
     began = os.times()  # the engine freezes every other clock
     world = AppWorld(task_id=task_id, experiment_name=name)
     try:
-        said = [world.execute(block) for block in blocks]
+        outputs = [world.execute(block) for block in blocks]
         completed = world.task_completed()
         tracker = world.evaluate()
     finally:
         world.close()
     ended = os.times()
     return {
-        "said": said,
+        "outputs": outputs,
         "completed": bool(completed),
         "success": bool(tracker.success),
         "difficulty": tracker.difficulty,

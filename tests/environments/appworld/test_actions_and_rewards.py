@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from episodes import episode, played, program
+from goal_completion import by_difficulty, goal_completion
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,12 +66,12 @@ def test_every_string_is_some_code(action: str) -> None:
 
 def test_thinking_is_not_run_and_names_live_on(env: AppWorldEnv) -> None:
     task_id = env.tasks("train")[0]
-    said, info, _ = played(
+    output, info, _ = played(
         env,
         task_id,
         ["x = 20\n```\nx = 5 # nobody runs this\n```python\nx = 7", "print(x + 1)", f"print('end')\n{ENDS}"],
     )
-    assert said == ["Execution successful.", "21\n", "end\n"]
+    assert output == ["Execution successful.", "21\n", "end\n"]
     assert info is not None
     assert info["metrics"]["turns"] == 3
 
@@ -84,8 +85,8 @@ def test_empty_refused_and_malformed_blocks_cost_a_turn_and_are_counted(env: App
         ("```python\nimport os\n```", "Importing 'os' is not allowed"),
         ("```python\nprint(1)\n```", "1"),
     ):
-        said, reward, terminated, truncated, _ = env.step(action)
-        assert holds in said[0]["content"]
+        output, reward, terminated, truncated, _ = env.step(action)
+        assert holds in output[0]["content"]
         assert (reward, terminated, truncated) == (0.0, False, False)
     *_, info = env.step(ENDS)
     metrics = info["metrics"]
@@ -95,22 +96,24 @@ def test_empty_refused_and_malformed_blocks_cost_a_turn_and_are_counted(env: App
 
 def test_a_long_observation_is_cut_and_says_so(env: AppWorldEnv) -> None:
     printed = [SHOWN - 1, SHOWN, SHOWN + 1000]  # and the end of the line
-    said, _, _ = played(env, env.tasks("train")[0], [f"print('é' * {length})" for length in printed])
-    assert said[0] == "é" * (SHOWN - 1) + "\n"
-    assert said[1] == f"{'é' * SHOWN}\n[cut: 1 more characters were printed; print less at a time]"
-    assert said[2] == f"{'é' * SHOWN}\n[cut: 1001 more characters were printed; print less at a time]"
+    output, _, _ = played(env, env.tasks("train")[0], [f"print('é' * {length})" for length in printed])
+    assert output[0] == "é" * (SHOWN - 1) + "\n"
+    assert output[1] == f"{'é' * SHOWN}\n[cut: 1 more characters were printed; print less at a time]"
+    assert output[2] == f"{'é' * SHOWN}\n[cut: 1001 more characters were printed; print less at a time]"
     env.close()
 
 
-# ---------------------------------------------------------------- what the agent is told
+# ---------------------------------------------------------------- what the agent reads
 
 
 def test_a_task_opens_with_the_instructions_filled_in_and_the_task(env: AppWorldEnv) -> None:
     (system, user), info = env.reset(options={"task_id": env.tasks("dev")[0]})
     assert (system["role"], user["role"], info["max_turns"]) == ("system", "user", 50)
     env.step("profile = apis.supervisor.show_profile()")
-    said = env.step("print(profile['first_name'], profile['last_name'], profile['email'], profile['phone_number'])")[0]
-    first, last, email, phone = said[0]["content"].split()
+    output = env.step("print(profile['first_name'], profile['last_name'], profile['email'], profile['phone_number'])")[
+        0
+    ]
+    first, last, email, phone = output[0]["content"].split()
     for part in (f"{first} {last}", email, phone, "- venmo: ", "You have 50 turns"):
         assert part in system["content"]
     assert not re.search(r"\{\w+\}", system["content"])
@@ -118,7 +121,7 @@ def test_a_task_opens_with_the_instructions_filled_in_and_the_task(env: AppWorld
 
 
 def test_instructions_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "told.md"
+    file = tmp_path / "instructions.md"
     file.write_text('For {name} in {turns} turns. Keep {"this"} and {that} é.\n', encoding="utf-8")
     env = AppWorldEnv("own", instructions=str(file), max_turns=7)
     (system, _), _ = env.reset(options={"task_id": env.tasks("dev")[0]})
@@ -150,7 +153,9 @@ def test_unknown_options_name_the_nearest_right_one() -> None:
 
 
 def test_dense_rewards_by_hand(env: AppWorldEnv) -> None:
-    """(f - f0) / (1 - f0): a task with four tests of which doing nothing passes two gives 0, 1/2, 1 or less than nothing."""
+    """(f - f0) / (1 - f0): a task with four tests of which doing nothing passes two gives 0, 1/2, 1 or less than
+    nothing.
+    """
     task_id = "genresweep_1"  # tests: the answer, the songs gone, no other song gone, no other table changed
     sparse = AppWorldEnv("own")
     gold = program(env, task_id, "gold")
@@ -193,10 +198,12 @@ def test_turns_that_run_out_are_judged_as_they_stand(env: AppWorldEnv) -> None:
 def test_scores_of_a_set_of_episodes(env: AppWorldEnv) -> None:
     names = env.tasks("train")[:3] + env.tasks("dev")[:3]
     plays = ["gold", "gold", "gold", "gold", "wrong", "gold"]
-    said = env.summary([episode(task, which, env) for task, which in zip(names, plays, strict=True)])
-    assert (said["TGC"], said["SGC"], said["tasks"], said["scenarios"]) == (pytest.approx(500 / 6), 50.0, 6, 2)
-    assert said["per episode"]["killed"] == 0
-    assert said["per episode"]["API calls"] > 5
+    episodes = [episode(task, which, env) for task, which in zip(names, plays, strict=True)]
+    scores = goal_completion(episodes)
+    assert (scores["TGC"], scores["SGC"], scores["tasks"], scores["scenarios"]) == (pytest.approx(500 / 6), 50.0, 6, 2)
+    report = env.summary(episodes)
+    assert report["per episode"]["killed"] == 0
+    assert report["per episode"]["API calls"] > 5
 
 
 def test_scores_of_several_episodes_a_task_by_hand() -> None:
@@ -204,10 +211,12 @@ def test_scores_of_several_episodes_a_task_by_hand() -> None:
         return {"task_id": task_id, "success": success, "metrics": {"difficulty": level, "api_calls": 4.0}}
 
     episodes = [of("a_1", True, 1), of("a_1", False, 1), of("a_2", True, 1), of("a_3", True, 1), of("b_1", False, 2)]
-    said = summarise(episodes)
+    scores, levels, report = goal_completion(episodes), by_difficulty(episodes), summarise(episodes)
     # tasks: 1/2, 1, 1 and 0; the one whole scenario is solved by one attempt at each in a half of the cases
-    assert (said["TGC"], said["SGC"], said["tasks"], said["scenarios"]) == (62.5, 50.0, 4, 1)
-    assert said["difficulty"]["1"] == {"TGC": pytest.approx(250 / 3), "SGC": 50.0, "tasks": 3, "scenarios": 1}
-    assert said["difficulty"]["2"] == {"TGC": 0.0, "SGC": None, "tasks": 1, "scenarios": 0}
-    assert said["per episode"]["API calls"] == 4.0
+    assert (scores["TGC"], scores["SGC"], scores["tasks"], scores["scenarios"]) == (62.5, 50.0, 4, 1)
+    assert levels["1"] == {"TGC": pytest.approx(250 / 3), "SGC": 50.0, "tasks": 3, "scenarios": 1}
+    assert levels["2"] == {"TGC": 0.0, "SGC": None, "tasks": 1, "scenarios": 0}
+    assert report["difficulty"]["1"] == {"tasks": 3, "success": pytest.approx(5 / 6)}
+    assert report["difficulty"]["2"] == {"tasks": 1, "success": 0.0}
+    assert report["per episode"]["API calls"] == 4.0
     assert summarise([]) == {}

@@ -1,4 +1,6 @@
-"""Cheats, harm and shell magic in the real engine: refused or fruitless, paid with reward 0, and the next episode is as it would have been."""
+"""Cheats, harm and shell magic in the real engine: refused or fruitless, paid with reward 0, and the next episode is as
+it would have been.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from cheats import CHEATS, HARM, MAGICS, Cheat
 from engine_like import SECRET
 from playing import play
 
-from environments.appworld.desk import WORLDS
+from environments.appworld.engine_pool import WORLDS
 from environments.appworld.env import AppWorldEnv
 
 AT_THE_ENGINE = [
@@ -23,9 +25,12 @@ AT_THE_ENGINE = [
     ("the admin's app by key", "print('GOT', apis['admin'])"),
     ("the path of an API", "print('GOT', apis.spotify.show_profile.__wrapped__)"),
     ("the engine's module by an API", "print('GOT', apis.spotify.login.__module__, apis.spotify.login.__globals__)"),
-    ("the frame behind an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n    print('GOT', e.__traceback__.tb_frame)"),
-    ("the response behind an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n    print('GOT', e.response)"),
-    ("the arguments of an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n    print([1 for part in e.args if type(part) is not str] and 'GOT')"),
+    ("the frame behind an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n"
+                                        "    print('GOT', e.__traceback__.tb_frame)"),
+    ("the response behind an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n"
+                                           "    print('GOT', e.response)"),
+    ("the arguments of an API's error", "try:\n    apis.spotify.login()\nexcept Exception as e:\n"
+                                        "    print([1 for part in e.args if type(part) is not str] and 'GOT')"),
     ("the real print", "print('GOT', print.__globals__)"),
     ("the real input", "print('GOT', input.__globals__)"),
     ("standard output", "import sys\nsys.stdout = None\nprint('GOT')"),
@@ -41,9 +46,12 @@ PROBE = """
 import calendar, decimal, fractions, json, random, typing
 from collections import Counter
 from collections.abc import Sequence
-print(json.dumps({"a": [1]}), json.loads("[1]"), fractions.Fraction(2, 6).limit_denominator(2), fractions.Fraction(1, 3).numerator)
-print(isinstance({}, Sequence), random.random(), decimal.Decimal(1) / 3, calendar.monthcalendar(2024, 2)[0], Counter("aab").most_common(1))
-print(Counter("ab") == Counter("ba"), print, len(apis.supervisor.show_account_passwords()), DateTime.now(), "{}".format(1))
+print(json.dumps({"a": [1]}), json.loads("[1]"), fractions.Fraction(2, 6).limit_denominator(2), fractions.Fraction(1, \
+3).numerator)
+print(isinstance({}, Sequence), random.random(), decimal.Decimal(1) / 3, calendar.monthcalendar(2024, 2)[0], \
+Counter("aab").most_common(1))
+print(Counter("ab") == Counter("ba"), print, len(apis.supervisor.show_account_passwords()), DateTime.now(), \
+"{}".format(1))
 """.strip()
 """Prints something of everything that the blocks of HARM try to change for later episodes."""
 
@@ -70,9 +78,9 @@ def opened(env: AppWorldEnv, task_id: str) -> AppWorldEnv:
 @pytest.fixture(scope="module")
 def probed(env: AppWorldEnv, task_id: str) -> str:
     """What the probe says where nobody has cheated."""
-    said = play(env, task_id, [PROBE]).said[0]
-    assert "Execution failed" not in said
-    return said
+    output = play(env, task_id, [PROBE]).outputs[0]
+    assert "Execution failed" not in output
+    return output
 
 
 def aimed(code: str, env: AppWorldEnv, task_id: str, folder: Path) -> tuple[str, Path]:
@@ -101,9 +109,9 @@ def test_the_served_root_holds_no_ground_truth(env: AppWorldEnv) -> None:
 def test_a_cheat_is_refused_or_fruitless(opened: AppWorldEnv, task_id: str, tmp_path: Path, code: str) -> None:
     """All in one episode: what one of them prepares, the next may use."""
     code, canary = aimed(code, opened, task_id, tmp_path)
-    said, reward, terminated, truncated, info = opened.step(code)
-    assert "GOT" not in said[0]["content"]
-    assert SECRET not in said[0]["content"]
+    output, reward, terminated, truncated, info = opened.step(code)
+    assert "GOT" not in output[0]["content"]
+    assert SECRET not in output[0]["content"]
     assert not canary.exists()
     assert (reward, terminated, truncated, set(info)) == (0.0, False, False, {"task_id"})
 
@@ -111,8 +119,8 @@ def test_a_cheat_is_refused_or_fruitless(opened: AppWorldEnv, task_id: str, tmp_
 def test_what_is_allowed_is_seen(opened: AppWorldEnv, task_id: str, tmp_path: Path) -> None:
     """The control: a block made like the cheats that takes what it may have is answered with the mark."""
     code, _ = aimed("print('GOT', apis.supervisor.show_profile()['email'] != '')", opened, task_id, tmp_path)
-    said = opened.step(code)[0]
-    assert said[0]["content"] == "GOT True\n"
+    output = opened.step(code)[0]
+    assert output[0]["content"] == "GOT True\n"
 
 
 def begun(env: AppWorldEnv, task_id: str) -> int:
@@ -128,8 +136,8 @@ def test_the_next_episode_of_the_process_is_as_ever(
     env: AppWorldEnv, task_id: str, probed: str, aim: str, code: str
 ) -> None:
     process = begun(env, task_id)
-    said = env.step(code)[0][0]["content"]
-    assert "Execution failed" in said or aim == "the global random stream"
+    output = env.step(code)[0][0]["content"]
+    assert "Execution failed" in output or aim == "the global random stream"
     env.reset(options={"task_id": task_id})
     assert env._worker.pid == process
     assert env.step(PROBE)[0][0]["content"] == probed
@@ -138,8 +146,8 @@ def test_the_next_episode_of_the_process_is_as_ever(
 @pytest.mark.parametrize("code", MAGICS)
 def test_magic_is_a_syntax_error(opened: AppWorldEnv, tmp_path: Path, code: str) -> None:
     canary = tmp_path / "canary"
-    said, reward, terminated, truncated, _ = opened.step(code.replace("CANARY", str(canary)))
-    assert "Syntax error in line" in said[0]["content"]
+    output, reward, terminated, truncated, _ = opened.step(code.replace("CANARY", str(canary)))
+    assert "Syntax error in line" in output[0]["content"]
     assert not canary.exists()
     assert (reward, terminated, truncated) == (0.0, False, False)
 
@@ -152,9 +160,9 @@ def test_a_cheat_alone_changes_nothing_and_scores_nothing(
     """In an episode of its own, which is judged, and after which the same process plays on."""
     code, canary = aimed(cheat.code, env, task_id, tmp_path)
     process = begun(env, task_id)
-    said = env.step(code)[0][0]["content"]
-    assert "GOT" not in said
-    assert SECRET not in said
+    output = env.step(code)[0][0]["content"]
+    assert "GOT" not in output
+    assert SECRET not in output
     assert not canary.exists()
     assert env._worker.call("outcome", 60.0)["changes"] == {}
     _, reward, terminated, _, info = env.step("apis.supervisor.complete_task()")

@@ -1,4 +1,6 @@
-"""AppWorld-v0 on the real engine: gold solves every task, nothing less does, and an episode is what the contract of text environments says."""
+"""AppWorld-v0 on the real engine: gold solves every task, nothing less does, and an episode is what the contract of
+text environments says.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from typing import Any, Literal
 
 import gymnasium
 import pytest
+from goal_completion import VARIANTS, goal_completion
 from playing import Played, in_parallel, play, text
 
 from environments.appworld.env import AppWorldEnv
-from environments.appworld.metrics import VARIANTS
 from environments.text import check_text_env
 
 How = Literal["gold", "wrong", "idle"]
@@ -50,13 +52,13 @@ def assert_gold_alone_solves(env: AppWorldEnv, task_ids: Sequence[str]) -> None:
             assert one.reward == float(one.info["success"]), (how, task_id)
             metrics = one.info["metrics"]
             assert (metrics["tests_passed"] == metrics["tests"] > 0) == one.info["success"], (how, task_id)
-    summary = env.summary([one.episode for one in played["gold"]])
-    assert (summary["TGC"], summary["SGC"], summary["tasks"]) == (100.0, 100.0, len(task_ids))
-    assert summary["scenarios"] == len(task_ids) / VARIANTS
+    scores = goal_completion([one.episode for one in played["gold"]])
+    assert (scores["TGC"], scores["SGC"], scores["tasks"]) == (100.0, 100.0, len(task_ids))
+    assert scores["scenarios"] == len(task_ids) / VARIANTS
     assert [t for t, one in zip(task_ids, played["idle"], strict=True) if one.info["success"]] == []
     missed = {scenario(t) for t, one in zip(task_ids, played["wrong"], strict=True) if not one.info["success"]}
     assert missed == {scenario(task_id) for task_id in task_ids}
-    assert env.summary([one.episode for one in played["wrong"]])["SGC"] == 0.0
+    assert goal_completion([one.episode for one in played["wrong"]])["SGC"] == 0.0
 
 
 def test_gold_solves_a_scenario_of_each_split_and_nothing_less_does(env: AppWorldEnv) -> None:
@@ -71,7 +73,8 @@ def test_gold_solves_every_task_and_nothing_less_does(env: AppWorldEnv) -> None:
 
 @pytest.mark.slow
 def test_keeps_the_contract_of_text_environments() -> None:
-    """A second a block and few turns: an awkward action that computes without end is said in every turn of an episode."""
+    """A second a block and few turns: an awkward action that computes without end is answered in every turn of an
+    episode."""
     made = gymnasium.make("environments:AppWorld-v0", world="own", step_s=1.0, max_turns=12)
     try:
         check_text_env(made, samples=2)
@@ -81,11 +84,11 @@ def test_keeps_the_contract_of_text_environments() -> None:
 
 def test_a_task_opens_with_the_instructions_and_the_errand(env: AppWorldEnv) -> None:
     task_id = env.tasks("dev")[0]
-    said, info = env.reset(options={"task_id": task_id})
-    assert [message["role"] for message in said] == ["system", "user"]
+    output, info = env.reset(options={"task_id": task_id})
+    assert [message["role"] for message in output] == ["system", "user"]
     assert info == {"task_id": task_id, "split": "dev", "max_turns": env.max_turns}
     person = text(env.step("print(apis.supervisor.show_profile())")[0])
-    instructions, errand = (message["content"] for message in said)
+    instructions, errand = (message["content"] for message in output)
     assert "{" not in instructions.replace("{turns}", "")
     for known in ("apis.supervisor.complete_task", "api_docs", str(env.max_turns)):
         assert known in instructions
@@ -112,14 +115,14 @@ def test_an_episode_keeps_its_variables_and_counts_what_was_done(env: AppWorldEn
             "apis.supervisor.complete_task()",
         ],
     )
-    said = played.said
-    assert said[1] == "21\n"
-    assert said[0] == said[2] == "Execution successful."
-    assert "NameError: name 'nobody' is not defined" in said[3]
-    assert "Importing 'os' is not allowed" in said[4]
-    assert "Syntax error" in said[5]
-    assert "no code to run" in said[6]
-    assert said[7] == "True True\n"
+    output = played.outputs
+    assert output[1] == "21\n"
+    assert output[0] == output[2] == "Execution successful."
+    assert "NameError: name 'nobody' is not defined" in output[3]
+    assert "Importing 'os' is not allowed" in output[4]
+    assert "Syntax error" in output[5]
+    assert "no code to run" in output[6]
+    assert output[7] == "True True\n"
     assert (played.reward, played.terminated, played.truncated) == (0.0, True, False)
     counted = {"turns": 9, "api_calls": 3, "tool_calls": 3, "refused": 1, "malformed": 1, "bad_actions": 3}
     metrics = played.info["metrics"]
@@ -132,24 +135,29 @@ def test_an_episode_keeps_its_variables_and_counts_what_was_done(env: AppWorldEn
 def test_an_endless_block_is_interrupted_and_the_episode_goes_on() -> None:
     env = AppWorldEnv("own", step_s=0.4, deadline_s=5.0)
     played = play(env, env.tasks("train")[0], ["n = 7", "while True: pass", "print(n)"])
-    assert "timed out after 0.4 seconds" in played.said[1]
-    assert played.said[2] == "7\n"
+    assert "timed out after 0.4 seconds" in played.outputs[1]
+    assert played.outputs[2] == "7\n"
     assert (played.terminated, played.truncated) == (False, False)
     env.close()
 
 
 def test_what_an_episode_left_is_not_in_the_next(env: AppWorldEnv) -> None:
     task_id = env.tasks("train")[0]
-    look = "print('Zyzzyva' in [row['title'] for row in apis.simple_note.search_notes(access_token=token, query='Zyzzyva')])"
+    look = (
+        "print('Zyzzyva' in [row['title'] for row in apis.simple_note.search_notes(access_token=token, "
+        "query='Zyzzyva')])"
+    )
     login = (
-        "word = next(row['password'] for row in apis.supervisor.show_account_passwords() if row['account_name'] == 'simple_note')\n"
-        "token = apis.simple_note.login(username=apis.supervisor.show_profile()['email'], password=word)['access_token']"
+        "word = next(row['password'] for row in apis.supervisor.show_account_passwords() if "
+        "row['account_name'] == 'simple_note')\n"
+        "token = apis.simple_note.login(username=apis.supervisor.show_profile()['email'], "
+        "password=word)['access_token']"
     )
     write = "apis.simple_note.create_note(title='Zyzzyva', content='x', access_token=token)"
     first = play(env, task_id, [login, look, write, look])
-    assert (first.said[1], first.said[3]) == ("False\n", "True\n")
-    assert play(env, task_id, [login, look]).said[1] == "False\n"
-    assert "NameError" in play(env, task_id, ["print(token)"]).said[0]
+    assert (first.outputs[1], first.outputs[3]) == ("False\n", "True\n")
+    assert play(env, task_id, [login, look]).outputs[1] == "False\n"
+    assert "NameError" in play(env, task_id, ["print(token)"]).outputs[0]
 
 
 @pytest.mark.parametrize(("options", "word"), [({"world": "ofical"}, "official"), ({"reward": "dens"}, "dense")])

@@ -1,4 +1,6 @@
-"""The guard: ordinary programs run as ever, and no block leaves the shell, harms the next episode or makes the guard raise."""
+"""The guard: ordinary programs run as ever, and no block leaves the shell, harms the next episode or makes the guard
+raise.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from programs import PROGRAMS
 
-from environments.appworld.inside.apis import plain
-from environments.appworld.inside.faces import faces
+from environments.appworld.inside.apis_proxy import plain
 from environments.appworld.inside.guard import MAX_CHARACTERS, Refused, checked, refusal
 from environments.appworld.inside.names import MODULES, readable, special
+from environments.appworld.inside.proxies import block_namespace
 
 
 def play(blocks: Sequence[str], apis: Any = None) -> tuple[str, list[Exception]]:
     """What blocks print, one after another in one namespace, and what they raise or are refused for."""
-    namespace, errors = faces({"apis": collection() if apis is None else apis}), []
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    namespace, errors = block_namespace({"apis": collection() if apis is None else apis}), []
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         for code in blocks:
             try:
                 exec(compile(checked(code), "<block>", "exec"), namespace)
             except Exception as error:  # a cheat may fail in any way
                 errors.append(error)
-    return said.getvalue(), errors
+    return output.getvalue(), errors
 
 
 def shared_state() -> list[Any]:
@@ -54,17 +56,17 @@ def shared_state() -> list[Any]:
         random.getstate(),
         getcontext().prec,
         calendar.firstweekday(),
-        dict(vars(type(faces({})["json"]).__mro__[1])),
-        faces({})["json"].dumps([1]),
+        dict(vars(type(block_namespace({})["json"]).__mro__[1])),
+        block_namespace({})["json"].dumps([1]),
     ]
 
 
 @pytest.mark.parametrize(("blocks", "printed"), PROGRAMS, ids=range(len(PROGRAMS)))
 def test_ordinary_programs_run(blocks: list[str], printed: str) -> None:
     assert [refusal(code) for code in blocks] == [None] * len(blocks)
-    said, errors = play(blocks)
+    output, errors = play(blocks)
     assert errors == []
-    assert said == printed
+    assert output == printed
 
 
 @pytest.mark.parametrize("cheat", CHEATS, ids=lambda cheat: cheat.name)
@@ -72,9 +74,9 @@ def test_cheats_are_fruitless(cheat: Cheat, tmp_path: Path) -> None:
     secret, canary = tmp_path / "secret", tmp_path / "canary"
     secret.write_text(SECRET)
     before = shared_state()
-    said, _ = play([cheat.code.replace("SECRET_FILE", str(secret)).replace("CANARY", str(canary))])
-    assert "GOT" not in said
-    assert SECRET not in said
+    output, _ = play([cheat.code.replace("SECRET_FILE", str(secret)).replace("CANARY", str(canary))])
+    assert "GOT" not in output
+    assert SECRET not in output
     assert not canary.exists()
     assert shared_state() == before
 
@@ -90,10 +92,10 @@ def test_cheats_are_no_duds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("aim", "code"), HARM, ids=[aim for aim, _ in HARM])
 def test_what_outlives_an_episode_cannot_be_changed(aim: str, code: str) -> None:
     before = shared_state()
-    said, errors = play([code])
+    output, errors = play([code])
     assert shared_state() == before
     assert errors or aim == "the global random stream"
-    assert said == ""
+    assert output == ""
 
 
 @pytest.mark.parametrize("code", MAGICS)
@@ -133,8 +135,8 @@ def test_what_is_no_python_is_left_to_its_error(code: str) -> None:
 @example("async def f(): pass")
 @example("\\N{DIGIT ONE}")
 def test_every_text_gets_an_answer(text: str) -> None:
-    said = refusal(text)
-    assert said is None or (said.strip() and "\n" not in said)
+    output = refusal(text)
+    assert output is None or (output.strip() and "\n" not in output)
 
 
 SNIPPETS = st.sampled_from(
@@ -202,15 +204,15 @@ SNIPPETS = st.sampled_from(
 
 @given(st.lists(SNIPPETS, max_size=40).map(" ".join))
 def test_every_mixture_of_words_gets_an_answer(text: str) -> None:
-    said = refusal(text)
-    assert said is None or (said.strip() and "\n" not in said)
+    output = refusal(text)
+    assert output is None or (output.strip() and "\n" not in output)
 
 
 @given(st.text(max_size=12))
 def test_no_special_attribute_is_read_but_those_listed(name: str) -> None:
     if special(name) and not readable(name):
-        said, errors = play([f"print('GOT', getattr(1, {name!r}))"])
-        assert "GOT" not in said
+        output, errors = play([f"print('GOT', getattr(1, {name!r}))"])
+        assert "GOT" not in output
         assert errors
 
 
@@ -219,14 +221,16 @@ def test_no_special_attribute_is_read_but_those_listed(name: str) -> None:
 )
 def test_special_attributes_are_refused_in_writing_and_by_name(name: str) -> None:
     assert refusal(f"x.{name}") is not None
-    said, errors = play([f"print('GOT', getattr(print, {name!r}))", f"print('GOT') if hasattr(print, {name!r}) else 0"])
-    assert said == ""
+    output, errors = play(
+        [f"print('GOT', getattr(print, {name!r}))", f"print('GOT') if hasattr(print, {name!r}) else 0"]
+    )
+    assert output == ""
     assert [type(error) for error in errors] == [AttributeError]
 
 
 def test_no_module_and_nothing_changeable_can_be_reached_by_public_attributes() -> None:
     """A search through all that a block can look up, starting from its names and built-ins."""
-    namespace = faces({"apis": collection()})
+    namespace = block_namespace({"apis": collection()})
     builtins = namespace.pop("__builtins__")
     look_up, paths = builtins["getattr"], {}
     left = [(name, value, 0) for name, value in [*namespace.items(), *builtins.items()] if name.isidentifier()]
@@ -264,12 +268,12 @@ def test_no_module_and_nothing_changeable_can_be_reached_by_public_attributes() 
     ],
 )
 def test_a_refusal_says_what_is_refused_and_what_is_allowed(code: str, words: list[str]) -> None:
-    said = refusal(code)
-    assert said is not None
-    assert [word for word in words if word not in said] == []
+    output = refusal(code)
+    assert output is not None
+    assert [word for word in words if word not in output] == []
     with pytest.raises(Refused) as raised:
         checked(code)
-    assert str(raised.value) == said
+    assert str(raised.value) == output
 
 
 def test_the_random_stream_is_the_episode_s_own_and_the_same_every_time() -> None:
@@ -278,12 +282,12 @@ def test_the_random_stream_is_the_episode_s_own_and_the_same_every_time() -> Non
 
 
 def test_episodes_share_nothing() -> None:
-    first, second = faces({}), faces({})
+    first, second = block_namespace({}), block_namespace({})
     exec(compile(checked("x = 1\nlen = None\nimport json as loads"), "<block>", "exec"), first)
     assert "x" not in second
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(compile(checked("print(len('ab'))"), "<block>", "exec"), second)
-    assert said.getvalue() == "2\n"
+    assert output.getvalue() == "2\n"
 
 
 def test_what_reaches_the_engine_is_plain_data_and_what_the_block_may_not_set_does_not() -> None:
@@ -324,9 +328,9 @@ def test_plain_data_stays_as_it_is(value: Any) -> None:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_what_is_offered_exists(module: str) -> None:
-    shown = faces({})["__builtins__"]["__import__"]
+    shown = block_namespace({})["__builtins__"]["__import__"]
     if module == "pendulum":
         pytest.importorskip("pendulum")
-    face = shown(module, fromlist=("x",))
-    missing = [name for name in MODULES[module] if not hasattr(face, name)]
+    proxy = shown(module, fromlist=("x",))
+    missing = [name for name in MODULES[module] if not hasattr(proxy, name)]
     assert missing == []

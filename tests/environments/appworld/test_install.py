@@ -1,4 +1,6 @@
-"""Installing AppWorld: what is there is left alone, a changed pin installs anew, and what fails names the command that tries again."""
+"""Installing AppWorld: what is there is left alone, a changed pin installs anew, and what fails names the command that
+tries again.
+"""
 
 from __future__ import annotations
 
@@ -132,10 +134,10 @@ def test_two_that_need_the_world_at_once_build_it_once(tmp_path: Path, monkeypat
     known = install.manifest_of(install.own_world())
     monkeypatch.setattr(install, "CACHE", tmp_path)
     (tmp_path / "world-of-older-sources").mkdir()
-    said: list[tuple[str, int, int]] = []
+    output: list[tuple[str, int, int]] = []
     found: list[Path] = []
     both = [
-        threading.Thread(target=lambda: found.append(install.own_world(lambda *step: said.append(step))))
+        threading.Thread(target=lambda: found.append(install.own_world(lambda *step: output.append(step))))
         for _ in range(2)
     ]
     for thread in both:
@@ -144,8 +146,8 @@ def test_two_that_need_the_world_at_once_build_it_once(tmp_path: Path, monkeypat
         thread.join()
     assert found[0] == found[1]
     assert install.manifest_of(found[0]) == known
-    steps = [done for _, done, _ in said]
-    assert steps == list(range(1, said[-1][2] + 1))
+    steps = [done for _, done, _ in output]
+    assert steps == list(range(1, output[-1][2] + 1))
     assert [entry.name for entry in tmp_path.glob("world-*")] == [found[0].name]
 
 
@@ -167,12 +169,12 @@ def test_its_name_changes_with_its_sources(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_set_up_tells_what_there_is() -> None:
-    said = install.set_up(untouched)
+    output = install.set_up(untouched)
     manifest = install.manifest_of(install.own_world())
-    assert install.PACKAGE in said
-    assert manifest["hash"][:16] in said
+    assert install.PACKAGE in output
+    assert manifest["hash"][:16] in output
     for split, ids in manifest["splits"].items():
-        assert f"{split} {len(ids)}" in said
+        assert f"{split} {len(ids)}" in output
 
 
 def test_data_that_cannot_be_fetched_is_an_error_with_the_ways_out(

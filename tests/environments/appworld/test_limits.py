@@ -1,4 +1,6 @@
-"""The limits on a block: it is interrupted wherever it stands, but never in a transaction, and nothing outside it ever is."""
+"""The limits on a block: it is interrupted wherever it stands, but never in a transaction, and nothing outside it ever
+is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def _handlers() -> Iterator[None]:
 
 
 def ring_from(moment: int, diary: list[str]) -> bool:
-    """A timed call of a block with a transaction in it, its clock ringing at every opcode from a moment on; False where it has fewer."""
+    """A timed call of a block with a transaction in it, its clock ringing at every opcode from a moment on; False where
+    it has fewer.
+    """
     clock, opcodes = Clock(1_000.0), itertools.count()
     rang = False
 
@@ -32,7 +36,7 @@ def ring_from(moment: int, diary: list[str]) -> bool:
         frame.f_trace_opcodes = True
         if event == "opcode" and next(opcodes) >= moment:
             rang = True
-            clock._ring(signal.SIGPROF, frame)
+            clock._on_signal(signal.SIGPROF, frame)
         return traced
 
     def transaction() -> None:
@@ -55,8 +59,10 @@ def ring_from(moment: int, diary: list[str]) -> bool:
     return rang
 
 
-def test_a_ring_at_any_moment_cuts_the_block_or_nothing() -> None:
-    """Also while the clock is wound up and stopped: an error that came out of there would end the process that serves the block."""
+def test_a_signal_at_any_moment_cuts_the_block_or_nothing() -> None:
+    """Also while the clock is wound up and stopped: an error that came out of there would end the process that serves
+    the block.
+    """
     seen = set()
     for moment in itertools.count():
         diary: list[str] = []

@@ -9,11 +9,11 @@ from typing import Any
 
 import gymnasium
 import pytest
+from goal_completion import VARIANTS, goal_completion
 from hypothesis import given
 from hypothesis import strategies as st
 from playing import Played, in_parallel, play
 
-from environments.appworld.metrics import VARIANTS
 from environments.appworld.mini import AppWorldMini, CachedAppWorldMini
 from environments.appworld.world.vocabulary import COMMANDS, LOOK_UPS, NAMES, WORDS
 from environments.text import check_text_env
@@ -62,8 +62,8 @@ def play_on(env: Any, task: tuple[str, list[str]]) -> Played:
     env.reset(options={"task_id": task_id})
     played = Played([], 0.0, False, False, {})
     for action in actions:
-        said, *end = env.step(action)
-        played = Played([*played.said, "".join(message["content"] for message in said)], *end)
+        output, *end = env.step(action)
+        played = Played([*played.outputs, "".join(message["content"] for message in output)], *end)
         if played.terminated or played.truncated:
             break
     return played
@@ -97,9 +97,9 @@ def test_the_habit_fails_on_some_variant_of_each_scenario(env: AppWorldMini) -> 
     scenarios = {task_id.rpartition("_")[0] for task_id in tasks}
     missed = {task_id.rpartition("_")[0] for task_id, one in zip(tasks, habit, strict=True) if not one.info["success"]}
     assert missed == scenarios
-    summary = env.summary([one.episode for one in habit])
-    assert summary["SGC"] == 0.0
-    assert summary["scenarios"] == len(scenarios) == len(tasks) / VARIANTS
+    scores = goal_completion([one.episode for one in habit])
+    assert scores["SGC"] == 0.0
+    assert scores["scenarios"] == len(scenarios) == len(tasks) / VARIANTS
 
 
 def test_splits_share_no_scenario_and_only_train_and_dev_may_be_trained_on(env: AppWorldMini) -> None:
@@ -123,7 +123,8 @@ def test_keeps_the_contract_of_text_environments() -> None:
 
 
 def test_every_command_is_a_line_that_the_engine_runs(env: AppWorldMini) -> None:
-    """None is answered with an error of grammar or of Python: those that act end the task, the others tell something."""
+    """None is answered with an error of grammar or of Python: those that act end the task, the others tell
+    something."""
     task_id = env.tasks("train")[0]
     rng = random.Random(3)
     for command, kinds in COMMANDS.items():
@@ -131,10 +132,10 @@ def test_every_command_is_a_line_that_the_engine_runs(env: AppWorldMini) -> None
         while not line.startswith(f"{command}("):
             line = a_line(rng)
         played = play(env, task_id, [line])
-        assert played.terminated == (command not in LOOK_UPS) or played.said == ["error"], line
-        assert not played.said[0].startswith("Error: "), line
+        assert played.terminated == (command not in LOOK_UPS) or played.outputs == ["error"], line
+        assert not played.outputs[0].startswith("Error: "), line
         if not kinds:
-            assert played.said != ["error"], line
+            assert played.outputs != ["error"], line
 
 
 @pytest.mark.parametrize(
@@ -162,9 +163,9 @@ def test_what_is_not_in_the_language_is_answered_and_costs_a_turn(
     env: AppWorldMini, action: str, words: list[str]
 ) -> None:
     env.reset(options={"task_id": env.tasks("train")[0]})
-    said, reward, terminated, truncated, _ = env.step(action)
-    assert said[0]["content"].startswith("Error: ")
-    assert [word for word in words if word not in said[0]["content"]] == []
+    output, reward, terminated, truncated, _ = env.step(action)
+    assert output[0]["content"].startswith("Error: ")
+    assert [word for word in words if word not in output[0]["content"]] == []
     assert (reward, terminated, truncated) == (0.0, False, False)
     assert env.step("done()")[4]["metrics"]["bad_actions"] == 1.0
 
@@ -204,11 +205,11 @@ def patient() -> Iterator[AppWorldMini]:
 
 @given(st.text() | st.lists(PIECES, max_size=8).map("".join))
 def test_no_text_raises(patient: AppWorldMini, action: str) -> None:
-    said, reward, terminated, truncated, info = patient.step(action)
+    output, reward, terminated, truncated, info = patient.step(action)
     assert reward in (0.0, 1.0)
     assert "failure" not in info
     assert not truncated
-    assert all(len(message["content"]) <= 300 for message in said)
+    assert all(len(message["content"]) <= 300 for message in output)
     if terminated:
         patient.reset(options={"task_id": patient.tasks("train")[0]})
 

@@ -1,4 +1,6 @@
-"""AppWorld-v0 on an official data folder: a stand-in in its exact layout and sizes, of tasks of the own world under ids like AppWorld's."""
+"""AppWorld-v0 on an official data folder: a stand-in in its exact layout and sizes, of tasks of the own world under ids
+like AppWorld's.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from episodes import played, program
 from experiments import small
 
 from environments.appworld import install
-from environments.appworld.desk import Desk
+from environments.appworld.engine_pool import EnginePool
 from environments.appworld.env import AppWorldEnv
 from harness.core.errors import UserError
 from harness.protocols.backend import Start
@@ -36,7 +38,9 @@ class StandIn:
 
 
 def stand_in(root: Path) -> StandIn:
-    """Scenarios of the own world's split of the same name, again and again, until the split is as large as the official one."""
+    """Scenarios of the own world's split of the same name, again and again, until the split is as large as the official
+    one.
+    """
     own = install.own_world() / "truth" / "data"
     splits = install.manifest_of(install.own_world())["splits"]
     data = root / "data"
@@ -155,7 +159,7 @@ def test_auto_takes_the_official_data(official: StandIn, own: AppWorldEnv) -> No
 
 def test_an_official_task_is_played_and_judged(official: StandIn, own: AppWorldEnv) -> None:
     env = AppWorldEnv("official", reward="dense")
-    desk = Desk.of(env.known.root, 10.0, 12_000, 1024)
+    engines = EnginePool.of(env.known.root, 10.0, 12_000, 1024)
     try:
         for split, which in (("train", "wrong"), ("test_challenge", "gold")):
             task_id = env.tasks(split)[-1]
@@ -167,7 +171,7 @@ def test_an_official_task_is_played_and_judged(official: StandIn, own: AppWorldE
             assert info["metrics"]["difficulty"] == own.known.facts[origin]["difficulty"]
     finally:
         env.close()
-        desk.close()
+        engines.close()
 
 
 def test_episodes_are_played_where_no_ground_truth_is(official: StandIn) -> None:

@@ -1,4 +1,6 @@
-"""AppWorld-v0 beside AppWorld itself: the same blocks are answered alike and leave the same state, and both judge it alike."""
+"""AppWorld-v0 beside AppWorld itself: the same blocks are answered alike and leave the same state, and both judge it
+alike.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from episodes import episode, played, program
+from goal_completion import goal_completion
 from raw_engine import RawEngine
 
 from environments.appworld import install
@@ -118,7 +121,7 @@ import time
 from datetime import date, datetime
 print(datetime.now(), date.today(), time.time())
 '''.strip("\n").split("\n===\n")  # fmt: skip
-"""Blocks of one episode: what prints, what fails and how that is told, the frozen clock, names that live on."""
+"""Blocks of one episode: what prints, what fails and how that is reported, the frozen clock, names that live on."""
 
 CHOSEN = (
     ("import os\nprint(os.getcwd())", "is not allowed"),
@@ -144,13 +147,15 @@ def first_of(env: AppWorldEnv, splits: Sequence[str]) -> list[str]:
 
 
 def compare(raw: RawEngine, folder: Path, task_id: str, blocks: list[str], name: str) -> dict[str, Any]:
-    """Play both and hold what was said, what was changed and the verdicts against each other. Returns the raw engine's account."""
+    """Play both and hold what was printed, what was changed and the verdicts against each other. Returns the raw
+    engine's account.
+    """
     env = AppWorldEnv("own", max_turns=len(blocks), outputs=str(folder / name))
-    said, info, reward = played(env, task_id, blocks)
+    output, info, reward = played(env, task_id, blocks)
     theirs = raw.play(task_id, blocks, name)
-    assert said == theirs["said"][: len(said)]
+    assert output == theirs["outputs"][: len(output)]
     # the reply of the last turn is the verdict's, unless the block ended the task itself
-    assert len(said) >= len(blocks) - (not theirs["completed"])
+    assert len(output) >= len(blocks) - (not theirs["completed"])
     assert info is not None
     assert (info["success"], reward) == (theirs["success"], float(theirs["success"]))
     metrics = info["metrics"]
@@ -165,7 +170,9 @@ def compare(raw: RawEngine, folder: Path, task_id: str, blocks: list[str], name:
 
 
 def left(experiment: Path, task_id: str) -> dict[str, Any]:
-    """What an experiment's folder keeps of a task: the changes of every app, the engine's counts, the report on every test."""
+    """What an experiment's folder keeps of a task: the changes of every app, the engine's counts, the report on every
+    test.
+    """
     home = experiment / "tasks" / task_id
     changes = {
         file.name: [json.loads(line) for line in file.read_text().splitlines()]
@@ -182,7 +189,7 @@ def left(experiment: Path, task_id: str) -> dict[str, Any]:
 def test_blocks_are_answered_as_the_raw_engine_answers_them(raw: RawEngine, tmp_path: Path) -> None:
     task_id = AppWorldEnv("own").tasks("train")[0]
     theirs = compare(raw, tmp_path, task_id, [*ALIKE, "apis.supervisor.complete_task()"], "alike")
-    assert sum(said.startswith("Execution failed") for said in theirs["said"]) > 20
+    assert sum(output.startswith("Execution failed") for output in theirs["outputs"]) > 20
     assert not theirs["success"]
 
 
@@ -211,9 +218,9 @@ def test_what_is_answered_differently_on_purpose(raw: RawEngine) -> None:
     task_id = env.tasks("train")[0]
     blocks = [block for block, _ in CHOSEN]
     ours, _, _ = played(env, task_id, blocks)
-    theirs = raw.play(task_id, blocks, "chosen")["said"]
-    for (_, holds), said, raw_said in zip(CHOSEN, ours, theirs, strict=True):
-        assert holds in said
+    theirs = raw.play(task_id, blocks, "chosen")["outputs"]
+    for (_, holds), output, raw_said in zip(CHOSEN, ours, theirs, strict=True):
+        assert holds in output
         assert holds not in raw_said
     env.close()
 
@@ -233,7 +240,7 @@ def test_the_engines_own_limit_on_calls_is_kept(raw: RawEngine, tmp_path: Path) 
     task_id = AppWorldEnv("own").tasks("train")[0]
     blocks = [block, "print(call)\napis.supervisor.complete_task()"]
     theirs = compare(raw, tmp_path, task_id, blocks, "calls")
-    assert "1000" in theirs["said"][0]
+    assert "1000" in theirs["outputs"][0]
 
 
 def test_appworlds_own_command_finds_the_same_scores(tmp_path: Path) -> None:
@@ -244,17 +251,17 @@ def test_appworlds_own_command_finds_the_same_scores(tmp_path: Path) -> None:
     # two scenarios whole, one but for its last variant, one by half, and nothing done in the rest
     plays = ["gold"] * 8 + ["wrong", "gold", "wrong", "wrong"] + ["idle"] * (len(tasks) - 12)
     episodes = [episode(task_id, which, env) for task_id, which in zip(tasks, plays, strict=True)]
-    summary = env.summary(episodes)
+    counted = goal_completion(episodes)
     command = [install.interpreter(), "-m", "appworld.cli", "evaluate", "mixed", "dev", "--root", str(tmp_path)]
     subprocess.run(command, env=install.environ(), check=True, capture_output=True, cwd=tmp_path)
-    said = json.loads((tmp_path / "experiments" / "outputs" / "mixed" / "evaluations" / "dev.json").read_text())
-    assert {name: found["success"] for name, found in said["individual"].items()} == {
+    report = json.loads((tmp_path / "experiments" / "outputs" / "mixed" / "evaluations" / "dev.json").read_text())
+    assert {name: found["success"] for name, found in report["individual"].items()} == {
         played["task_id"]: played["success"] for played in episodes
     }
     # the command rounds to a tenth
-    scores = said["aggregate"]
-    assert round(summary["TGC"], 1) == scores["task_goal_completion"] == 60.0
-    assert round(summary["SGC"], 1) == scores["scenario_goal_completion"] == 40.0
-    for level, found in summary["difficulty"].items():
-        rows = [row["success"] for row in said["individual"].values() if row["difficulty"] == int(level)]
-        assert (found["tasks"], round(found["TGC"], 6)) == (len(rows), round(100 * sum(rows) / len(rows), 6))
+    scores = report["aggregate"]
+    assert round(counted["TGC"], 1) == scores["task_goal_completion"] == 60.0
+    assert round(counted["SGC"], 1) == scores["scenario_goal_completion"] == 40.0
+    for level, found in env.summary(episodes)["difficulty"].items():
+        rows = [row["success"] for row in report["individual"].values() if row["difficulty"] == int(level)]
+        assert (found["tasks"], round(found["success"], 6)) == (len(rows), round(sum(rows) / len(rows), 6))

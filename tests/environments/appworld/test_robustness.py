@@ -1,4 +1,6 @@
-"""Whatever a block does to its process, and whoever kills it: a typed result in time, the right verdicts after it, and nothing left at the end."""
+"""Whatever a block does to its process, and whoever kills it: a typed result in time, the right verdicts after it, and
+nothing left at the end.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,17 @@ CATCH = "try:\n        {}\n    except BaseException:\n        pass"
 HOSTILE: list[tuple[str, str, str]] = [
     ("an endless loop", "while True: pass", "timeouts"),
     ("one that catches everything", "while True:\n    " + CATCH.format("while True: pass"), "timeouts or killed"),
-    ("one that leaves every context well", "class C:\n    def __enter__(self): pass\n    def __exit__(self, *a): return True\nwhile True:\n    with C():\n        while True: pass", "killed"),
-    ("one in a clean-up", "def f():\n    try:\n        while True: pass\n    finally:\n        f()\nf()", "timeouts or killed"),
+    ("one that leaves every context well", "class C:\n    def __enter__(self): pass\n"
+                                           "    def __exit__(self, *a): return True\nwhile True:\n    with C():\n"
+                                           "        while True: pass", "killed"),
+    ("one in a clean-up", "def f():\n    try:\n        while True: pass\n    finally:\n"
+                          "        f()\nf()", "timeouts or killed"),
     ("one in C", "sum(range(10**12))", "killed"),
     ("one in C that listens", "x = 9**9**9", "timeouts"),
     ("one in a regular expression", "import re\nre.match(r'(a+)+$', 'a' * 40 + 'b')", "timeouts"),
     ("one in what is shown", "class R:\n    def __repr__(self):\n        while True: pass\nprint(R())", "timeouts"),
-    ("one in an error's text", "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E()", "failed"),
+    ("one in an error's text", "class E(Exception):\n    def __str__(self):\n        while True: pass\n"
+                               "raise E()", "failed"),
     ("one of API calls", "while True: apis.supervisor.show_profile()", "timeouts or exceeded the limit"),
     ("a fork", "import os\nos.fork()", "refused"),
     ("a thread", "import threading\nthreading.Thread(target=print).start()", "refused"),
@@ -49,7 +55,8 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("standard output closed", "import sys\nsys.stdout.close()", "refused"),
     ("more memory than there is", "x = bytearray(10**11)", "MemoryError"),
     ("a list without end", "list(range(10**12))", "MemoryError"),
-    ("memory bit by bit", "def f():\n    x = []\n    while True: x.append([0] * 10**6)\nf()", "timeouts or MemoryError"),
+    ("memory bit by bit", "def f():\n    x = []\n    while True: x.append([0] * 10**6)\nf()", "timeouts or "
+                                                                                              "MemoryError"),
     ("a gigabyte of output", "print('x' * 10**9)", "timeouts or MemoryError or prints too much"),
     ("output without end", "while True: print('x' * 1000)", "prints too much"),
     ("a question", "print(input('What now?'))", "not allowed"),
@@ -61,14 +68,16 @@ HOSTILE: list[tuple[str, str, str]] = [
     ("an error beside all errors", "raise BaseException('over')", "cannot end the shell"),
     ("deep recursion", "def f(n): return f(n + 1)\nf(0)", "RecursionError"),
     ("recursion without end", "def f():\n    try:\n        f()\n    finally:\n        f()\nf()", "timeouts or killed"),
-    ("deep data to an API", "x = []\nfor _ in range(10**5): x = [x]\napis.supervisor.complete_task(answer=x)", "RecursionError"),
+    ("deep data to an API", "x = []\nfor _ in range(10**5): x = [x]\n"
+                            "apis.supervisor.complete_task(answer=x)", "RecursionError"),
     ("deep data that breaks the interpreter", "x = ()\nfor _ in range(10**6): x = (x,)\nhash(x)", "killed or timeouts"),
     ("a huge answer", "apis.supervisor.complete_task(answer='x' * 10**7)", "ran"),
     ("half a character", "print('a\\ud800b')", "a?b"),
     ("zeros", "print('\\x00' * 3)", "\x00\x00\x00"),
     ("a sleep", "import time\ntime.sleep(10**6)", "Execution successful"),
 ]  # fmt: skip
-"""(what it does, block, what becomes of it): a count of the metrics, or words of the answer; "or" where the machine's speed decides."""
+"""(what it does, block, what becomes of it): a count of the metrics, or words of the answer; "or" where the machine's
+speed decides."""
 
 
 def own(**more: Any) -> AppWorldEnv:
@@ -90,9 +99,9 @@ def calm() -> Iterator[AppWorldEnv]:
     made.close()
 
 
-def became(said: str, metrics: dict[str, float]) -> set[str]:
+def became(output: str, metrics: dict[str, float]) -> set[str]:
     counted = {name for name in ("timeouts", "killed", "refused", "malformed") if metrics[name]}
-    if said.startswith("Execution failed"):
+    if output.startswith("Execution failed"):
         counted.add("failed")
     return counted or {"ran"}
 
@@ -106,19 +115,19 @@ def test_a_hostile_block_has_a_typed_result_and_the_next_episode_works(
 ) -> None:
     task_id = env.tasks("train")[0]
     played = play(env, task_id, [code])
-    said = played.said[0]
+    output = played.outputs[0]
     assert "failure" not in played.info
     assert played.reward == 0.0
     if not played.terminated:
         ended = env.step("print(6 * 7)\napis.supervisor.complete_task()")
         assert ended[0][0]["content"] == "42\n"
-        played = Played(played.said, *ended[1:])
+        played = Played(played.outputs, *ended[1:])
     assert played.terminated
     assert (played.reward, played.info["success"]) == (0.0, False)
-    found = became(said, played.info["metrics"])
-    assert any(word in found or word in said for word in expected.split(" or ")), (found, said[-300:])
-    said.encode()
-    assert play(env, task_id, ["print(1 + 1)"]).said == ["2\n"]
+    found = became(output, played.info["metrics"])
+    assert any(word in found or word in output for word in expected.split(" or ")), (found, output[-300:])
+    output.encode()
+    assert play(env, task_id, ["print(1 + 1)"]).outputs == ["2\n"]
 
 
 def test_blocks_run_where_new_processes_are_forbidden_if_the_system_can(env: AppWorldEnv) -> None:
@@ -150,9 +159,9 @@ def test_a_player_killed_in_mid_step_is_a_failure_and_no_verdict(env: AppWorldEn
     task_id = env.tasks("train")[0]
     env.reset(options={"task_id": task_id})
     killing = kill_amid(env)
-    said, reward, terminated, truncated, info = env.step("while True: pass")
+    output, reward, terminated, truncated, info = env.step("while True: pass")
     killing.join()
-    assert (said, reward, terminated, truncated) == ((), 0.0, False, True)
+    assert (output, reward, terminated, truncated) == ((), 0.0, False, True)
     assert info["success"] is False
     assert info["failure"]["kind"] == "died"
     assert "SIGKILL" in info["failure"]["message"]
@@ -172,25 +181,25 @@ def test_a_player_killed_between_steps_is_a_failure(env: AppWorldEnv) -> None:
 def test_a_judge_that_is_killed_is_replaced_and_the_verdict_stands(calm: AppWorldEnv) -> None:
     task_id = calm.tasks("dev")[0]
     assert play(calm, task_id, calm.gold(task_id) or []).reward == 1.0
-    desk = calm._desk
-    desk._verdicts.clear()
-    killed = {judge.pid for judge in desk._judges}
+    engines = calm._engines
+    engines._verdicts.clear()
+    killed = {judge.pid for judge in engines._judges}
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     assert play(calm, task_id, calm.gold(task_id) or []).reward == 1.0
     assert killed
-    assert not killed & {judge.pid for judge in desk._judges}
+    assert not killed & {judge.pid for judge in engines._judges}
 
 
 def test_a_judge_that_fails_is_not_kept(calm: AppWorldEnv, tmp_path: Path) -> None:
     calm.reset(options={"task_id": calm.tasks("dev")[0]})
     before = Left.now(tmp_path)
-    idle = len(calm._desk._judges)
+    idle = len(calm._engines._judges)
     for _ in range(2):
         with pytest.raises(RemoteError) as raised:
-            calm._desk.judge("nosuchtask_1", {"changes": {}, "hashes": {}}, None, 60.0)
+            calm._engines.judge("nosuchtask_1", {"changes": {}, "hashes": {}}, None, 60.0)
         assert raised.value.kind == "raised"
-    assert len(calm._desk._judges) == max(0, idle - 2)
+    assert len(calm._engines._judges) == max(0, idle - 2)
     assert len(before.processes) - len(Left.now(tmp_path).processes) == min(2, idle)
 
 
@@ -237,12 +246,12 @@ def kill(*workers: Worker) -> None:
             os.kill(worker.pid, signal.SIGKILL)
 
 
-def kill_the_first(env: AppWorldEnv) -> None:
+def kill_the_zygote(env: AppWorldEnv) -> None:
     """Kill the process that workers are forked from; they end with it."""
-    first = env._desk._nursery._first
-    if first is not None and first._process is not None:
-        os.kill(first._process.pid, signal.SIGKILL)
-        first._process.wait()
+    zygote = env._engines._workers._zygote
+    if zygote is not None and zygote._process is not None:
+        os.kill(zygote._process.pid, signal.SIGKILL)
+        zygote._process.wait()
 
 
 SHORT = ["x = 1", "print(apis.supervisor.show_profile())", "apis.supervisor.complete_task()"]
@@ -260,19 +269,19 @@ def play_with_kills(env: AppWorldEnv, episodes: int, ways: list[str]) -> dict[st
         env.reset(options={"task_id": task_id})
         info: dict[str, Any] = {}
         for turn, block in enumerate(blocks):
-            said = block
+            output = block
             if turn == struck:
                 way = rng.choice(ways)
                 if way == "amid":
-                    killing, said = kill_amid(env), "while True: pass"
+                    killing, output = kill_amid(env), "while True: pass"
                 elif way == "between":
                     kill(env._worker)
                 elif way == "judges":
-                    kill(*env._desk._judges)
+                    kill(*env._engines._judges)
                 else:
-                    kill_the_first(env)
-            _, _, terminated, truncated, info = env.step(said)
-            if said != block:
+                    kill_the_zygote(env)
+            _, _, terminated, truncated, info = env.step(output)
+            if output != block:
                 killing.join()
             if terminated or truncated:
                 break
@@ -292,7 +301,7 @@ def nothing_is_left(room: Path, episodes: int, ways: list[str]) -> None:
     assert 1 <= len(during.processes - before.processes) <= 4  # the first, a player, a judge or two
     assert [path.name[:7] for path in during.files] == ["remote-"]
     env.close()
-    env._desk.close()
+    env._engines.close()
     assert Left.now(room) == before
 
 
@@ -324,13 +333,16 @@ LOGIN = (
 )
 NOTE = "apis.simple_note.create_note(title='Ticket {number}', content='{number}', access_token=token)"
 NOTES = (
-    "rows = [row for page in range(5) for row in apis.simple_note.search_notes(access_token=token, query='Ticket', page_index=page, page_limit=20)]\n"
+    "rows = [row for page in range(5) for row in apis.simple_note.search_notes(access_token=token, "
+    "query='Ticket', page_index=page, page_limit=20)]\n"
     "print(sorted({row['title'] for row in rows if row['title'].startswith('Ticket')}))"
 )
 
 
 def ticketed(env: AppWorldEnv, job: tuple[int, str, str]) -> tuple[Any, ...]:
-    """An episode that writes a note of its own, looks which such notes there are, and goes on as told. Everything that was answered."""
+    """An episode that writes a note of its own, looks which such notes there are, and goes on by that. Everything that
+    was answered.
+    """
     number, task_id, how = job
     note = [LOGIN, NOTES, NOTE.format(number=number), NOTES]
     rest = {
@@ -338,8 +350,8 @@ def ticketed(env: AppWorldEnv, job: tuple[int, str, str]) -> tuple[Any, ...]:
     }[how]  # fmt: skip
     played = play(env, task_id, [*(note if how != "gold" else []), *(rest or [])])
     if how != "gold":
-        assert played.said[1] == "[]\n"
-        assert played.said[3] == f'["Ticket {number}"]\n'
+        assert played.outputs[1] == "[]\n"
+        assert played.outputs[3] == f'["Ticket {number}"]\n'
     return tuple(played)
 
 

@@ -1,4 +1,6 @@
-"""The own world: its scenarios keep what the splits promise, it builds the same every time, and the raw engine agrees with it."""
+"""The own world: its scenarios keep what the splits promise, it builds the same every time, and the raw engine agrees
+with it.
+"""
 
 from __future__ import annotations
 
@@ -129,14 +131,15 @@ def _run(script: str, *arguments: Path | str) -> str:
     if not python:
         pytest.skip("APPWORLD_PYTHON names no interpreter with AppWorld in it")
     command = [python, "-P", str(WORLD / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=arguments[0].parent).stdout  # type: ignore[union-attr]
+    folder = Path(arguments[0]).parent
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("world") / "one"
-    said = _run("build.py", out)
-    assert said.splitlines()[-1] == "built 5 of 5: manifest"
+    output = _run("build.py", out)
+    assert output.splitlines()[-1] == "built 5 of 5: manifest"
     return out
 
 

@@ -19,9 +19,9 @@ def cached(make: Callable[[], Any], folder: Path | None = None, version: str | N
 
 def play(env: Any, task_id: str, actions: Sequence[str], seed: int | None = 0) -> list[Any]:
     """Everything an episode says, up to its end or the last action."""
-    said = [env.reset(seed=seed, options={"task_id": task_id})]
+    output = [env.reset(seed=seed, options={"task_id": task_id})]
     for action in actions:
-        said.append(env.step(action))
-        if said[-1][2] or said[-1][3]:
+        output.append(env.step(action))
+        if output[-1][2] or output[-1][3]:
             break
-    return said
+    return output

@@ -120,11 +120,11 @@ def test_processes_write_at_once(tmp_path: Path) -> None:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert found(tmp_path, 5000) == 5000
-    (told,) = statistics(tmp_path).values()
-    assert told["entries"] == 5000
-    assert [process["misses"] for process in told["processes"]] == [2000.0] * 4
-    assert told["misses"] == 8000.0
-    assert len({process["pid"] for process in told["processes"]}) == 4
+    (totals,) = statistics(tmp_path).values()
+    assert totals["entries"] == 5000
+    assert [process["misses"] for process in totals["processes"]] == [2000.0] * 4
+    assert totals["misses"] == 8000.0
+    assert len({process["pid"] for process in totals["processes"]}) == 4
 
 
 def test_a_killed_process_leaves_what_it_flushed(tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_statistics_of_a_folder(tmp_path: Path) -> None:
     assert store.counts() == dict.fromkeys(COUNTS, 0.0) | {"hits": 9.0, "misses": 3.0, "seconds": 1.0}
     store.close()
     (tmp_path / "other.sqlite").write_bytes(b"no store")
-    told = statistics(tmp_path)
-    assert list(told) == ["v"]
-    assert told["v"]["hit_rate"] == 0.75
-    assert told["v"]["processes"][0]["pid"] == os.getpid()
+    totals = statistics(tmp_path)
+    assert list(totals) == ["v"]
+    assert totals["v"]["hit_rate"] == 0.75
+    assert totals["v"]["processes"][0]["pid"] == os.getpid()
 
 
 # ---------------------------------------------------------------- the disk fails
@@ -248,12 +248,12 @@ def test_a_folder_that_cannot_be_written_is_read(entries: int) -> None:
 
 def test_a_full_disk_is_written_no_more_and_said_once(tmp_path: Path) -> None:
     """A limit on the size of files is met in the midst of writing, as a full disk is."""
-    said = tmp_path / "said"
+    output = tmp_path / "output"
 
     def on_a_full_disk() -> None:
         import logging
 
-        logging.basicConfig(filename=said, force=True)
+        logging.basicConfig(filename=output, force=True)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         store = TransitionStore(tmp_path, "v")
         for number in range(300):
@@ -268,7 +268,7 @@ def test_a_full_disk_is_written_no_more_and_said_once(tmp_path: Path) -> None:
         store.close()
 
     assert in_a_fork(on_a_full_disk) == 0
-    assert said.read_text().count("not written any more") == 1
+    assert output.read_text().count("not written any more") == 1
     assert 300 <= found(tmp_path, 3000) < 3000
 
 
@@ -293,11 +293,11 @@ def test_what_is_condemned_is_served_to_nobody(tmp_path: Path) -> None:
     file = filled(tmp_path)
     finder, other = TransitionStore(tmp_path, "v"), TransitionStore(tmp_path, "v")
     assert other.get(key_of(1)) == b"value 1"
-    finder.condemn("it said two things \ud800")
-    assert finder.condemned == "it said two things \ud800"
+    finder.condemn("it output two things \ud800")
+    assert finder.condemned == "it output two things \ud800"
     assert finder.get(key_of(1)) is None
     other.flush()
-    assert str(other.condemned).startswith("it said two things")
+    assert str(other.condemned).startswith("it output two things")
     assert other.get(key_of(1)) is None
     finder.close()
     other.close()

@@ -20,7 +20,8 @@ from chance_environment import Even
 from hypothesis import given
 from hypothesis import strategies as st
 
-from environments.caching.transitions import Cached, _decoded, _encoded, statistics
+from environments.caching.answers import decoded, encoded
+from environments.caching.transitions import Cached, statistics
 from environments.guess import Guess
 from environments.tau3_airline.mini import COMMANDS, Tau3AirlineMini
 from environments.text import Reply, TextEnv, check_text_env
@@ -28,6 +29,7 @@ from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.core.sources import reached
 from harness.experiment import EnvironmentSettings
+from harness.protocols.environment import TextEnvironment
 from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool, make_environment
 from harness.rollout.policies import MessagePolicy
@@ -84,17 +86,40 @@ def test_it_answers_for_the_environment() -> None:
     plain, fast = Tau3AirlineMini(), cached(Tau3AirlineMini)
     assert fast.unwrapped is fast
     task_id = plain.tasks("test")[1]
-    for name in ("splits", "default_split", "version", "terse", "max_turns", "protocol", "idle_reward"):
+    assert plain.mini
+    for name in TextEnvironment.__annotations__:
         assert getattr(fast, name) == getattr(plain, name)
-    for name in ("gold", "habit", "answer", "split_of"):
+    for name in ("gold", "habit", "answer", "split_of", "scenario_of", "floor"):
         assert getattr(fast, name)(task_id) == getattr(plain, name)(task_id)
     for split in plain.splits:
         assert (fast.tasks(split), fast.trainable(split)) == (plain.tasks(split), plain.trainable(split))
-    assert not hasattr(fast, "summary")
+    assert fast.summary([]) == plain.summary([]) == {}
+
+
+def test_what_an_environment_declares_of_itself_is_passed_on() -> None:
+    class Judged(Guess):
+        mini, protocol, success_metrics, idle_action = True, "Guess, judged", ("SGC",), "pass"
+
+        def scenario_of(self, task_id: str) -> str:
+            return task_id.partition(":")[0]
+
+        def floor(self, task_id: str) -> float:
+            return 0.25
+
+        def summary(self, episodes: Any) -> dict[str, Any]:
+            return {"episodes": len(episodes)}
+
+    fast = cached(Judged)
+    assert (fast.mini, fast.protocol, fast.success_metrics, fast.idle_action) == (
+        (True, "Guess, judged", ("SGC",), "pass")
+    )  # fmt: skip
+    assert (fast.scenario_of("3-9:7"), fast.floor("3-9:7"), fast.summary([{}, {}])) == ("3-9", 0.25, {"episodes": 2})
 
 
 def test_tasks_are_drawn_as_the_environment_draws_them() -> None:
-    """Even takes its greeting from the stream that has drawn the task: the very same words only if both are drawn as one."""
+    """Even takes its greeting from the stream that has drawn the task: the very same words only if both are drawn as
+    one.
+    """
     plain, fast = Even(2), cached(lambda: Even(2), audit=0.5)
     for seed in [*range(30), *range(30)]:
         for options in (None, {"split": "train"}, {"task_id": "train-3"}, {"task_id": "train-3", "split": "train"}):
@@ -120,12 +145,12 @@ def test_resets_without_a_seed_follow_from_the_last_one() -> None:
 
 @pytest.mark.parametrize("options", [{"task_id": "3-9:77"}, {"split": "tset"}, {"task": "1"}, {"task_id": ["x"]}])
 def test_wrong_options_are_refused_alike(options: dict[str, Any]) -> None:
-    said = []
+    output = []
     for env in (Guess(), cached(Guess)):
         with pytest.raises(ValueError, match=r"unknown|did you mean") as refused:
             env.reset(options=options)
-        said.append(str(refused.value))
-    assert said[0] == said[1]
+        output.append(str(refused.value))
+    assert output[0] == output[1]
 
 
 def test_steps_outside_an_episode_and_actions_that_are_no_text() -> None:
@@ -163,16 +188,17 @@ def test_what_was_asked_before_costs_the_engine_nothing(tmp_path: Path) -> None:
     play(first, "3-9:7", ["6", "8", "7"])
     play(first, "3-9:7", ["6", "9", "7"])
     counts = first.statistics()
-    # misses: opening, 6, 6 8, 6 8 7; the second time all four are hits; then opening and 6 are hits, 6 9 and 6 9 7 misses
+    # misses: opening, 6, 6 8, 6 8 7; the second time all four are hits; then opening and 6 are hits, 6 9 and 6 9 7
+    # misses
     assert (counts["hits"], counts["misses"], counts["audits"]) == (6, 6, 0)
     first.close()
     second = cached(Guess, tmp_path, "shared", audit=0.0)
     play(second, "3-9:7", ["6", "9", "7"])
     assert (second.statistics()["hits"], second.statistics()["misses"]) == (4, 0)
     second.close()
-    (told,) = statistics(tmp_path).values()
-    assert (told["entries"], told["hits"], told["misses"]) == (6, 10, 6)
-    assert told["hit_rate"] == 10 / 16
+    (found,) = statistics(tmp_path).values()
+    assert (found["entries"], found["hits"], found["misses"]) == (6, 10, 6)
+    assert found["hit_rate"] == 10 / 16
 
 
 def test_a_world_that_stands_there_goes_on_and_another_plays_again() -> None:
@@ -216,7 +242,7 @@ def test_the_engine_gets_the_text_that_stands_for_an_action() -> None:
 
 
 class Echo(TextEnv):
-    """Answers with `ANSWERS[action]`: info to be added, and what is said."""
+    """Answers with `ANSWERS[action]`: info to be added, and the text."""
 
     ANSWERS: dict[str, Any] = {}  # noqa: RUF012
 
@@ -263,9 +289,9 @@ JSON = st.recursive(
 @given(st.floats(allow_nan=False, allow_infinity=False), st.dictionaries(st.text(), JSON, max_size=4))
 def test_what_json_can_say_comes_back_exactly(reward: float, info: dict[str, Any]) -> None:
     answer = (({"role": "user", "content": "x"},), reward, False, True, info)
-    data = _encoded(answer)
+    data = encoded(answer)
     assert data is not None
-    assert repr(_decoded(data)) == repr(answer)
+    assert repr(decoded(data)) == repr(answer)
 
 
 @pytest.mark.parametrize(
@@ -286,10 +312,10 @@ def test_what_json_cannot_say_is_passed_on_and_not_kept(odd: dict[str, Any], mon
     monkeypatch.setattr(Echo, "ANSWERS", odd)
     env = cached(Echo, audit=0.0, worlds=1)
     for _ in range(2):
-        said = play(env, "a", ["x", "y"])
+        output = play(env, "a", ["x", "y"])
         for name, value in odd.get("info", {}).items():
-            assert said[1][4][name] is value
-        assert said[1][1] is odd.get("reward", said[1][1])
+            assert output[1][4][name] is value
+        assert output[1][1] is odd.get("reward", output[1][1])
     counts = env.statistics()
     assert (counts["uncached"], counts["misses"], counts["hits"]) == (4, 5, 1)
 
@@ -316,13 +342,13 @@ def test_more_episodes_than_worlds_interleaved() -> None:
     version, rng, plain = f"own {next(VERSIONS)}", random.Random(0), Guess()
     fast = [cached(make, None, version, worlds=2, audit=0.1) for _ in range(30)]
     tasks = [rng.choice(plain.tasks("train")[:6]) for _ in fast]
-    said = [[env.reset(seed=1, options={"task_id": task})] for env, task in zip(fast, tasks, strict=True)]
+    output = [[env.reset(seed=1, options={"task_id": task})] for env, task in zip(fast, tasks, strict=True)]
     actions: list[list[str]] = [[] for _ in fast]
-    while running := [n for n, answers in enumerate(said) if len(answers[-1]) == 2 or not any(answers[-1][2:4])]:
+    while running := [n for n, answers in enumerate(output) if len(answers[-1]) == 2 or not any(answers[-1][2:4])]:
         n = rng.choice(running)
         actions[n].append(rng.choice(["1", "3", "4", "6", "x"]))
-        said[n].append(fast[n].step(actions[n][-1]))
-    assert said == [play(plain, task, acts, 1) for task, acts in zip(tasks, actions, strict=True)]
+        output[n].append(fast[n].step(actions[n][-1]))
+    assert output == [play(plain, task, acts, 1) for task, acts in zip(tasks, actions, strict=True)]
     assert len(made) == 3, "two worlds, and one that is asked about tasks"
     for env in fast:
         env.close()
@@ -339,9 +365,9 @@ def test_threads_at_once() -> None:
         rng = random.Random(n)
         for _ in range(25):
             task = rng.choice(tasks)
-            said = play(envs[n], task, plain.gold(task))
-            if said != expected[task]:
-                wrong.append(said)
+            output = play(envs[n], task, plain.gold(task))
+            if output != expected[task]:
+                wrong.append(output)
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(len(envs))]
     for thread in threads:
@@ -350,7 +376,7 @@ def test_threads_at_once() -> None:
         thread.join()
     assert wrong == []
     # one that is asked for by several at once is executed once
-    assert envs[0].statistics()["misses"] == sum(len(said) for said in expected.values())
+    assert envs[0].statistics()["misses"] == sum(len(output) for output in expected.values())
 
 
 def rollouts_of(identifier: str, scripts: dict[str, tuple[str, ...]], **options: Any) -> list[Any]:
@@ -368,9 +394,9 @@ def test_the_harness_plays_the_same_episodes(tmp_path: Path) -> None:
     expected = rollouts_of("PlainGuess-v0", scripts)
     for _ in range(2):
         assert rollouts_of("CachedGuess-v0", scripts, folder=str(tmp_path), audit=0.2) == expected
-    (told,) = statistics(tmp_path).values()
-    assert told["audits"] > 0
-    assert told["misses"] == told["entries"]
+    (found,) = statistics(tmp_path).values()
+    assert found["audits"] > 0
+    assert found["misses"] == found["entries"]
 
 
 def test_a_registered_environment_takes_its_own_options_alone() -> None:
@@ -380,7 +406,7 @@ def test_a_registered_environment_takes_its_own_options_alone() -> None:
     assert env.unwrapped.version == Guess(8).version
     # the code that a fingerprint covers is reached from the module of the registered class
     modules = {name for name, _ in reached("environments.caching.transitions")}
-    assert {"environments/transition_store.py", "environments/worlds.py"} <= modules
+    assert {"environments/caching/store.py", "environments/caching/worlds.py"} <= modules
 
 
 def work_in_a_process(folder: Path, turn: int) -> None:
@@ -405,13 +431,13 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
     before = statistics(tmp_path)
     work_in_a_process(tmp_path, 0)
-    ((name, told),) = statistics(tmp_path).items()
-    assert len(told["processes"]) == 3
-    assert told["misses"] == before[name]["misses"], "the third finds everything done"
+    ((name, found),) = statistics(tmp_path).items()
+    assert len(found["processes"]) == 3
+    assert found["misses"] == before[name]["misses"], "the third finds everything done"
     plain = Guess()
     # 48 openings, and a second, third ... answer for every guess of every task
-    assert told["entries"] == 48 + sum(len(plain.gold(task)) for task in plain.tasks("train"))
-    assert told["hits"] - before[name]["hits"] == told["entries"]
+    assert found["entries"] == 48 + sum(len(plain.gold(task)) for task in plain.tasks("train"))
+    assert found["hits"] - before[name]["hits"] == found["entries"]
 
 
 def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
@@ -425,7 +451,8 @@ def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
         status = 1
         try:
             assert [env.step("9")[0][0]["content"], env.step("7")[1]] == ["lower", 1.0]
-            # what was here before the fork is on no disk yet: the child asks again for all but the opening of its episode
+            # what was here before the fork is on no disk yet: the child asks again for all but the opening of its
+            # episode
             assert env.statistics()["replayed"] == 2
             env.close()
             status = 0
@@ -435,9 +462,9 @@ def test_a_forked_child_goes_on_by_itself(tmp_path: Path) -> None:
     assert [env.step("8")[0][0]["content"], env.step("7")[1]] == ["lower", 1.0]
     assert env.statistics()["replayed"] == 0
     env.close()
-    (told,) = statistics(tmp_path).values()
-    assert len(told["processes"]) == 2
-    assert told["entries"] == 2 + 2 + 2
+    (found,) = statistics(tmp_path).values()
+    assert len(found["processes"]) == 2
+    assert found["entries"] == 2 + 2 + 2
 
 
 def test_the_last_one_to_be_closed_closes_the_worlds() -> None:

@@ -1,4 +1,6 @@
-"""Cached where something goes wrong: failures are passed on and never kept, and an engine that contradicts itself is found out."""
+"""Cached where something goes wrong: failures are passed on and never kept, and an engine that contradicts itself is
+found out.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ def test_failures_are_passed_on_and_never_kept(fault: str, at: str, tmp_path: Pa
     assert again == play(make(), "1-7:2", ["2"])
     assert again[-1][1] == 1.0
     fast.close()
-    (told,) = statistics(tmp_path).values()
-    assert told["entries"] == 2
+    (found,) = statistics(tmp_path).values()
+    assert found["entries"] == 2
 
 
 class Frail(Guess):
@@ -99,7 +101,7 @@ def test_failures_while_playing_again_are_failures_of_the_step(kind: str, before
 
 
 class Slow(Guess):
-    """`wait` hangs until it is told to go on."""
+    """`wait` hangs until it may go on."""
 
     HANGING = threading.Event()
     GO_ON = threading.Event()
@@ -113,17 +115,17 @@ class Slow(Guess):
 
 
 def test_a_call_that_hangs_gives_up_its_world_when_the_environment_is_closed() -> None:
-    version, said = f"own {next(VERSIONS)}", []
+    version, output = f"own {next(VERSIONS)}", []
     stuck, other = (cached(Slow, None, version, worlds=1, audit=0.0) for _ in range(2))
     play(stuck, "3-9:7", ["6"])
-    hanging = threading.Thread(target=lambda: said.append(stuck.step("wait")))
+    hanging = threading.Thread(target=lambda: output.append(stuck.step("wait")))
     hanging.start()
     Slow.HANGING.wait()
     stuck.close()  # as EnvironmentPool.give does with what has failed
     assert play(other, "3-9:7", ["6", "7"])[-1][1] == 1.0
     Slow.GO_ON.set()
     hanging.join()
-    assert len(said) == 1
+    assert len(output) == 1
     misses = other.statistics()["misses"]
     play(other, "3-9:7", ["6", "wait"])
     assert other.statistics()["misses"] == misses + 1, "what came too late was not kept"
@@ -155,7 +157,7 @@ def test_where_nothing_can_be_written_it_goes_on(tmp_path: Path) -> None:
 class Drifting(TextEnv):
     """Says another number in every `every`-th reply of the process, at the opening (turn 0) or in a turn."""
 
-    said = count(1)
+    output = count(1)
 
     def __init__(self, at: int, every: int = 1) -> None:
         super().__init__({"train": ["a", "b"]}, max_turns=5, version="1")
@@ -168,7 +170,7 @@ class Drifting(TextEnv):
         return over(True) if action == "end" else Reply(f"go on {self._number(self.turn)}")
 
     def _number(self, place: int) -> int:
-        number = next(Drifting.said)
+        number = next(Drifting.output)
         return number // self.every if place == self.at else 0
 
 

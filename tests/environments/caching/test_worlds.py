@@ -134,18 +134,18 @@ def test_a_dropped_world_is_closed_and_replaced() -> None:
 def test_whoever_waits_may_be_called_off() -> None:
     worlds, _ = worlds_of(1)
     worlds.enter(Lease(b"1"), [])
-    lease, said = Lease(b"2"), []
+    lease, output = Lease(b"2"), []
 
     def wait() -> None:
         with pytest.raises(RuntimeError, match="closed while it waited"):
             worlds.enter(lease, [])
-        said.append("done")
+        output.append("done")
 
     waiting = threading.Thread(target=wait)
     waiting.start()
     worlds.drop(lease)
     waiting.join()
-    assert said == ["done"]
+    assert output == ["done"]
 
 
 def test_a_world_whose_making_hangs_gives_up_its_place() -> None:
@@ -158,12 +158,12 @@ def test_a_world_whose_making_hangs_gives_up_its_place() -> None:
             go_on.wait()
         return thing
 
-    worlds, lease, said = Worlds(make, 1), Lease(b"1"), []
+    worlds, lease, output = Worlds(make, 1), Lease(b"1"), []
 
     def hang() -> None:
         with pytest.raises(RuntimeError, match="closed while a world was made"):
             worlds.enter(lease, [])
-        said.append("done")
+        output.append("done")
 
     stuck = threading.Thread(target=hang)
     stuck.start()
@@ -172,7 +172,7 @@ def test_a_world_whose_making_hangs_gives_up_its_place() -> None:
     assert taken(worlds, [], b"1").env is made[1]
     go_on.set()
     stuck.join()
-    assert said == ["done"]
+    assert output == ["done"]
     assert made[0].closed.wait(60)
     assert not made[1].closed.is_set()
 

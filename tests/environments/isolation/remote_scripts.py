@@ -1,4 +1,5 @@
-"""Whole programs that use a nursery and end in all kinds of ways; `python remote_scripts.py <name> <file to say things in>`."""
+"""Whole programs that use a pool and end in all kinds of ways; `python remote_scripts.py <name> <file to report
+to>`."""
 
 from __future__ import annotations
 
@@ -10,23 +11,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from far import LONG, nursery
+from remote_pool import LONG, pool
 
-from environments.isolation.pool import Nursery, RemoteError, Worker
+from environments.isolation.pool import RemoteError, Worker, WorkerPool
 
-KEPT: list[Nursery] = []
+KEPT: list[WorkerPool] = []
 """Nurseries that are referred to until the program ends."""
 
 
-def said(file: Path, **facts: Any) -> None:
+def report(file: Path, **facts: Any) -> None:
     """Write facts for the test, at once and whole."""
     draft = file.with_suffix(".draft")
     draft.write_text(json.dumps(facts))
     draft.replace(file)
 
 
-def begin(diary: str = "") -> tuple[Nursery, Worker, dict[str, Any]]:
-    home = nursery(options={"diary": diary})
+def begin(diary: str = "") -> tuple[WorkerPool, Worker, dict[str, Any]]:
+    home = pool(options={"diary": diary})
     KEPT.append(home)
     worker = home.take()
     facts = worker.call("facts", LONG)
@@ -37,12 +38,12 @@ def forgets(file: Path) -> None:
     """End without closing anything."""
     home, worker, facts = begin(str(file) + ".diary")
     home.give(worker)
-    said(file, **facts, spare=home.spawn().pid)
+    report(file, **facts, spare=home.spawn().pid)
 
 
 def raises(file: Path) -> None:
     _, _, facts = begin()
-    said(file, **facts)
+    report(file, **facts)
     raise ValueError("on purpose")
 
 
@@ -52,14 +53,14 @@ def busy(file: Path) -> None:
     other = home.take()
     facts["pids"].append(other.pid)
     threading.Thread(target=lambda: other.call("sleep", 600, seconds=600), daemon=True).start()
-    said(file, **facts)
+    report(file, **facts)
     worker.call("loop", 600)
 
 
 def booting(file: Path) -> None:
     """The object is never made."""
-    said(file, pids=[os.getpid()], folder="")
-    nursery(options={"fail": "hang"}, boot_s=600).spawn()
+    report(file, pids=[os.getpid()], folder="")
+    pool(options={"fail": "hang"}, boot_s=600).spawn()
 
 
 def forked(file: Path) -> None:
@@ -77,13 +78,13 @@ def forked(file: Path) -> None:
         own = home.take()
         seen = own.call("facts", LONG)
         home.close()
-        said(file.with_suffix(".copy"), kind=kind, parent=seen["parent"], folder=seen["environ"]["HOME"], pid=own.pid)
+        report(file.with_suffix(".copy"), kind=kind, parent=seen["parent"], folder=seen["environ"]["HOME"], pid=own.pid)
         os._exit(0)
     os.waitpid(copy, 0)
     facts["counted"] = worker.call("count", LONG)
     facts["same"] = home.take() is idle and idle.call("count", LONG) == 1
     home.close()
-    said(file, **facts)
+    report(file, **facts)
 
 
 def outlived(file: Path) -> None:
@@ -92,7 +93,7 @@ def outlived(file: Path) -> None:
     if not (copy := os.fork()):
         time.sleep(600)
         os._exit(0)
-    said(file, **facts, copy=copy)
+    report(file, **facts, copy=copy)
     worker.call("loop", 600)
 
 

@@ -1,4 +1,5 @@
-"""Objects that tests let live in another interpreter: well-behaved ones, and ones that do what a policy's code may do."""
+"""Objects that tests let live in another interpreter: well-behaved ones, and ones that do what a policy's code may
+do."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class Target:
     def __init__(self, diary: str = "", fail: str = "") -> None:
         self.diary = diary
         self.fail = fail
-        self.births: list[int] = []
+        self.forks: list[int] = []
         self.calls = 0
         self.warmed = 0
         if fail == "init":
@@ -37,10 +38,10 @@ class Target:
         while self.fail == "hang":
             time.sleep(60)
 
-    def born(self) -> None:
-        self.births.append(os.getpid())
-        if self.fail == "born":
-            raise ValueError("stillborn")
+    def forked(self) -> None:
+        self.forks.append(os.getpid())
+        if self.fail == "forked":
+            raise ValueError("not ready")
 
     def close(self) -> None:
         if self.diary:
@@ -64,7 +65,7 @@ class Target:
             "pid": os.getpid(),
             "parent": os.getppid(),
             "session": os.getsid(0),
-            "births": self.births,
+            "forks": self.forks,
             "warmed": self.warmed,
             "environ": dict(os.environ),
             "folder": os.getcwd(),
@@ -147,7 +148,7 @@ class Target:
         """Print, and write to descriptor 1, as a library in C would."""
         print("x" * size)
         os.write(1, b"\xff\x00garbage\n")
-        return "said"
+        return "printed"
 
     def dig(self) -> None:
         def deeper(n: int) -> int:

@@ -9,25 +9,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from far import LONG, descendants, failure, nursery
 from hypothesis import given
 from hypothesis import strategies as st
+from remote_pool import LONG, descendants, failure, pool
 
 from environments.isolation.frames import MAX_FRAME
-from environments.isolation.pool import Limits, Nursery, Worker
+from environments.isolation.pool import Limits, Worker, WorkerPool
 from environments.isolation.processes import processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Nursery]:
-    with nursery(limits=Limits(memory_mb=256)) as made:
+def home() -> Iterator[WorkerPool]:
+    with pool(limits=Limits(memory_mb=256)) as made:
         yield made
 
 
 @pytest.fixture
-def worker(home: Nursery) -> Iterator[Worker]:
+def worker(home: WorkerPool) -> Iterator[Worker]:
     made = home.spawn()
     yield made
     made.close()
@@ -47,7 +47,7 @@ JSON = st.recursive(
 
 
 @given(value=JSON)
-def test_what_is_sent_is_what_arrives(home: Nursery, value: Any) -> None:
+def test_what_is_sent_is_what_arrives(home: WorkerPool, value: Any) -> None:
     """Lone surrogates, control characters, huge integers: all that JSON can carry."""
     worker = home.take()
     assert worker.call("echo", LONG, value=value) == value
@@ -59,7 +59,7 @@ def test_a_megabyte_fits(worker: Worker) -> None:
     assert worker.call("echo", LONG, value=text) == text
 
 
-def test_an_object_keeps_its_state_and_has_it_alone(home: Nursery) -> None:
+def test_an_object_keeps_its_state_and_has_it_alone(home: WorkerPool) -> None:
     first, second = home.spawn(), home.spawn()
     assert [first.call("count", LONG) for _ in range(3)] == [1, 2, 3]
     assert second.call("count", LONG) == 1
@@ -67,10 +67,10 @@ def test_an_object_keeps_its_state_and_has_it_alone(home: Nursery) -> None:
     second.close()
 
 
-def test_an_object_is_warmed_once_and_born_in_each_process(home: Nursery) -> None:
+def test_an_object_is_warmed_once_and_called_after_the_fork_in_each_process(home: WorkerPool) -> None:
     first, second = home.spawn(), home.spawn()
     facts = [each.call("facts", LONG) for each in (first, second)]
-    assert [fact["births"] for fact in facts] == [[first.pid], [second.pid]]
+    assert [fact["forks"] for fact in facts] == [[first.pid], [second.pid]]
     assert [fact["warmed"] for fact in facts] == [1, 1]
     assert facts[0]["parent"] == facts[1]["parent"]
     first.close()
@@ -87,7 +87,7 @@ def test_what_is_raised_comes_as_an_error_and_the_worker_goes_on(worker: Worker,
     assert worker.call("count", LONG) == 1
 
 
-@pytest.mark.parametrize("verb", ["not_a_verb", "_secret", "__init__", "born", "nothing"])
+@pytest.mark.parametrize("verb", ["not_a_verb", "_secret", "__init__", "forked", "nothing"])
 def test_only_verbs_can_be_called(worker: Worker, verb: str) -> None:
     """`_secret` is listed among the target's verbs, and still private."""
     error = failure(lambda: worker.call(verb, LONG))
@@ -129,22 +129,22 @@ def test_what_cannot_be_answered_is_raised_and_the_worker_goes_on(
 
 
 def test_what_is_printed_does_not_reach_the_answers(worker: Worker) -> None:
-    assert worker.call("chatter", LONG, size=100_000) == "said"
+    assert worker.call("chatter", LONG, size=100_000) == "printed"
     assert worker.call("count", LONG) == 1
 
 
 def test_a_flood_of_output_is_stopped_and_the_next_call_may_print_again() -> None:
-    with nursery(limits=Limits(file_mb=1)) as home:
+    with pool(limits=Limits(file_mb=1)) as home:
         worker = home.spawn()
         assert failure(lambda: worker.call("chatter", LONG, size=3 << 20)).remote_type == "OSError"
-        assert worker.call("chatter", LONG, size=1 << 18) == "said"
+        assert worker.call("chatter", LONG, size=1 << 18) == "printed"
 
 
 # ---------------------------------------------------------------- failures
 
 
 @pytest.mark.parametrize("verb", ["loop", "power"])
-def test_an_endless_loop_was_busy(home: Nursery, verb: str) -> None:
+def test_an_endless_loop_was_busy(home: WorkerPool, verb: str) -> None:
     """On a crowded machine one may get too little of a processor to show it, so there are several."""
 
     def busy() -> bool:
@@ -160,7 +160,7 @@ def test_an_endless_loop_was_busy(home: Nursery, verb: str) -> None:
 
 
 @pytest.mark.parametrize(("verb", "arguments"), [("sleep", {"seconds": 600}), ("halt", {})])
-def test_one_that_waits_was_not(home: Nursery, verb: str, arguments: dict[str, Any]) -> None:
+def test_one_that_waits_was_not(home: WorkerPool, verb: str, arguments: dict[str, Any]) -> None:
     worker = home.spawn()
     error = failure(lambda: worker.call(verb, 0.3, **arguments))
     assert (error.kind, error.busy) == ("deadline", False)
@@ -169,7 +169,7 @@ def test_one_that_waits_was_not(home: Nursery, verb: str, arguments: dict[str, A
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "said"),
+    ("verb", "arguments", "text"),
     [
         ("exit", {"status": 3}, "exit status 3"),
         ("exit", {"status": 0}, "exit status 0"),
@@ -178,16 +178,16 @@ def test_one_that_waits_was_not(home: Nursery, verb: str, arguments: dict[str, A
         ("hide", {}, "died in 'hide'"),
     ],
 )
-def test_a_process_that_ends_says_how(home: Nursery, verb: str, arguments: dict[str, Any], said: str) -> None:
+def test_a_process_that_ends_says_how(home: WorkerPool, verb: str, arguments: dict[str, Any], text: str) -> None:
     worker = home.spawn()
     error = failure(lambda: worker.call(verb, LONG, **arguments))
     assert error.kind == "died"
-    assert said in str(error)
-    assert error.crashed == (said == "SIGSEGV")
+    assert text in str(error)
+    assert error.crashed == (text == "SIGSEGV")
     assert worker.pid not in processes()
 
 
-def test_an_error_quotes_the_last_output_of_its_own_call(home: Nursery) -> None:
+def test_an_error_quotes_the_last_output_of_its_own_call(home: WorkerPool) -> None:
     worker = home.spawn()
     worker.call("run", LONG, code="print('of an earlier call')")
     error = failure(lambda: worker.call("run", LONG, code="print('a' * 9_000 + 'the end'); import os; os._exit(1)"))
@@ -208,27 +208,27 @@ def test_an_error_quotes_the_last_output_of_its_own_call(home: Nursery) -> None:
         "\0\0\x27\x10" + "[" * 10_000,
     ],
 )
-def test_what_is_no_answer_breaks_the_protocol(home: Nursery, frame: str) -> None:
+def test_what_is_no_answer_breaks_the_protocol(home: WorkerPool, frame: str) -> None:
     worker = home.spawn()
     error = failure(lambda: worker.call("garbage", LONG, frame=frame))
     assert error.kind == "protocol"
     assert worker.pid not in processes()
 
 
-def test_an_answer_put_into_the_stream_beforehand_is_not_taken_for_the_next_calls(home: Nursery) -> None:
+def test_an_answer_put_into_the_stream_beforehand_is_not_taken_for_the_next_calls(home: WorkerPool) -> None:
     worker = home.spawn()
     assert worker.call("forge", LONG) == "forged"  # code inside can say what it likes, once
     assert failure(lambda: worker.call("count", LONG)).kind == "protocol"
 
 
-def test_an_answer_in_pieces_waits_for_its_rest(home: Nursery) -> None:
+def test_an_answer_in_pieces_waits_for_its_rest(home: WorkerPool) -> None:
     worker = home.spawn()
     error = failure(lambda: worker.call("garbage", 0.5, frame='\0\0\0\x15{"ok":'))
     assert error.kind == "deadline"
 
 
 def test_forks_of_forks_end_with_their_worker() -> None:
-    with nursery(limits=Limits(sandbox=False)) as home:
+    with pool(limits=Limits(sandbox=False)) as home:
         worker = home.spawn()
         assert worker.sandbox.startswith("none: ")
         first = worker.call("facts", LONG)["parent"]
@@ -238,7 +238,7 @@ def test_forks_of_forks_end_with_their_worker() -> None:
 
 
 def test_a_process_that_left_its_family_ends_with_its_worker() -> None:
-    with nursery(limits=Limits(sandbox=False)) as home:
+    with pool(limits=Limits(sandbox=False)) as home:
         worker = home.spawn()
         left = worker.call("daemon", LONG)
         assert left in processes()
@@ -246,7 +246,7 @@ def test_a_process_that_left_its_family_ends_with_its_worker() -> None:
         assert left not in processes()
 
 
-def test_an_interrupt_in_a_call_closes_the_worker(home: Nursery) -> None:
+def test_an_interrupt_in_a_call_closes_the_worker(home: WorkerPool) -> None:
     """Its answer may still come, and must not be taken for the next one's."""
     worker = home.spawn()
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)

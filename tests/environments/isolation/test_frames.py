@@ -1,4 +1,4 @@
-"""Frames: what goes in comes out, in whatever pieces, and what is none is told."""
+"""Frames: what goes in comes out, in whatever pieces, and what is no frame is named."""
 
 from __future__ import annotations
 

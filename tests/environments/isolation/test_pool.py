@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from far import HERE, LONG, descendants, descriptors, failure, nursery, wait_for, wait_until_gone
+from remote_pool import HERE, LONG, descendants, descriptors, failure, pool, wait_for, wait_until_gone
 
-from environments.isolation.pool import Limits, Nursery, RemoteError
+from environments.isolation.pool import Limits, RemoteError, WorkerPool
 from environments.isolation.processes import processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Nursery]:
-    with nursery(limits=Limits(memory_mb=256)) as made:
+def home() -> Iterator[WorkerPool]:
+    with pool(limits=Limits(memory_mb=256)) as made:
         yield made
 
 
@@ -39,36 +39,36 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "text"),
     [
         ({"fail": "init"}, "ValueError: no such world"),
         ({"fail": "exit"}, "exit status 7; its last output:\nlast words"),
         ({"fail": "hang"}, "not made within 0.5 s"),
-        ({"fail": "born"}, "ValueError: stillborn"),
+        ({"fail": "forked"}, "ValueError: not ready"),
         ({"unknown": 1}, "TypeError"),
     ],
 )
-def test_a_start_that_fails_says_why_and_leaves_nothing(room: Path, options: dict[str, Any], said: str) -> None:
+def test_a_start_that_fails_says_why_and_leaves_nothing(room: Path, options: dict[str, Any], text: str) -> None:
     open_before, ours = descriptors(), descendants(os.getpid())
-    with nursery(options=options, boot_s=0.5 if options.get("fail") == "hang" else LONG) as home:
+    with pool(options=options, boot_s=0.5 if options.get("fail") == "hang" else LONG) as home:
         for _ in range(2):
             error = failure(home.spawn)
             assert error.kind == "boot"
-            assert said in str(error)
+            assert text in str(error)
     assert descriptors() == open_before
     assert descendants(os.getpid()) == ours
     assert list(room.iterdir()) == []
 
 
-@pytest.mark.parametrize(("target", "said"), [("Missing", "Missing"), ("Verbless", "verbs")])
-def test_a_target_that_is_none_is_named(target: str, said: str) -> None:
-    with nursery(target) as home:
-        assert said in str(failure(home.spawn))
+@pytest.mark.parametrize(("target", "text"), [("Missing", "Missing"), ("Verbless", "verbs")])
+def test_a_target_that_is_none_is_named(target: str, text: str) -> None:
+    with pool(target) as home:
+        assert text in str(failure(home.spawn))
 
 
 def test_an_interpreter_that_is_none_is_named(room: Path) -> None:
     open_before = descriptors()
-    with Nursery(HERE / "no-python", "a:B", {}) as home:
+    with WorkerPool(HERE / "no-python", "a:B", {}) as home:
         error = failure(home.spawn)
     assert error.kind == "boot"
     assert "no-python" in str(error)
@@ -77,14 +77,14 @@ def test_an_interpreter_that_is_none_is_named(room: Path) -> None:
 
 
 def test_a_factory_may_hang_inside_a_class() -> None:
-    with nursery("Outer.Inner") as home:
+    with pool("Outer.Inner") as home:
         assert home.spawn().call("count", LONG) == 1
 
 
 @pytest.mark.parametrize("target", ["module", ":Name", "module:"])
 def test_a_target_has_two_parts(target: str) -> None:
     with pytest.raises(ValueError, match="module:Name"):
-        Nursery(Path(sys.executable), target, {})
+        WorkerPool(Path(sys.executable), target, {})
 
 
 def test_limits_are_positive() -> None:
@@ -95,7 +95,7 @@ def test_limits_are_positive() -> None:
 # ---------------------------------------------------------------- keeping workers
 
 
-def test_a_worker_given_back_is_taken_again(home: Nursery) -> None:
+def test_a_worker_given_back_is_taken_again(home: WorkerPool) -> None:
     worker = home.take()
     uses = worker.uses
     home.give(worker)
@@ -105,7 +105,7 @@ def test_a_worker_given_back_is_taken_again(home: Nursery) -> None:
 
 
 def test_a_worker_is_replaced_after_so_many_uses() -> None:
-    with nursery(recycle_after=2) as home:
+    with pool(recycle_after=2) as home:
         pids = []
         for _ in range(5):
             worker = home.take()
@@ -116,15 +116,15 @@ def test_a_worker_is_replaced_after_so_many_uses() -> None:
         assert pids[0] not in processes()
 
 
-def test_no_more_are_kept_than_said() -> None:
-    with nursery(idle=1) as home:
+def test_no_more_are_kept_than_asked_for() -> None:
+    with pool(idle=1) as home:
         workers = [home.take() for _ in range(3)]
         for worker in workers:
             home.give(worker)
         assert [worker.alive for worker in workers] == [True, False, False]
 
 
-def test_a_dead_worker_is_not_handed_out(home: Nursery) -> None:
+def test_a_dead_worker_is_not_handed_out(home: WorkerPool) -> None:
     worker = home.take()
     home.give(worker)
     os.kill(worker.pid, signal.SIGKILL)
@@ -136,7 +136,7 @@ def test_a_dead_worker_is_not_handed_out(home: Nursery) -> None:
     home.give(other)
 
 
-def test_a_worker_that_died_is_not_kept(home: Nursery) -> None:
+def test_a_worker_that_died_is_not_kept(home: WorkerPool) -> None:
     worker = home.take()
     failure(lambda: worker.call("exit", LONG, status=1))
     home.give(worker)
@@ -148,8 +148,8 @@ def test_a_worker_that_died_is_not_kept(home: Nursery) -> None:
 # ---------------------------------------------------------------- endings
 
 
-def test_a_nursery_that_was_killed_is_started_again() -> None:
-    with nursery() as home:
+def test_a_pool_that_was_killed_is_started_again() -> None:
+    with pool() as home:
         worker, idle = home.take(), home.take()
         home.give(idle)
         first = worker.call("facts", LONG)["parent"]
@@ -162,11 +162,11 @@ def test_a_nursery_that_was_killed_is_started_again() -> None:
         assert failure(lambda: worker.call("count", LONG)).kind == "closed"
 
 
-def test_a_stopped_nursery_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_pool_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers there; the one that is stuck ends with all that came of it."""
-    monkeypatch.setattr("environments.isolation.pool._CONTROL", 0.5)
-    monkeypatch.setattr("environments.isolation.pool._FAREWELL", 0.5)
-    with nursery() as home:
+    monkeypatch.setattr("environments.isolation.pool._CONTROL_S", 0.5)
+    monkeypatch.setattr("environments.isolation.pool._EXIT_S", 0.5)
+    with pool() as home:
         worker = home.spawn()
         first = worker.call("facts", LONG)["parent"]
         os.kill(first, signal.SIGSTOP)
@@ -176,7 +176,7 @@ def test_a_stopped_nursery_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_closing_lets_idle_objects_close_themselves(tmp_path: Path) -> None:
     diary = tmp_path / "diary"
-    with nursery(options={"diary": str(diary)}) as home:
+    with pool(options={"diary": str(diary)}) as home:
         idle, other = home.take(), home.take()
         home.give(idle)
         other.close()
@@ -187,16 +187,16 @@ def test_closing_lets_idle_objects_close_themselves(tmp_path: Path) -> None:
     assert not {idle.pid, other.pid, lost.pid} & processes().keys()
 
 
-def test_a_closed_nursery_can_be_used_again() -> None:
-    with nursery() as home:
+def test_a_closed_pool_can_be_used_again() -> None:
+    with pool() as home:
         first = home.spawn().call("facts", LONG)["parent"]
         home.close()
         home.close()
         assert home.spawn().call("facts", LONG)["parent"] != first
 
 
-def test_a_nursery_nobody_refers_to_ends() -> None:
-    home = nursery()
+def test_a_pool_nobody_refers_to_ends() -> None:
+    home = pool()
     pids = [home.spawn().pid for _ in range(2)]
     del home
     assert wait_until_gone(pids) == set()
@@ -205,7 +205,7 @@ def test_a_nursery_nobody_refers_to_ends() -> None:
 def test_closing_ends_a_call_that_another_thread_waits_in(tmp_path: Path) -> None:
     begun = tmp_path / "begun"
     code = f"import time; open({str(begun)!r}, 'w').close(); time.sleep(600)"
-    with nursery() as home:
+    with pool() as home:
         worker = home.spawn()
         kinds: list[str] = []
         waiting = threading.Thread(
@@ -218,7 +218,7 @@ def test_closing_ends_a_call_that_another_thread_waits_in(tmp_path: Path) -> Non
     assert kinds == ["died"]
 
 
-def test_threads_use_workers_side_by_side(home: Nursery) -> None:
+def test_threads_use_workers_side_by_side(home: WorkerPool) -> None:
     """Each its own, then all the same one: nobody gets another's answer."""
     shared = home.spawn()
     wrong: list[Any] = []
@@ -245,7 +245,7 @@ def test_two_hundred_calls_and_random_deaths_leave_nothing(room: Path) -> None:
     open_before, ours = descriptors(), descendants(os.getpid())
     draw = random.Random(0)
     deaths: list[tuple[str, str]] = []
-    with nursery(recycle_after=7, idle=2) as home:
+    with pool(recycle_after=7, idle=2) as home:
         workers = [home.take() for _ in range(3)]
         for _ in range(200):
             index = draw.randrange(3)

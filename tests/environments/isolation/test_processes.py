@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from far import wait_for, wait_until_gone
+from remote_pool import wait_for, wait_until_gone
 
 from environments.isolation.processes import Output, children, cpu_seconds, ending, kill_tree, processes, started
 
@@ -103,11 +103,11 @@ input()
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "text"),
     [("exit(3)", "exit status 3"), ("import os; os.kill(os.getpid(), 15)", "killed by SIGTERM")],
 )
-def test_endings_in_words(code: str, said: str) -> None:
-    assert ending(subprocess.run([sys.executable, "-c", code], check=False).returncode) == said
+def test_endings_in_words(code: str, text: str) -> None:
+    assert ending(subprocess.run([sys.executable, "-c", code], check=False).returncode) == text
 
 
 def test_other_endings() -> None:

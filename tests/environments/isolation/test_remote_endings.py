@@ -1,4 +1,4 @@
-"""However a program ends that uses a nursery, nothing of it is left: no process, no folder, no complaint."""
+"""However a program ends that uses a pool, nothing of it is left: no process, no folder, no complaint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from far import HERE, descendants, wait_for, wait_until_gone
+from remote_pool import HERE, descendants, wait_for, wait_until_gone
 
 from harness import ROOT
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 @contextlib.contextmanager
 def program(name: str, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
-    """A program of remote_scripts that has said its facts; its temporary files lie in tmp_path/room."""
+    """A program of remote_scripts that has reported its facts; its temporary files lie in tmp_path/room."""
     (tmp_path / "room").mkdir()
     file = tmp_path / "facts.json"
     places = os.pathsep.join([str(ROOT), str(HERE)])

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from far import LONG, nursery
+from remote_pool import LONG, pool
 
-from environments.isolation.pool import Limits, Nursery, RemoteError, Worker
+from environments.isolation.pool import Limits, RemoteError, Worker, WorkerPool
 from environments.isolation.processes import processes
 from environments.isolation.sandbox import program
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="se
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Nursery]:
-    with nursery(limits=Limits(open_files=40)) as made:
+def home() -> Iterator[WorkerPool]:
+    with pool(limits=Limits(open_files=40)) as made:
         yield made
 
 
 @pytest.fixture
-def worker(home: Nursery) -> Iterator[Worker]:
+def worker(home: WorkerPool) -> Iterator[Worker]:
     made = home.spawn()
     if made.sandbox != "seccomp":
         pytest.skip(made.sandbox)
@@ -82,16 +82,19 @@ def test_open_files_are_counted(worker: Worker) -> None:
     ("code", "result"),
     [
         (
-            "import concurrent.futures as c\nwith c.ThreadPoolExecutor(4) as pool:\n    result = list(pool.map(abs, [-1, 2, -3]))",
+            "import concurrent.futures as c\nwith c.ThreadPoolExecutor(4) as pool:\n"
+            "    result = list(pool.map(abs, [-1, 2, -3]))",
             [1, 2, 3],
         ),
         (
-            "import asyncio\nasync def wait():\n    await asyncio.sleep(0.01)\n    return await asyncio.to_thread(abs, -5)\nresult = asyncio.run(wait())",
+            "import asyncio\nasync def wait():\n    await asyncio.sleep(0.01)\n"
+            "    return await asyncio.to_thread(abs, -5)\nresult = asyncio.run(wait())",
             5,
         ),
         ("import sqlite3; result = sqlite3.connect(':memory:').execute('select 1 + 1').fetchone()", [2]),
         (
-            "import sqlite3; d = sqlite3.connect('x.db'); d.execute('create table t(a)'); d.commit(); result = d.total_changes",
+            "import sqlite3; d = sqlite3.connect('x.db'); d.execute('create table t(a)'); d.commit(); result = "
+            "d.total_changes",
             0,
         ),
         (
@@ -100,10 +103,12 @@ def test_open_files_are_counted(worker: Worker) -> None:
             [1],
         ),
         (
-            "import signal\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\nsignal.raise_signal(signal.SIGUSR1)\nresult = heard",
+            "import signal\nheard = []\nsignal.signal(signal.SIGUSR1, lambda *_: heard.append(1))\n"
+            "signal.raise_signal(signal.SIGUSR1)\nresult = heard",
             [1],
         ),
-        ("import os, pathlib; pathlib.Path('a').write_text('b'); result = [pathlib.Path('a').read_text(), os.listdir()]", ["b", ["a"]]),
+        ("import os, pathlib; pathlib.Path('a').write_text('b'); result = [pathlib.Path('a').read_text(), "
+         "os.listdir()]", ["b", ["a"]]),
         ("import tempfile\nwith tempfile.TemporaryFile() as file:\n    result = file.write(b'x')", 1),
         ("import secrets, uuid; result = len(secrets.token_bytes(4)) + len(str(uuid.uuid4()))", 40),
         ("import random, numbers, decimal; result = str(decimal.Decimal(1) / 3)[:4]", "0.33"),
@@ -121,7 +126,7 @@ def test_memory_is_returned_and_counted_from_birth(worker: Worker) -> None:
 
 
 def test_the_network_can_be_left_open() -> None:
-    with nursery(limits=Limits(network=True)) as home:
+    with pool(limits=Limits(network=True)) as home:
         worker = home.spawn()
         code = "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); result = s.getsockname()[0]"
         assert worker.call("run", LONG, code=code) == "127.0.0.1"
@@ -130,7 +135,7 @@ def test_the_network_can_be_left_open() -> None:
 
 
 def test_without_the_sandbox_new_processes_are_possible() -> None:
-    with nursery(limits=Limits(sandbox=False)) as home:
+    with pool(limits=Limits(sandbox=False)) as home:
         worker = home.spawn()
         assert worker.sandbox == "none: it was not asked for"
         code = "import subprocess, sys; result = subprocess.run([sys.executable, '-c', 'exit(5)']).returncode"

@@ -1,4 +1,4 @@
-"""The far side: what a worker sees of the machine and of us, and what it may import."""
+"""The worker's side: what it sees of the machine and of us, and what it may import."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from far import LONG, nursery
+from remote_pool import LONG, pool
 
-from environments.isolation.pool import Nursery, Worker
+from environments.isolation.pool import Worker, WorkerPool
 from harness import ROOT
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Nursery]:
+def home() -> Iterator[WorkerPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KEY_OF_AN_ENDPOINT", "secret")
         patch.setenv("PYTHONSTARTUP", "startup.py")
-        with nursery(environ={"ADDED": "yes"}) as made:
+        with pool(environ={"ADDED": "yes"}) as made:
             made.spawn().close()  # now, while the variables are there
             yield made
 
 
 @pytest.fixture
-def worker(home: Nursery) -> Iterator[Worker]:
+def worker(home: WorkerPool) -> Iterator[Worker]:
     made = home.spawn()
     yield made
     made.close()
@@ -50,7 +50,9 @@ def test_no_key_reaches_a_worker(facts: dict[str, Any]) -> None:
     assert not {"KEY_OF_AN_ENDPOINT", "PYTHONSTARTUP"} & facts["environ"].keys()
 
 
-def test_a_worker_is_alone_in_its_session_and_its_folder(home: Nursery, worker: Worker, facts: dict[str, Any]) -> None:
+def test_a_worker_is_alone_in_its_session_and_its_folder(
+    home: WorkerPool, worker: Worker, facts: dict[str, Any]
+) -> None:
     assert facts["session"] == facts["pid"] == worker.pid
     assert facts["parent"] != os.getpid()
     assert facts["folder"] == facts["environ"]["TMPDIR"] == os.path.join(facts["environ"]["HOME"], str(worker.pid))
@@ -59,7 +61,7 @@ def test_a_worker_is_alone_in_its_session_and_its_folder(home: Nursery, worker: 
     other.close()
 
 
-def test_a_workers_folder_ends_with_it(home: Nursery) -> None:
+def test_a_workers_folder_ends_with_it(home: WorkerPool) -> None:
     worker = home.spawn()
     folder = Path(worker.call("facts", LONG)["folder"])
     worker.call("sink", LONG, size=10)
@@ -71,8 +73,10 @@ def test_a_workers_folder_ends_with_it(home: Nursery) -> None:
     assert folder.parent.is_dir()
 
 
-def test_a_worker_inherits_its_own_socket_and_nothing_else_of_ours(home: Nursery) -> None:
-    """Not the control socket, and no other worker's: five descriptors with the listing's own, however many were forked before."""
+def test_a_worker_inherits_its_own_socket_and_nothing_else_of_ours(home: WorkerPool) -> None:
+    """Not the control socket, and no other worker's: five descriptors with the listing's own, however many were forked
+    before.
+    """
     workers = [home.spawn() for _ in range(4)]
     assert {len(worker.call("facts", LONG)["descriptors"]) for worker in workers} == {5}
     for worker in workers:
@@ -86,19 +90,20 @@ def test_a_worker_reads_nothing_from_our_terminal(facts: dict[str, Any]) -> None
 def test_our_files_hide_no_library_over_there(facts: dict[str, Any]) -> None:
     """A module of the standard library may have the name of one in environments/."""
     assert str(ROOT / "environments") not in [os.path.realpath(place) for place in facts["path"]]
+    assert str(ROOT / "environments" / "isolation") not in [os.path.realpath(place) for place in facts["path"]]
     assert str(ROOT) not in [os.path.realpath(place) for place in facts["path"]]
 
 
 def test_modules_of_the_package_are_found_without_its_beginning() -> None:
-    with nursery("Namesakes") as home:
+    with pool("Namesakes") as home:
         assert home.spawn().call("names", LONG) == {"limit": 16 << 20, "initialised": False, "gymnasium": False}
 
 
-def test_the_object_is_told_whether_it_is_sandboxed(worker: Worker, facts: dict[str, Any]) -> None:
+def test_the_object_knows_whether_it_is_sandboxed(worker: Worker, facts: dict[str, Any]) -> None:
     assert facts["sandboxed"] is (worker.sandbox == "seccomp")
 
 
-def test_the_first_process_leaves_when_its_parent_speaks_no_frames(tmp_path: Path) -> None:
+def test_the_zygote_ends_when_its_parent_sends_no_frames(tmp_path: Path) -> None:
     """Started by hand, with a pipe that ends at once, it ends and leaves no folder."""
     code = (
         "import os, socket, subprocess, sys\n"
@@ -110,7 +115,7 @@ def test_the_first_process_leaves_when_its_parent_speaks_no_frames(tmp_path: Pat
     )
     room = tempfile.mkdtemp(dir=tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", code, ROOT / "environments" / "worker.py"],
+        [sys.executable, "-c", code, ROOT / "environments" / "isolation" / "worker.py"],
         env={"TMPDIR": room, "PATH": os.defpath},
         capture_output=True,
         timeout=60,

@@ -115,7 +115,7 @@ def test_every_generator(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "output"),
     [
         ({"dataset": "chian_sum"}, "unknown reasoning-gym generator 'chian_sum'; did you mean 'chain_sum'"),
         ({"dataset": "composite"}, "unknown reasoning-gym generator"),
@@ -128,8 +128,8 @@ def test_every_generator(name: str) -> None:
         ({"size": {"train": -1}}, "whole number of items, got -1"),
     ],
 )
-def test_wrong_options_are_refused(given: Mapping[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_wrong_options_are_refused(given: Mapping[str, Any], output: str) -> None:
+    with pytest.raises(ValueError, match=output):
         Reasoning(**given)
 
 
@@ -178,8 +178,9 @@ def test_a_gsm8k_file(tmp_path: Path) -> None:
 def test_a_file_keeps_the_contract(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "sums.jsonl", *({"question": f"{n} + {n}", "answer": str(2 * n)} for n in range(40)))
     env = gymnasium.make("environments:Reasoning-v0", file=str(path))
-    assert [len(env.unwrapped.tasks(split)) for split in ("train", "dev", "test")] == [32, 4, 4]  # type: ignore[attr-defined]
-    assert env.unwrapped.terse  # type: ignore[attr-defined]
+    inner: Any = env.unwrapped
+    assert [len(inner.tasks(split)) for split in ("train", "dev", "test")] == [32, 4, 4]
+    assert inner.terse
     check_text_env(env, samples=4)
 
 
@@ -206,7 +207,7 @@ def test_the_version_follows_the_file_s_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "output"),
     [
         ('{"question": "x"', "line 3: Expecting"),
         ('["x"]', "line 3: a record is an object"),
@@ -218,10 +219,10 @@ def test_the_version_follows_the_file_s_content(tmp_path: Path) -> None:
         ("\udcff", "line 3: 'utf-8'"),
     ],
 )
-def test_a_damaged_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, output: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"question": "x", "answer": "1"}\n\n' + line.encode("utf-8", "surrogateescape") + b"\n")
-    with pytest.raises(ValueError, match=f"bad.jsonl, {said}"):
+    with pytest.raises(ValueError, match=f"bad.jsonl, {output}"):
         Reasoning(file=path)
 
 

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from environments.reasoning.answers import extract_answer, is_wording, last_boxed, same_text, split_reference
+from environments.reasoning.env import Reasoning
+from environments.reasoning.mini import ReasoningMini
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,19 @@ def test_not_the_same_as_text(first: str, second: str) -> None:
 def test_wording_is_told_from_mathematics() -> None:
     assert all(map(is_wording, ["Paris", "New York", "été"]))
     assert not any(map(is_wording, ["x", "42", "\\text{even}", "x = abc", "ab"]))
+
+
+def test_the_answer_that_was_read_is_reported_at_the_end() -> None:
+    """For majority votes: the text of the answer, and nothing where a completion has none."""
+    chain = Reasoning(dataset="chain_sum", size={"train": 3, "dev": 1, "test": 1})
+    mini = ReasoningMini(size={"train": 10, "dev": 10, "test": 10})
+    for env, action, answer in (
+        (chain, "so <answer> 12 </answer>", "12"),
+        (chain, "  ", None),
+        (mini, "8 6 = 6", "6"),
+        (mini, "8 6 6", None),
+    ):
+        env.reset(seed=0)
+        *_, info = env.step(action)
+        assert info.get("answer") == answer
+        assert ("answer" in info) == (answer is not None)

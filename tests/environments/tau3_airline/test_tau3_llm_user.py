@@ -1,4 +1,5 @@
-"""The language-model user, over real HTTP against an OpenAI-compatible server on the loopback, well-behaved and broken."""
+"""The language-model user, over real HTTP against an OpenAI-compatible server on the loopback, well-behaved and
+broken."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ import pytest
 
 from environments.tau3_airline.env import Tau3AirlineEnv
 from environments.tau3_airline.grader import engine
-from environments.tau3_airline.llm_user import HEARD
+from environments.tau3_airline.llm_user import LONGEST_MESSAGE
 from environments.tau3_airline.users import GREETING, HAND_OVER, OUT_OF_SCOPE, STOP, UserFailedError
 
 Answer = Callable[[dict[str, Any]], str]
@@ -51,9 +52,10 @@ class Server:
 
     def serve(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
         message = {"role": "assistant", "content": self.answer(request)}
-        body = json.dumps({"id": "1", "object": "chat.completion", "model": request["model"], "created": 0,
-                           "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-                           "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}).encode()  # fmt: skip
+        head = {"id": "1", "object": "chat.completion", "model": request["model"], "created": 0}
+        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        body = json.dumps(head | {"choices": choices, "usage": usage}).encode()
         self.send(handler, 200, body, len(body))
 
     def misbehave(self, handler: BaseHTTPRequestHandler) -> None:
@@ -103,11 +105,11 @@ def make(server: Server, **options: Any) -> Tau3AirlineEnv:
 
 def test_a_dialogue_with_roles_scenario_and_seed(server: Server) -> None:
     env = make(server)
-    said, _ = env.reset(seed=5, options={"task_id": "0"})
-    assert [message["role"] for message in said] == ["system", "assistant", "user"]
-    assert said[2]["content"] == "I want to cancel my flight."
-    said, reward, terminated, _, info = env.step("I cannot do that.")
-    assert said == ({"role": "user", "content": STOP},)
+    output, _ = env.reset(seed=5, options={"task_id": "0"})
+    assert [message["role"] for message in output] == ["system", "assistant", "user"]
+    assert output[2]["content"] == "I want to cancel my flight."
+    output, reward, terminated, _, info = env.step("I cannot do that.")
+    assert output == ({"role": "user", "content": STOP},)
     assert (reward, terminated, info["user"]) == (1.0, True, "llm")
 
     opening, second = server.requests
@@ -121,7 +123,7 @@ def test_a_dialogue_with_roles_scenario_and_seed(server: Server) -> None:
     assert (opening["model"], opening["temperature"]) == ("person", 0.0)
     assert opening["seed"] == second["seed"]
     # the scenario never reaches the agent
-    assert "emma_kim" not in json.dumps(said)
+    assert "emma_kim" not in json.dumps(output)
 
 
 def test_seeds_give_the_user_its_own_chance(server: Server) -> None:
@@ -161,8 +163,8 @@ def test_a_broken_endpoint_is_a_typed_failure_and_never_the_agents(server: Serve
     server.fault, server.faulty_from = fault, 2
     env = make(server)
     env.reset(options={"task_id": "0"})
-    said, reward, terminated, truncated, info = env.step("Hello.")
-    assert (said, reward, terminated, truncated) == ((), 0.0, False, True)
+    output, reward, terminated, truncated, info = env.step("Hello.")
+    assert (output, reward, terminated, truncated) == ((), 0.0, False, True)
     assert info["failure"]["kind"] == kind
     assert "person" in info["failure"]["message"]
     with pytest.raises(RuntimeError, match="call reset"):
@@ -205,7 +207,7 @@ def test_no_message_of_the_agents_can_break_the_user(server: Server, message: st
     env.reset(options={"task_id": "0"})
     assert "failure" not in env.step(message)[4]
     heard = server.requests[-1]["messages"][-1]["content"]
-    assert len(heard) <= HEARD
+    assert len(heard) <= LONGEST_MESSAGE
 
 
 def test_sixteen_dialogues_at_once_with_a_failure_among_them(server: Server) -> None:

@@ -8,9 +8,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tau3_summary import Played, pass_hat_k, summarise
 
 from environments.tau3_airline.env import Tau3AirlineEnv
-from environments.tau3_airline.metrics import Played, pass_hat_k, summarise
 
 
 def test_pass_hat_k_by_hand() -> None:
@@ -63,6 +63,17 @@ def test_a_summary_by_hand() -> None:
     assert summary.protocol == env.protocol
     with pytest.raises(ValueError, match="all lost to the infrastructure"):
         summarise(env, [Played("8", math.nan, {})])
+    finished = [{"task_id": p.task_id, "reward": p.reward, "metrics": p.metrics} for p in played if p.metrics]
+    assert env.summary(finished) == {
+        "what the reference does": {
+            "write": {"tasks": 1, "success": 0.5, "doing nothing": 0.0},
+            "read-only": {"tasks": 1, "success": 1.0, "doing nothing": 1.0},
+        },
+        "successes without a tool call": 1,
+        "tool calls per episode": 2.0,
+        "agent's errors per episode": {"malformed": 0.25, "unknown_tool": 0.0, "arguments": 0.0, "tool": 0.75},
+    }
+    assert env.summary([]) == {}
 
 
 def test_the_do_nothing_agent_scores_its_own_floor() -> None:
@@ -76,3 +87,9 @@ def test_the_do_nothing_agent_scores_its_own_floor() -> None:
     assert summary.average_reward == summary.floor == 23 / 50
     assert summary.zero_tool_successes == 23
     assert summary.kinds["write"].success == summary.kinds["write"].floor
+    report = env.summary([{"task_id": p.task_id, "reward": p.reward, "metrics": p.metrics} for p in played])
+    assert report["successes without a tool call"] == 23
+    assert report["what the reference does"] == {
+        kind: {"tasks": row.tasks, "success": row.success, "doing nothing": row.floor}
+        for kind, row in summary.kinds.items()
+    }

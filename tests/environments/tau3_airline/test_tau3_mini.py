@@ -83,15 +83,17 @@ def test_what_an_agent_reads_is_short(env: Tau3AirlineMini) -> None:
 
 
 def test_a_hand_played_episode(env: Tau3AirlineMini) -> None:
-    # LD9H27: economy, uninsured, one passenger, booked 13 days ago, four flights to come; weather is no reason without insurance
-    said, _ = env.reset(options={"task_id": "cancel/LD9H27/weather"})
-    assert said == ({"role": "user", "content": "LD9H27 cancel weather"},)
+    # LD9H27: economy, uninsured, one passenger, booked 13 days ago, four flights to come; weather is no reason without
+    # insurance
+    output, _ = env.reset(options={"task_id": "cancel/LD9H27/weather"})
+    assert output == ({"role": "user", "content": "LD9H27 cancel weather"},)
     assert env.step("flights")[0][0]["content"] == "available available available available"
     assert env.step("res")[0][0]["content"] == "economy uninsured 1p 13d"
     _, reward, terminated, _, info = env.step("refuse")
     assert (reward, terminated, info["success"]) == (1.0, True, True)
     assert info["metrics"] == {
-        "turns": 3.0, "bad_actions": 0.0, "db": 1.0, "outcome": 1.0, "tool_calls": 5.0, "write_calls": 0.0, "transfers": 0.0,
+        "turns": 3.0, "bad_actions": 0.0, "db": 1.0, "outcome": 1.0,
+        "tool_calls": 5.0, "write_calls": 0.0, "transfers": 0.0,
         "lookups": 2.0,
     }  # fmt: skip
     env.reset(options={"task_id": "cancel/LD9H27/weather"})
@@ -101,8 +103,8 @@ def test_a_hand_played_episode(env: Tau3AirlineMini) -> None:
 @pytest.mark.parametrize("action", ["", "cabin", "pay 100", "Cancel", "cancel LD9H27", "flights now", "hello"])
 def test_other_commands_are_answered_and_cost_a_turn(env: Tau3AirlineMini, action: str) -> None:
     env.reset(options={"task_id": "cancel/LD9H27/weather"})
-    said, reward, terminated, truncated, _ = env.step(action)
-    assert said[0]["content"].startswith("Error: ")
+    output, reward, terminated, truncated, _ = env.step(action)
+    assert output[0]["content"].startswith("Error: ")
     assert (reward, terminated, truncated) == (0.0, False, False)
     assert env.step("refuse")[4]["metrics"]["bad_actions"] == 1.0
 

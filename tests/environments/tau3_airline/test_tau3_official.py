@@ -108,8 +108,8 @@ def test_splits_and_kinds(env: Tau3AirlineEnv) -> None:
 
 def graded(env: Tau3AirlineEnv, task_id: str, calls: list[tuple[str, dict[str, Any]]]) -> float:
     """The reward for calls on a task, checked against the naive grader."""
-    said = " ".join(("Done.", *official_tasks()[task_id].communicate))
-    reward, _ = play(env, task_id, [*(call(name, **arguments) for name, arguments in calls), said])
+    output = " ".join(("Done.", *official_tasks()[task_id].communicate))
+    reward, _ = play(env, task_id, [*(call(name, **arguments) for name, arguments in calls), output])
     gold = [(entry.name, entry.arguments) for entry in official_tasks()[task_id].gold]
     assert reward == float(end_hash(calls) == end_hash(gold))
     return reward
@@ -163,8 +163,8 @@ def test_a_call_after_a_string_bag_count_still_works(env: Tau3AirlineEnv) -> Non
     env.step(call("update_reservation_baggages", reservation_id=reservation.reservation_id, total_baggages="9",
                   nonfree_baggages=0, payment_id=payment))  # fmt: skip
     for name in ("get_reservation_details", "cancel_reservation"):
-        said = env.step(call(name, reservation_id=reservation.reservation_id))[0]
-        assert json.loads(said[0]["content"])["total_baggages"] == "9"
+        output = env.step(call(name, reservation_id=reservation.reservation_id))[0]
+        assert json.loads(output[0]["content"])["total_baggages"] == "9"
 
 
 def test_failed_writes_and_extra_reads_are_harmless(env: Tau3AirlineEnv) -> None:
@@ -200,7 +200,8 @@ def test_a_failed_call_keeps_what_it_changed_first(env: Tau3AirlineEnv) -> None:
     )
     half = flight[2].prices["economy"] // 2
     booking = {
-        "user_id": user.user_id, "origin": db.flights[flight[0]].origin, "destination": db.flights[flight[0]].destination,
+        "user_id": user.user_id, "origin": db.flights[flight[0]].origin,
+        "destination": db.flights[flight[0]].destination,
         "flight_type": "one_way", "cabin": "economy", "flights": [{"flight_number": flight[0], "date": flight[1]}],
         "passengers": [{"first_name": "A", "last_name": "B", "dob": "1990-01-01"}],
         "payment_methods": [{"payment_id": certificate.id, "amount": half}] * 2,

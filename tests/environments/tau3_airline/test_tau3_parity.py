@@ -1,4 +1,6 @@
-"""The adapter to the official package: what it sends there is well-formed and complete, and what it grades here is what `step` graded."""
+"""The adapter to the official package: what it sends there is well-formed and complete, and what it grades here is what
+`step` graded.
+"""
 
 from __future__ import annotations
 
@@ -111,9 +113,9 @@ def test_a_damaged_file_and_a_foreign_task_are_named(tmp_path: Path) -> None:
 @pytest.mark.skipif(OFFICIAL, reason="the official package is installed")
 def test_without_the_official_package_it_says_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert parity.main([]) == 2
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     for part in ("No module named 'tau2'", "Python 3.12", "a2c0247", "TAU2_DATA_DIR"):
-        assert part in said
+        assert part in output
 
 
 @pytest.mark.slow

@@ -157,15 +157,18 @@ def test_one_flown_leg_decides() -> None:
 
 @pytest.mark.parametrize(
     ("membership", "cabin", "free"),
-    [("regular", "basic_economy", 0), ("regular", "economy", 1), ("regular", "business", 2), ("silver", "basic_economy", 1),
-     ("silver", "economy", 2), ("silver", "business", 3), ("gold", "basic_economy", 2), ("gold", "economy", 3), ("gold", "business", 4)],
+    [("regular", "basic_economy", 0), ("regular", "economy", 1), ("regular", "business", 2),
+     ("silver", "basic_economy", 1),
+     ("silver", "economy", 2), ("silver", "business", 3), ("gold", "basic_economy", 2),
+     ("gold", "economy", 3), ("gold", "business", 4)],
 )  # fmt: skip
 def test_bag_allowance_of_two_passengers(membership: str, cabin: str, free: int) -> None:
-    assert oracle.free_bags(SimpleNamespace(membership=membership), reservation(cabin)) == 2 * free  # type: ignore[arg-type]
+    user = SimpleNamespace(membership=membership)
+    assert oracle.free_bags(user, reservation(cabin)) == 2 * free  # type: ignore[arg-type]
     # the official policy says so in these words
     section = load().policy.split(f"If the booking user is a {membership} member:")[1]
-    said = next(line for line in section.splitlines() if f"for each {cabin.replace('_', ' ')} passenger" in line)
-    assert said.strip().startswith(f"- {free} free checked bag")
+    output = next(line for line in section.splitlines() if f"for each {cabin.replace('_', ' ')} passenger" in line)
+    assert output.strip().startswith(f"- {free} free checked bag")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,8 @@ def test_bag_allowance_of_two_passengers(membership: str, cabin: str, free: int)
     ],
 )
 def test_compensation(status: str, membership: str, made: Any, amount: int | None) -> None:
-    assert oracle.compensation(flights(status), SimpleNamespace(membership=membership), made) == amount  # type: ignore[arg-type]
+    user = SimpleNamespace(membership=membership)
+    assert oracle.compensation(flights(status), user, made) == amount  # type: ignore[arg-type]
 
 
 def test_bag_tasks_charge_beyond_the_allowance() -> None:

@@ -1,4 +1,6 @@
-"""Tools, journal and hostile input: same results as the vendored tools on a real copy, no escape, no hang, no exception."""
+"""Tools, journal and hostile input: same results as the vendored tools on a real copy, no escape, no hang, no
+exception.
+"""
 
 from __future__ import annotations
 
@@ -74,8 +76,8 @@ def test_the_fourteen_tools_have_schemas_an_openai_client_can_use() -> None:
 
 @pytest.mark.parametrize("name", ["__init__", "_get_user", "db", "__class__", "cancel_reservatio", "", "done"])
 def test_only_marked_tools_can_be_called(env: Tau3AirlineEnv, name: str) -> None:
-    said, reward, terminated, truncated, _ = env.step(call(name, db=None))
-    assert said == ({"role": "tool", "content": f"Error: Tool '{name}' not found."},)
+    output, reward, terminated, truncated, _ = env.step(call(name, db=None))
+    assert output == ({"role": "tool", "content": f"Error: Tool '{name}' not found."},)
     assert (reward, terminated, truncated) == (0.0, False, False)
     assert env.step("Hello.")[1] == 1.0
 
@@ -116,7 +118,8 @@ def test_calculate(expression: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "expression",
-    ["9**9**9", "9 ** 9 ** 9", "9* *9", "(9**9)**(9**9)", "1/0", "1/0 + 9**9**9", "()", "1 (2)", "(-8)**.5", "1.1.1", "",
+    ["9**9**9", "9 ** 9 ** 9", "9* *9", "(9**9)**(9**9)", "1/0", "1/0 + 9**9**9",
+     "()", "1 (2)", "(-8)**.5", "1.1.1", "",
      "2**999999999", "(" * 400 + ")" * 400, "1+" * 40_000 + "1", "__import__", "2**1024 * 1.0", "((2**60000)**60000)",
      "+".join(["2**60000"] * 100)],
 )  # fmt: skip
@@ -190,14 +193,16 @@ def test_the_heaviest_calls_end_soon() -> None:
 @pytest.mark.parametrize(
     "action",
     ['{"name": "cancel_reservation", "arguments": {', '{"name": 3, "arguments": {}}', '{"name": "calculate"}', "{}",
-     '{"name": "calculate", "arguments": "{}"}', '{"name": "calculate", "arguments": []}', '{"a":' * 100_000, "{" * 5_000,
-     '{"name": "calculate", "arguments": {}} and more', "  {'name': 'calculate'}", '{"name": "x", "arguments": {"a": ' + "[" * 9_000],
+     '{"name": "calculate", "arguments": "{}"}', '{"name": "calculate", "arguments": []}',
+        '{"a":' * 100_000, "{" * 5_000,
+     '{"name": "calculate", "arguments": {}} and more', "  {'name': 'calculate'}", '{"name": "x", "arguments": {"a": '
+                                                                                   '' + "[" * 9_000],
 )  # fmt: skip
 def test_a_call_that_cannot_be_read_is_an_error_message(env: Tau3AirlineEnv, action: str) -> None:
-    said, reward, terminated, truncated, _ = env.step(action)
-    assert said[0]["role"] == "tool"
-    assert said[0]["content"].startswith("Error: ")
-    assert 'a tool call is {"name": TOOL, "arguments": {...}}' in said[0]["content"]
+    output, reward, terminated, truncated, _ = env.step(action)
+    assert output[0]["role"] == "tool"
+    assert output[0]["content"].startswith("Error: ")
+    assert 'a tool call is {"name": TOOL, "arguments": {...}}' in output[0]["content"]
     assert (reward, terminated, truncated) == (0.0, False, False)
     metrics = env.step("Hello.")[4]["metrics"]
     assert (metrics["error_malformed"], metrics["bad_actions"], metrics["tool_calls"]) == (1.0, 1.0, 0.0)
@@ -205,8 +210,8 @@ def test_a_call_that_cannot_be_read_is_an_error_message(env: Tau3AirlineEnv, act
 
 @pytest.mark.parametrize("message", ["x" * 100_000, "日本語 🙂", "\ud800", "\x00", '["a"]', "null", '"{}"', "12"])
 def test_any_other_text_is_a_message_to_the_user(env: Tau3AirlineEnv, message: str) -> None:
-    said, reward, terminated, _, info = env.step(message)
-    assert said == ({"role": "user", "content": "###STOP###"},)
+    output, reward, terminated, _, info = env.step(message)
+    assert output == ({"role": "user", "content": "###STOP###"},)
     assert (reward, terminated, info["metrics"]["messages"]) == (1.0, True, 1.0)
 
 

@@ -25,6 +25,7 @@ from harness.evaluation.evaluate import evaluate
 from harness.evaluation.playing import LOST_IN_A_ROW
 from harness.evaluation.settings import Evaluation
 from harness.evaluation.summary import summarise
+from harness.protocols.environment import TextEnvironment
 from harness.report.evaluation import print_evaluated, print_summary
 from harness.types import Ending, Episode, TokenSequence
 
@@ -185,10 +186,23 @@ def episode(task: str, success: bool, reward: float | None = None, **metrics: fl
     return Episode(task, nothing, float(success) if reward is None else reward, success, ending, metrics=metrics)
 
 
-class World:
+class World(TextEnvironment):
     """What an environment may say of itself."""
 
     protocol = "a world"
+    splits, default_split, version = ("test",), "test", "1"
+
+    def tasks(self, split: str) -> list[str]:
+        return ["a", "b"]
+
+    def trainable(self, split: str) -> bool:
+        return False
+
+    def reset(self, **_: Any) -> Any:
+        raise AssertionError("it is asked, never played")
+
+    def step(self, action: str) -> Any:
+        raise AssertionError("it is asked, never played")
 
     def floor(self, task_id: str) -> bool:
         return task_id == "a"
@@ -206,7 +220,7 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
         (2, episode("b", True)),
         (3, episode("b", False, math.nan, prompt_tokens=5.0)),
     ]
-    summary = summarise(completed(World(), Said, "world"), played)
+    summary = summarise(World(), played)
     assert summary["success"] == 0.75  # (1/2 + 2/2) / 2
     assert summary["doing_nothing"] == 0.5
     # pass^1 is the success rate; pass^2 = (C(1,2)/C(2,2) + C(2,2)/C(2,2)) / 2; the lost episode is no sample

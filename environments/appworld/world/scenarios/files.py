@@ -39,7 +39,8 @@ BILLS = Scenario(
     split="train",
     difficulty=2,
     instruction=(
-        'Move the PDF files directly in ~/downloads whose name begins with "bill_" to ~/documents/bills, keeping their names.'
+        'Move the PDF files directly in ~/downloads whose name begins with "bill_" to ~/documents/bills, '
+        "keeping their names."
         " Leave other files and the folders below ~/downloads alone."
     ),
     variants=(
@@ -50,19 +51,23 @@ BILLS = Scenario(
     prepare=_bills,
     gold="""
 @login file_system
-paths = apis.file_system.show_directory(directory_path="~/downloads", entry_type="files", recursive=False, access_token=file_system)
+paths = apis.file_system.show_directory(directory_path="~/downloads", entry_type="files", recursive=False, \
+access_token=file_system)
 bills = [path for path in paths if path.split("/")[-1].startswith("bill_") and path.endswith(".pdf")]
 print(bills)
 ---
 for path in bills:
-    print(apis.file_system.move_file(source_file_path=path, destination_file_path="~/documents/bills/" + path.split("/")[-1], access_token=file_system))
+    print(apis.file_system.move_file(source_file_path=path, \
+destination_file_path="~/documents/bills/" + path.split("/")[-1], access_token=file_system))
 apis.supervisor.complete_task()
 """,
     wrong="""
 @login file_system
-paths = apis.file_system.show_directory(directory_path="~/downloads", entry_type="files", substring="bill_", access_token=file_system)
+paths = apis.file_system.show_directory(directory_path="~/downloads", entry_type="files", substring="bill_", \
+access_token=file_system)
 for path in paths:
-    apis.file_system.move_file(source_file_path=path, destination_file_path="~/documents/bills/" + path.split("/")[-1], access_token=file_system)
+    apis.file_system.move_file(source_file_path=path, \
+destination_file_path="~/documents/bills/" + path.split("/")[-1], access_token=file_system)
 apis.supervisor.complete_task()
 """,
 )
@@ -90,7 +95,8 @@ RECEIPTS = Scenario(
     prepare=_receipts,
     gold="""
 @login file_system
-paths = apis.file_system.show_directory(directory_path="~/receipts/" + <<month>>, entry_type="files", access_token=file_system)
+paths = apis.file_system.show_directory(directory_path="~/receipts/" + <<month>>, entry_type="files", \
+access_token=file_system)
 print(paths)
 ---
 total = 0.0
@@ -134,7 +140,10 @@ LIKED = Scenario(
     name="likedtofile",
     split="test_normal",
     difficulty=3,
-    instruction="Write the titles of all songs I have liked on Spotify to ~/{folder}/liked.txt, in alphabetical order, one title a line.",
+    instruction=(
+        "Write the titles of all songs I have liked on Spotify to ~/{folder}/liked.txt, in alphabetical "
+        "order, one title a line."
+    ),
     variants=({"folder": "music", "start": 3}, {"folder": "lists", "start": 20}, {"folder": "backup", "start": 57}),
     prepare=_liked,
     gold="""
@@ -143,14 +152,16 @@ LIKED = Scenario(
 titles = sorted(row["title"] for row in liked)
 print(len(titles))
 ---
-print(apis.file_system.create_file(file_path="~/" + <<folder>> + "/liked.txt", content="\\n".join(titles), access_token=file_system))
+print(apis.file_system.create_file(file_path="~/" + <<folder>> + "/liked.txt", content="\\n".join(titles), \
+access_token=file_system))
 apis.supervisor.complete_task()
 """,
     wrong="""
 @login spotify file_system
 @page liked = apis.spotify.show_liked_songs(access_token=spotify)
 titles = [row["title"] for row in liked]
-apis.file_system.create_file(file_path="~/" + <<folder>> + "/liked.txt", content="\\n".join(titles), access_token=file_system)
+apis.file_system.create_file(file_path="~/" + <<folder>> + "/liked.txt", content="\\n".join(titles), \
+access_token=file_system)
 apis.supervisor.complete_task()
 """,
 )
@@ -174,7 +185,8 @@ ZIP = Scenario(
     split="test_challenge",
     difficulty=2,
     instruction=(
-        "Compress every folder in ~/trips whose name ends in {year} to a zip file of the same name in ~/trips, and delete the folder itself."
+        "Compress every folder in ~/trips whose name ends in {year} to a zip file of the same name in "
+        "~/trips, and delete the folder itself."
     ),
     variants=(
         {
@@ -187,7 +199,8 @@ ZIP = Scenario(
     prepare=_zip,
     gold="""
 @login file_system
-paths = apis.file_system.show_directory(directory_path="~/trips", entry_type="directories", recursive=False, access_token=file_system)
+paths = apis.file_system.show_directory(directory_path="~/trips", entry_type="directories", recursive=False, \
+access_token=file_system)
 chosen = [path for path in paths if path.rstrip("/").endswith(<<year>>)]
 print(chosen)
 ---
@@ -197,7 +210,8 @@ apis.supervisor.complete_task()
 """,
     wrong="""
 @login file_system
-paths = apis.file_system.show_directory(directory_path="~/trips", entry_type="directories", substring=<<year>>, access_token=file_system)
+paths = apis.file_system.show_directory(directory_path="~/trips", entry_type="directories", substring=<<year>>, \
+access_token=file_system)
 for path in paths:
     apis.file_system.compress_directory(directory_path=path, access_token=file_system)
 apis.supervisor.complete_task()

@@ -94,14 +94,16 @@ email = next(row["email"] for row in contacts if row["first_name"] + " " + row["
 thread = max((row for row in threads if row["subject"] == <<subject>>), key=lambda row: row["created_at"])
 print(thread)
 ---
-print(apis.gmail.reply_to_email(email_thread_id=thread["email_thread_id"], email_id=thread["email_ids"][-1], body=<<words>>, access_token=gmail))
+print(apis.gmail.reply_to_email(email_thread_id=thread["email_thread_id"], email_id=thread["email_ids"][-1], \
+body=<<words>>, access_token=gmail))
 apis.supervisor.complete_task()
 """,
     wrong="""
 @login gmail
 @page threads = apis.gmail.show_inbox_threads(access_token=gmail, query=<<subject>>, sort_by="-created_at")
 thread = threads[0]
-apis.gmail.reply_to_email(email_thread_id=thread["email_thread_id"], email_id=thread["email_ids"][-1], body=<<words>>, access_token=gmail)
+apis.gmail.reply_to_email(email_thread_id=thread["email_thread_id"], email_id=thread["email_ids"][-1], \
+body=<<words>>, access_token=gmail)
 apis.supervisor.complete_task()
 """,
 )
@@ -124,7 +126,9 @@ ARCHIVE = Scenario(
     name="archiveread",
     split="dev",
     difficulty=2,
-    instruction='Archive all the read threads in my inbox whose subject is "{list} digest" and a number. Leave the unread ones.',
+    instruction=(
+        'Archive all the read threads in my inbox whose subject is "{list} digest" and a number. Leave the unread ones.'
+    ),
     variants=({"list": "Harbour"}, {"list": "Beekeepers"}, {"list": "Chess club"}),
     prepare=_archive,
     gold="""

@@ -75,7 +75,8 @@ CODE = Scenario(
 @pages contacts = apis.phone.search_contacts(access_token=phone)
 number = {row["first_name"] + " " + row["last_name"]: row["phone_number"] for row in contacts}
 @pages messages = apis.phone.show_text_message_window(phone_number=number[<<source>>], access_token=phone)
-told = [row for row in messages if <<door>> + " code is " in row["message"] and row["sender"]["phone_number"] == number[<<source>>]]
+told = [row for row in messages if <<door>> + " code is " in row["message"] \
+and row["sender"]["phone_number"] == number[<<source>>]]
 latest = max(told, key=lambda row: row["sent_at"])
 print(latest["message"])
 ---

@@ -40,7 +40,10 @@ PAY_RENT = Scenario(
     name="payrent",
     split="train",
     difficulty=2,
-    instruction='My current share of the rent is in a note of mine. Send it to my roommate {mate} on Venmo with the description "{words}".',
+    instruction=(
+        "My current share of the rent is in a note of mine. Send it to my roommate {mate} on Venmo with the "
+        'description "{words}".'
+    ),
     variants=(
         {"which": 0, "old": 410, "rent": 455, "words": "May rent"},
         {"which": 1, "old": 380, "rent": 402, "words": "Rent for May"},
@@ -50,7 +53,8 @@ PAY_RENT = Scenario(
     gold="""
 @login simple_note phone venmo
 notes = apis.simple_note.search_notes(access_token=simple_note, query="Flat 4B: rent")
-note = apis.simple_note.show_note(note_id=next(row["note_id"] for row in notes if row["title"] == "Flat 4B: rent"), access_token=simple_note)
+note = apis.simple_note.show_note(note_id=next(row["note_id"] for row in notes if row["title"] == "Flat 4B: rent"), \
+access_token=simple_note)
 print(note["content"])
 ---
 amount = float(note["content"].split("the share is $")[1].rstrip("."))
@@ -64,7 +68,8 @@ apis.supervisor.complete_task()
     wrong="""
 @login simple_note phone venmo
 notes = apis.simple_note.search_notes(access_token=simple_note, query="Flat 4B: rent")
-note = apis.simple_note.show_note(note_id=next(row["note_id"] for row in notes if row["title"] == "Flat 4B: rent"), access_token=simple_note)
+note = apis.simple_note.show_note(note_id=next(row["note_id"] for row in notes if row["title"] == "Flat 4B: rent"), \
+access_token=simple_note)
 amount = float(note["content"].split("$")[1].split()[0])
 @page contacts = apis.phone.search_contacts(access_token=phone, relationship="roommate")
 email = next(row["email"] for row in contacts if row["first_name"] == <<mate>>)
@@ -91,7 +96,10 @@ SPENT = Scenario(
     name="spentwith",
     split="train",
     difficulty=1,
-    instruction="How many dollars have I sent on Venmo to {first}, my {role}, since the first of May 2024? Answer with the total.",
+    instruction=(
+        "How many dollars have I sent on Venmo to {first}, my {role}, since the first of May 2024? Answer "
+        "with the total."
+    ),
     variants=(
         {"me": "nadia", "with": "marco", "base": 7.5},
         {"me": "tobias", "with": "lenaq", "base": 9.0},
@@ -103,7 +111,8 @@ SPENT = Scenario(
 @pages contacts = apis.phone.search_contacts(access_token=phone, relationship=<<role>>)
 email = next(row["email"] for row in contacts if row["first_name"] == <<first>>)
 ---
-@pages payments = apis.venmo.show_transactions(access_token=venmo, user_email=email, direction="sent", min_created_at="2024-05-01")
+@pages payments = apis.venmo.show_transactions(access_token=venmo, user_email=email, direction="sent", \
+min_created_at="2024-05-01")
 print(len(payments))
 apis.supervisor.complete_task(answer=round(sum(row["amount"] for row in payments), 2))
 """,
@@ -250,7 +259,8 @@ apis.supervisor.complete_task()
     wrong="""
 @login venmo
 @page payments = apis.venmo.show_transactions(access_token=venmo, query=<<first>>, sort_by="-created_at")
-apis.venmo.create_transaction_comment(transaction_id=payments[0]["transaction_id"], comment=<<words>>, access_token=venmo)
+apis.venmo.create_transaction_comment(transaction_id=payments[0]["transaction_id"], comment=<<words>>, \
+access_token=venmo)
 apis.supervisor.complete_task()
 """,
 )
@@ -280,7 +290,10 @@ THANK = Scenario(
     name="likepayments",
     split="test_normal",
     difficulty=2,
-    instruction="Like every Venmo payment that I have received from my {role}s since the first of May 2024 and have not liked yet.",
+    instruction=(
+        "Like every Venmo payment that I have received from my {role}s since the first of May 2024 and have "
+        "not liked yet."
+    ),
     variants=(
         {"role": "coworker", "for": "Lunch round"},
         {"role": "friend", "for": "Board game"},

@@ -65,7 +65,10 @@ MOST_PLAYED = Scenario(
     name="mostplayed",
     split="test_normal",
     difficulty=2,
-    instruction="Of the songs that {artist} released on Spotify before {year}, which has been played most often? Answer with its title.",
+    instruction=(
+        "Of the songs that {artist} released on Spotify before {year}, which has been played most often? "
+        "Answer with its title."
+    ),
     variants=(
         {"artist": "Night Orchard", "year": 2021},
         {"artist": "Kettle Republic", "year": 2020},
@@ -101,7 +104,10 @@ QUEUE = Scenario(
     name="queuealbum",
     split="test_challenge",
     difficulty=2,
-    instruction='Clear my Spotify queue, then queue up the songs of the album "{album}", the {order} first, and start the music.',
+    instruction=(
+        'Clear my Spotify queue, then queue up the songs of the album "{album}", the {order} first, and '
+        "start the music."
+    ),
     variants=(
         {"album": "Letters from Fenwick", "order": "shortest"},
         {"album": "Letters from Corvina", "order": "longest"},
@@ -155,7 +161,8 @@ REVIEW = Scenario(
     split="test_challenge",
     difficulty=3,
     instruction=(
-        "Review every album in my Spotify album library that I have not reviewed yet: {high} stars for those I have liked,"
+        "Review every album in my Spotify album library that I have not reviewed yet: {high} stars for those "
+        "I have liked,"
         " {low} for the others. Leave my older reviews alone."
     ),
     variants=({"high": 5, "low": 3}, {"high": 4, "low": 2}, {"high": 5, "low": 1}),
@@ -240,7 +247,8 @@ FROM_TEXTS = Scenario(
 @pages contacts = apis.phone.search_contacts(access_token=phone)
 number = next(row["phone_number"] for row in contacts if row["first_name"] + " " + row["last_name"] == <<name>>)
 @pages messages = apis.phone.show_text_message_window(phone_number=number, access_token=phone)
-texts = [row["message"] for row in sorted(messages, key=lambda row: row["sent_at"]) if row["sender"]["phone_number"] == number]
+texts = [row["message"] for row in sorted(messages, key=lambda row: row["sent_at"]) \
+if row["sender"]["phone_number"] == number]
 print(texts)
 ---
 first = next(text for text in texts if text.startswith("For " + <<event>>))
@@ -263,7 +271,8 @@ apis.supervisor.complete_task()
     wrong="""
 @login phone spotify
 @page messages = apis.phone.search_text_messages(access_token=phone, query="For " + <<event>>)
-titles = [row["message"] for row in messages if row["message"].startswith("For " + <<event>>)][0].split(": ", 1)[1].split("; ")
+titles = [row["message"] for row in messages if row["message"].startswith("For " + <<event>>)][0].split(": ", \
+1)[1].split("; ")
 playlist = apis.spotify.create_playlist(title=<<event>>, access_token=spotify)["playlist_id"]
 for title in titles:
     @page songs = apis.spotify.search_songs(query=title)

@@ -31,14 +31,16 @@ APPEND = Scenario(
 note = next(row for row in notes if row["title"] == <<title>>)
 print(note)
 ---
-apis.simple_note.add_content_to_note(note_id=note["note_id"], append_or_prepend="append", added_content=<<item>>, access_token=simple_note)
+apis.simple_note.add_content_to_note(note_id=note["note_id"], append_or_prepend="append", added_content=<<item>>, \
+access_token=simple_note)
 apis.supervisor.complete_task()
 """,
     wrong="""
 @login simple_note
 @page notes = apis.simple_note.search_notes(access_token=simple_note, query=<<title>>)
 note = notes[0]
-apis.simple_note.add_content_to_note(note_id=note["note_id"], append_or_prepend="append", added_content=<<item>>, access_token=simple_note)
+apis.simple_note.add_content_to_note(note_id=note["note_id"], append_or_prepend="append", added_content=<<item>>, \
+access_token=simple_note)
 apis.supervisor.complete_task()
 """,
 )
@@ -89,7 +91,8 @@ TAG = Scenario(
     split="test_normal",
     difficulty=2,
     instruction=(
-        'Add the tag "archive", after the tags they have, to all my notes tagged "{tag}" that were last updated more than {days} days ago.'
+        'Add the tag "archive", after the tags they have, to all my notes tagged "{tag}" that were last '
+        "updated more than {days} days ago."
     ),
     variants=({"tag": "ferry", "days": 60}, {"tag": "garden", "days": 100}, {"tag": "piano", "days": 30}),
     prepare=_tag,
@@ -102,7 +105,8 @@ print([(row["title"], row["updated_at"]) for row in notes])
 ---
 for row in notes:
     if row["updated_at"] < limit:
-        print(apis.simple_note.update_note(note_id=row["note_id"], tags=[*row["tags"], "archive"], access_token=simple_note))
+        print(apis.simple_note.update_note(note_id=row["note_id"], tags=[*row["tags"], "archive"], \
+access_token=simple_note))
 apis.supervisor.complete_task()
 """,
     wrong="""
@@ -130,7 +134,10 @@ DRAFTS = Scenario(
     name="dropdrafts",
     split="dev",
     difficulty=2,
-    instruction='Some of my notes are titled "Draft: X". Delete those drafts for which there is also a finished note titled just "X".',
+    instruction=(
+        'Some of my notes are titled "Draft: X". Delete those drafts for which there is also a finished note '
+        'titled just "X".'
+    ),
     variants=(
         {"names": ["Toast", "Speech", "Obituary of a kettle", "Letter to the mayor", "Ode", "Riddle", "Limerick"]},
         {"names": ["Chapter one", "Chapter two", "Chapter three", "Epilogue", "Preface", "Index"]},

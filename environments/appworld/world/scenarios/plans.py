@@ -24,7 +24,10 @@ OVERDUE = Scenario(
     name="overduedone",
     split="train",
     difficulty=2,
-    instruction='I have done everything in my Todoist project "{project}" that was due before today. Mark those tasks as completed.',
+    instruction=(
+        'I have done everything in my Todoist project "{project}" that was due before today. Mark those '
+        "tasks as completed."
+    ),
     variants=(
         {"project": "Balcony", "days": ["05-02", "04-11", "05-16", "05-17", "06-01"]},
         {"project": "Taxes", "days": ["05-18", "03-30", "05-01", "04-15"]},
@@ -82,7 +85,8 @@ FROM_NOTE = Scenario(
     split="train",
     difficulty=3,
     instruction=(
-        'My note "{project} steps" lists steps with their dates. Put every step that is not done into my Todoist project "{project}"'
+        'My note "{project} steps" lists steps with their dates. Put every step that is not done into my '
+        'Todoist project "{project}"'
         " as a task of that title with that due date, unless the project has a task of that title."
     ),
     variants=(
@@ -124,7 +128,8 @@ print(content)
 steps = [line[2:].rstrip(")").split(" (by ") for line in content.splitlines() if line.startswith("- ")]
 @pages projects = apis.todoist.show_projects(access_token=todoist)
 project = next(row["project_id"] for row in projects if row["name"] == <<project>>)
-present = [row["title"] for row in apis.todoist.show_tasks(project_id=project, access_token=todoist)["no_section_tasks"]]
+present = [row["title"] for row in apis.todoist.show_tasks(project_id=project, \
+access_token=todoist)["no_section_tasks"]]
 print(steps, present)
 ---
 for title, due in steps:
@@ -170,7 +175,8 @@ FROM_MAIL = Scenario(
     split="dev",
     difficulty=3,
     instruction=(
-        'My manager has e-mailed me a numbered list of tasks for "{project}", and a correction after it. Put the tasks that are still wanted'
+        'My manager has e-mailed me a numbered list of tasks for "{project}", and a correction after it. Put '
+        "the tasks that are still wanted"
         ' into my Todoist project "{project}" with high priority.'
     ),
     variants=(
@@ -188,7 +194,8 @@ FROM_MAIL = Scenario(
 @pages contacts = apis.phone.search_contacts(access_token=phone, relationship="manager")
 boss = next(row["email"] for row in contacts if "manager" in row["relationships"])
 @pages threads = apis.gmail.show_inbox_threads(access_token=gmail, from_email=boss)
-bodies = {row["subject"]: apis.gmail.show_thread(email_thread_id=row["email_thread_id"], access_token=gmail)["emails"][0]["body"] for row in threads}
+bodies = {row["subject"]: apis.gmail.show_thread(email_thread_id=row["email_thread_id"], \
+access_token=gmail)["emails"][0]["body"] for row in threads}
 print(bodies[<<project>> + ": to do"])
 print(bodies[<<project>> + ": correction"])
 ---
@@ -209,7 +216,8 @@ thread = apis.gmail.show_thread(email_thread_id=threads[0]["email_thread_id"], a
 project = next(row["project_id"] for row in projects if row["name"] == <<project>>)
 for line in thread["emails"][0]["body"].splitlines():
     if ". " in line:
-        apis.todoist.create_task(project_id=project, title=line.split(". ", 1)[1], priority="high", access_token=todoist)
+        apis.todoist.create_task(project_id=project, title=line.split(". ", 1)[1], priority="high", \
+access_token=todoist)
 apis.supervisor.complete_task()
 """,
 )

@@ -199,7 +199,9 @@ MERGE = Scenario(
     name="commonsongs",
     split="dev",
     difficulty=2,
-    instruction='Make a private Spotify playlist called "{list}" of the songs that are both in "{first}" and in "{second}".',
+    instruction=(
+        'Make a private Spotify playlist called "{list}" of the songs that are both in "{first}" and in "{second}".'
+    ),
     variants=(
         {
             "list": "Both of us",

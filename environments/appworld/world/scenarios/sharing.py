@@ -34,8 +34,10 @@ ASK_BACK = Scenario(
     split="test_normal",
     difficulty=3,
     instruction=(
-        'A note of mine says who owes me how much for "{what}". Whoever has paid sent me that amount on Venmo this month, described as'
-        ' "{what}". Send everybody else on the list a Venmo payment request for their amount with the description "{what}".'
+        'A note of mine says who owes me how much for "{what}". Whoever has paid sent me that amount on Venmo '
+        "this month, described as"
+        ' "{what}". Send everybody else on the list a Venmo payment request for their amount with the '
+        'description "{what}".'
     ),
     variants=(
         {"what": "The boat trip", "share": 14.5},
@@ -59,7 +61,8 @@ print(paid)
 ---
 for name, amount in owed.items():
     if (email[name], amount) not in paid:
-        print(apis.venmo.create_payment_request(user_email=email[name], amount=amount, description=<<what>>, access_token=venmo))
+        print(apis.venmo.create_payment_request(user_email=email[name], amount=amount, description=<<what>>, \
+access_token=venmo))
 apis.supervisor.complete_task()
 """,
     wrong="""
@@ -74,7 +77,8 @@ for line in content.splitlines():
     if ": $" in line:
         name, amount = line[2:].split(": $")
         if email[name] not in paid:
-            apis.venmo.create_payment_request(user_email=email[name], amount=float(amount), description=<<what>>, access_token=venmo)
+            apis.venmo.create_payment_request(user_email=email[name], amount=float(amount), description=<<what>>, \
+access_token=venmo)
 apis.supervisor.complete_task()
 """,
 )
@@ -109,7 +113,8 @@ GROCERIES = Scenario(
     split="train",
     difficulty=3,
     instruction=(
-        "Each of my roommates has texted me in the last 24 hours what they paid for groceries; where there were two messages about it,"
+        "Each of my roommates has texted me in the last 24 hours what they paid for groceries; where there "
+        "were two messages about it,"
         ' the later one counts. Send each of them half of their amount on Venmo, with the description "Groceries".'
     ),
     variants=({"first": 41, "second": 26}, {"first": 58, "second": 33}, {"first": 19, "second": 75}),
@@ -122,14 +127,16 @@ print([row["first_name"] for row in mates])
 amounts = {}
 for mate in mates:
     number = mate["phone_number"]
-    @pages messages = apis.phone.show_text_message_window(phone_number=number, access_token=phone, min_datetime="2024-05-16|11:30:00")
+    @pages messages = apis.phone.show_text_message_window(phone_number=number, access_token=phone, \
+min_datetime="2024-05-16|11:30:00")
     mine = [row for row in messages if row["sender"]["phone_number"] == number and "groceries" in row["message"]]
     latest = max(mine, key=lambda row: row["sent_at"])
     print(latest["message"])
     amounts[mate["email"]] = float(latest["message"].split("$")[1].split()[0]) / 2
 ---
 for email, amount in amounts.items():
-    print(apis.venmo.create_transaction(receiver_email=email, amount=amount, description="Groceries", access_token=venmo))
+    print(apis.venmo.create_transaction(receiver_email=email, amount=amount, description="Groceries", \
+access_token=venmo))
 apis.supervisor.complete_task()
 """,
     wrong="""
@@ -140,7 +147,8 @@ email = {row["phone_number"]: row["email"] for row in contacts}
 for row in messages[:2]:
     if "groceries" in row["message"] and row["sender"]["phone_number"] in email:
         amount = float(row["message"].split("$")[1].split()[0]) / 2
-        apis.venmo.create_transaction(receiver_email=email[row["sender"]["phone_number"]], amount=amount, description="Groceries", access_token=venmo)
+        apis.venmo.create_transaction(receiver_email=email[row["sender"]["phone_number"]], amount=amount, \
+description="Groceries", access_token=venmo)
 apis.supervisor.complete_task()
 """,
 )
@@ -175,7 +183,8 @@ MEAL = Scenario(
     split="test_challenge",
     difficulty=2,
     instruction=(
-        'I paid ${amount} for "{what}". Record it in my Splitwise group "{group}", split equally between all of us, me included;'
+        'I paid ${amount} for "{what}". Record it in my Splitwise group "{group}", split equally between all '
+        "of us, me included;"
         " only {away} was not there."
     ),
     variants=(
@@ -247,7 +256,8 @@ SETTLE = Scenario(
     split="test_challenge",
     difficulty=3,
     instruction=(
-        'Look up what I owe in my Splitwise group "{group}". Pay everybody I owe the amount on Venmo with the description "{group}",'
+        'Look up what I owe in my Splitwise group "{group}". Pay everybody I owe the amount on Venmo with the '
+        'description "{group}",'
         " and settle up with them in that group. Leave those who owe me alone."
     ),
     variants=(
@@ -265,7 +275,8 @@ owed = balance[0]["source_owes_to_targets"]["breakdown"]
 print(owed)
 ---
 for row in owed:
-    apis.venmo.create_transaction(receiver_email=row["email"], amount=row["amount"], description=<<group>>, access_token=venmo)
+    apis.venmo.create_transaction(receiver_email=row["email"], amount=row["amount"], description=<<group>>, \
+access_token=venmo)
     print(apis.splitwise.settle_up(email=row["email"], group_id=group, access_token=splitwise))
 apis.supervisor.complete_task()
 """,
@@ -276,7 +287,8 @@ group = next(row["group_id"] for row in groups if row["name"] == <<group>>)
 @page expenses = apis.splitwise.show_group_expenses(group_id=group, access_token=splitwise)
 for row in expenses:
     if row["payer"]["email"] != profile["email"]:
-        apis.venmo.create_transaction(receiver_email=row["payer"]["email"], amount=row["paid_amount"], description=<<group>>, access_token=venmo)
+        apis.venmo.create_transaction(receiver_email=row["payer"]["email"], amount=row["paid_amount"], \
+description=<<group>>, access_token=venmo)
         try:
             apis.splitwise.settle_up(email=row["payer"]["email"], group_id=group, access_token=splitwise)
         except Exception as error:

@@ -1,30 +1,32 @@
-"""The face of the engine's APIs: `apis.<app>.<api>(...)` and nothing else of the collection, the requester or the server behind it."""
+"""The proxy of the engine's APIs: `apis.<app>.<api>(...)`, and nothing else of collection, requester or server."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from environments.appworld.inside.own import OWN_MODULE
+from environments.appworld.inside.runtime_guard import BLOCK_MODULE
 
 OF_THE_REQUESTER = frozenset({"client", "show", "track"})
-"""Arguments that the engine's requester takes for itself: who answers, whether the request counts. No API has a parameter so called."""
+"""Arguments that the engine's requester takes for itself: which client answers, whether the request counts. No API has
+a parameter so called."""
 
 UNDOCUMENTED = frozenset({"admin"})
-"""Apps that the engine's collection holds and its API docs do not: the bank behind the apps, which would credit any card that is named to it."""
+"""Apps that the engine's collection holds and its API docs do not: the bank, which would credit any card named to
+it."""
 
 DATES = frozenset({"date", "datetime", "time"})
 
 
 class Collection:
-    """Read-only names, as attributes and as keys; one class for each, which holds them."""
+    """Read-only names, as attributes and as keys. Each collection has a class of its own that holds them."""
 
     __slots__ = ()
     _missing: Callable[[str], str]
     _members: Mapping[str, Any]
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__"):  # Python itself asks: it wants to hear that there is none
+        if name.startswith("__"):  # Python itself asks, and expects this error where there is none
             raise AttributeError(name)
         raise Exception(type(self)._missing(name))
 
@@ -41,16 +43,18 @@ class Collection:
         return name in type(self)._members
 
     def keys(self) -> list[str]:
+        """The names."""
         return list(type(self)._members)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self)})"
 
 
-def apis_face(apis: Mapping[str, Mapping[str, Callable[..., Any]]]) -> Any:
+def apis_proxy(apis: Mapping[str, Mapping[str, Callable[..., Any]]]) -> Any:
     """What a block knows as `apis`. apis: the engine's collection (or any mapping of apps to mappings of functions).
 
-    Arguments and results are plain data. Whatever an API raises arrives as an error of the same text that holds no object of the engine's.
+    Arguments and results are plain data. Whatever an API raises arrives as an error of the same text that holds no
+    object of the engine's.
     """
     apps = {
         app: _collection(app, {name: _call(app, name, function) for name, function in functions.items()}, functions)
@@ -80,14 +84,15 @@ def _call(app: str, name: str, function: Callable[..., Any]) -> Callable[..., An
         try:
             return plain(function(*arguments, **{key: plain(value) for key, value in parameters.items()}))
         except Exception as error:
-            told = _told(error)
-        raise told  # out here, so that no context leads to the engine's frames
+            clean = _without_engine(error)
+        raise clean  # out here, so that no context leads to the engine's frames
 
     call.__name__ = call.__qualname__ = name
     return call
 
 
-def _told(error: Exception) -> Exception:
+def _without_engine(error: Exception) -> Exception:
+    """An error of the same text that holds no object of the engine's; of the same type where that is a plain one."""
     kind = type(error)
     if kind in (TypeError, ValueError, AttributeError, RuntimeError, OverflowError, RecursionError, MemoryError):
         return kind(str(error))
@@ -95,7 +100,7 @@ def _told(error: Exception) -> Exception:
 
 
 def plain(value: Any) -> Any:
-    """A copy of JSON-like data in plain types; dates pass. TypeError for what is neither, in the words of the json module."""
+    """A copy of JSON-like data in plain types; dates pass. TypeError in the json module's words for what is neither."""
     kind = type(value)
     if value is None or kind in (str, int, float, bool):
         return value
@@ -108,7 +113,7 @@ def plain(value: Any) -> Any:
     for text_or_number, converted in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
         if issubclass(kind, text_or_number):
             return converted(value)
-    if kind.__module__ != OWN_MODULE and DATES & {
+    if kind.__module__ != BLOCK_MODULE and DATES & {
         base.__name__ for base in kind.__mro__ if base.__module__ == "datetime"
     }:
         return value

@@ -1,4 +1,4 @@
-"""Nurseries for tests, in this interpreter's own Python, and what is left of them afterwards."""
+"""Pools of workers for tests, in this interpreter's own Python, and what is left of them afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from environments.isolation.pool import Nursery, RemoteError
+from environments.isolation.pool import RemoteError, WorkerPool
 from environments.isolation.processes import children
 
 HERE = Path(__file__).parent
@@ -21,10 +21,10 @@ LONG = 60.0
 """Seconds that no call here needs."""
 
 
-def nursery(target: str = "Target", options: Mapping[str, Any] | None = None, **more: Any) -> Nursery:
-    """A nursery of one of remote_targets' classes."""
+def pool(target: str = "Target", options: Mapping[str, Any] | None = None, **more: Any) -> WorkerPool:
+    """A pool of workers of one of remote_targets' classes."""
     environ = {"PYTHONPATH": str(HERE)} | dict(more.pop("environ", {}))
-    return Nursery(Path(sys.executable), f"remote_targets:{target}", options or {}, environ=environ, **more)
+    return WorkerPool(Path(sys.executable), f"remote_targets:{target}", options or {}, environ=environ, **more)
 
 
 def failure(call: Callable[[], Any]) -> RemoteError:

@@ -1,4 +1,7 @@
-"""check_text_env: does an environment keep the contract of text environments? It needs no common base class, only the behaviour."""
+"""check_text_env: does an environment keep the contract `harness.protocols.environment` declares?
+
+No common base class is needed, only the members and the behaviour.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import gymnasium
-from gymnasium.utils.env_checker import check_env
+from harness.protocols.environment import TextEnvironment
 
 
 class ContractError(ValueError):
     """An environment breaks the contract of text environments; the message lists every way it was seen to."""
 
 
-CONTRACT = ("splits", "default_split", "trainable", "tasks", "gold", "habit", "answer", "version", "terse")
+CONTRACT = tuple(
+    name for name in dict.fromkeys([*TextEnvironment.__annotations__, *vars(TextEnvironment)]) if name[0] != "_"
+)
+"""Everything the contract declares, attributes first."""
 AWKWARD = (
     "",
     " \n\t",
@@ -31,13 +36,16 @@ AWKWARD = (
 """Actions that must be answered, never raise: blanks, control characters, a lone surrogate, nesting, size."""
 
 
-def check_text_env(env: str | gymnasium.Env[Any, Any], *, samples: int = 20, seed: int = 0) -> None:
+def check_text_env(env: Any, *, samples: int = 20, seed: int = 0) -> None:
     """Check an environment (or the id of one, as for `gymnasium.make`) against the contract; silent when it holds.
 
-    Gymnasium's own checker passes; splits share no task; one seed gives one episode; unknown names are refused; awkward
-    actions are answered; rewards are 0 before the end; gold scores 1 and doing nothing scores `idle_reward`, both on `samples` tasks of each
-    split. Raises ContractError naming every problem found.
+    Every declared member is there with its type; Gymnasium's own checker passes; splits share no task; one seed gives
+    one episode; unknown names are refused; awkward actions are answered; rewards are 0 before the end; gold scores 1
+    and doing nothing scores `idle_reward`, both on `samples` tasks of each split. Raises ContractError naming every
+    problem found.
     """
+    import gymnasium  # here, so that importing the contracts stays light
+
     made = gymnasium.make(env) if isinstance(env, str) else env
     try:
         problems = list(_problems(made, samples, seed))
@@ -49,7 +57,9 @@ def check_text_env(env: str | gymnasium.Env[Any, Any], *, samples: int = 20, see
         raise ContractError(f"{made.unwrapped} breaks the contract of text environments:{listed}")
 
 
-def _problems(env: gymnasium.Env[Any, Any], samples: int, seed: int) -> Iterator[str]:
+def _problems(env: Any, samples: int, seed: int) -> Iterator[str]:
+    from gymnasium.utils.env_checker import check_env
+
     inner: Any = env.unwrapped
     missing = [name for name in CONTRACT if not hasattr(inner, name)]
     if missing:
@@ -59,7 +69,10 @@ def _problems(env: gymnasium.Env[Any, Any], samples: int, seed: int) -> Iterator
         warnings.simplefilter("always")
         yield from _guarded("gymnasium's checker", check_env, inner, skip_render_check=inner.spec is None)
     yield from (f"gymnasium's checker warns: {warning.message}" for warning in caught)
-    broken = list(_guarded("splits", _check_splits, inner))
+    broken = [
+        *_guarded("declarations", _check_declarations, inner),
+        *_guarded("splits", _check_splits, inner),
+    ]
     yield from broken
     if broken:
         return
@@ -85,9 +98,38 @@ def _require(holds: bool, problem: str) -> None:
         raise ContractError(problem)
 
 
+def _check_declarations(inner: Any) -> None:
+    """The types of what the environment declares of itself."""
+    _require(isinstance(inner.version, str) and inner.version != "", "version must be a non-empty string")
+    turns = inner.max_turns
+    _require(isinstance(turns, int) and turns >= 1, f"max_turns must be a whole number of at least 1, got {turns!r}")
+    for name in ("terse", "mini"):
+        value = getattr(inner, name)
+        _require(isinstance(value, bool), f"{name} must be a bool, got {value!r}")
+    _require(
+        inner.protocol is None or isinstance(inner.protocol, str),
+        f"protocol must be a string or None, got {inner.protocol!r}",
+    )
+    _require(isinstance(inner.idle_action, str), f"idle_action must be a string, got {inner.idle_action!r}")
+    _require(_is_score(inner.idle_reward), f"idle_reward must be in 0..1 or None, got {inner.idle_reward!r}")
+    names = inner.success_metrics
+    _require(
+        isinstance(names, tuple) and all(isinstance(name, str) for name in names),
+        f"success_metrics must be a tuple of strings, got {names!r}",
+    )
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and 0 <= value <= 1)
+
+
 def _check_splits(inner: Any) -> None:
     _require(inner.default_split in inner.splits, f"default_split {inner.default_split!r} is not in {inner.splits}")
-    _require(isinstance(inner.version, str) and inner.version != "", "version must be a non-empty string")
+    for split in inner.splits:
+        _require(isinstance(inner.trainable(split), bool), f"trainable({split!r}) must be a bool")
+        for task_id in inner.tasks(split):
+            scenario = inner.scenario_of(task_id)
+            _require(isinstance(scenario, str), f"scenario_of({task_id!r}) must be a string, got {scenario!r}")
     for first, second in itertools.combinations(inner.splits, 2):
         shared = sorted(set(inner.tasks(first)) & set(inner.tasks(second)))
         _require(not shared, f"splits {first!r} and {second!r} share tasks, {shared[0] if shared else ''!r} for one")
@@ -99,17 +141,19 @@ def _check_splits(inner: Any) -> None:
         raise ContractError(f"reset accepts the unknown {options}; it must raise ValueError")
 
 
-def _check_task(env: gymnasium.Env[Any, Any], inner: Any, task_id: str, seed: int) -> None:
+def _check_task(env: Any, inner: Any, task_id: str, seed: int) -> None:
     options = {"task_id": task_id}
-    idle = _play(env, itertools.repeat(""), seed, options)
+    floor = inner.floor(task_id)
+    _require(_is_score(floor), f"floor must be in 0..1 or None, got {floor!r}")
+    idle = _play(env, itertools.repeat(inner.idle_action), seed, options)
+    again = _play(env, itertools.repeat(inner.idle_action), seed, options)
+    _require(idle == again, "the same seed and actions gave two different episodes")
+    promised, reward = inner.idle_reward, idle[-1][1]
     _require(
-        idle == _play(env, itertools.repeat(""), seed, options), "the same seed and actions gave two different episodes"
+        promised is None or reward == promised,
+        f"doing nothing scores {reward}, not {promised} (set idle_reward = None if that is meant)",
     )
-    promised = getattr(inner, "idle_reward", None)
-    _require(
-        promised is None or idle[-1][1] == promised,
-        f"doing nothing scores {idle[-1][1]}, not {promised} (set idle_reward = None if that is meant)",
-    )
+    _require(floor is None or reward == floor, f"doing nothing scores {reward}, but floor(...) is {floor}")
     gold = inner.gold(task_id)
     _require(gold is None or len(gold) > 0, "gold has no actions; it is None where no solution ships")
     if gold is not None:
@@ -126,7 +170,7 @@ Turn = tuple[tuple[dict[str, str], ...], float, bool, bool, bool]
 
 
 def _play(
-    env: gymnasium.Env[Any, Any],
+    env: Any,
     actions: Iterator[str],
     seed: int,
     options: dict[str, Any] | None = None,
@@ -149,6 +193,8 @@ def _play(
             _require(isinstance(metrics, dict), "info['metrics'] must be a dict of floats at the end")
             wrong = [name for name, value in dict(metrics or {}).items() if not isinstance(value, float)]
             _require(not wrong, f"info['metrics'] must hold floats; not so: {', '.join(wrong)}")
+            answer = info.get("answer", "")
+            _require(isinstance(answer, str), f"info['answer'] must be a string where it is there, got {answer!r}")
         turns.append((messages, float(reward), terminated, truncated, bool(info.get("success"))))
         if ended:
             return turns

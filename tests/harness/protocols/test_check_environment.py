@@ -12,7 +12,7 @@ import pytest
 
 from environments.text import ContractError, Reply, TextEnv, check_text_env, over
 
-GUIDE = Path(__file__).parents[2] / "docs" / "adding-an-environment.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "adding-an-environment.md"
 
 
 class Echo(TextEnv):
@@ -118,8 +118,62 @@ class Endless(Echo):
         return super().respond(action) if action == self.task_id else Reply("again")
 
 
+class Declares(Echo):
+    """An environment that declares one thing wrongly."""
+
+    def __init__(self, name: str, value: Any) -> None:
+        super().__init__()
+        setattr(self, name, value)
+
+
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("name", "value", "problem"),
+    [
+        ("version", "", "version must be a non-empty string"),
+        ("max_turns", 0, "max_turns must be a whole number of at least 1, got 0"),
+        ("terse", None, "terse must be a bool, got None"),
+        ("mini", 1, "mini must be a bool, got 1"),
+        ("protocol", True, "protocol must be a string or None, got True"),
+        ("idle_action", None, "idle_action must be a string, got None"),
+        ("idle_reward", 2.0, "idle_reward must be in 0..1 or None, got 2.0"),
+        ("success_metrics", "SGC", "success_metrics must be a tuple of strings, got 'SGC'"),
+        ("success_metrics", (1,), r"success_metrics must be a tuple of strings, got \(1,\)"),
+        ("scenario_of", len, r"scenario_of\('red'\) must be a string, got 3"),
+        ("trainable", lambda split: None, r"trainable\('train'\) must be a bool"),
+        ("floor", lambda task_id: -0.5, "task 'red': floor must be in 0..1 or None, got -0.5"),
+        ("floor", lambda task_id: 0.5, "task 'red': doing nothing scores 0.0, but floor"),
+    ],
+)
+def test_what_is_declared_wrongly_is_named(name: str, value: Any, problem: str) -> None:
+    with pytest.raises(ContractError, match=problem):
+        check_text_env(Declares(name, value))
+
+
+@pytest.mark.parametrize(("task", "scenario"), [("abc_1", "abc"), ("a_b_2", "a_b"), ("alone", "alone")])
+def test_a_scenario_is_the_id_up_to_its_last_underscore(task: str, scenario: str) -> None:
+    assert Echo().scenario_of(task) == scenario
+
+
+def test_doing_nothing_is_what_the_environment_says_it_is() -> None:
+    class Waits(Idle):
+        """An empty action solves it; the action that does nothing is another one."""
+
+        idle_action = "wait"
+
+    check_text_env(Waits())
+
+
+def test_the_final_answer_is_a_string() -> None:
+    class Numbered(Echo):
+        def respond(self, action: str) -> Reply:
+            return over(action == self.task_id, answer=7)  # type: ignore[arg-type]
+
+    with pytest.raises(ContractError, match=r"info\['answer'\] must be a string where it is there, got 7"):
+        check_text_env(Numbered())
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
     [
         (Raises, "action '日本語.*ValueError"),
         (Encodes, "UnicodeEncodeError"),
@@ -137,8 +191,8 @@ class Endless(Echo):
         (Endless, "did not end within 1000 turns"),
     ],
 )
-def test_every_breach_is_named(broken: type[Echo], said: str) -> None:
-    with pytest.raises(ContractError, match=said):
+def test_every_breach_is_named(broken: type[Echo], problem: str) -> None:
+    with pytest.raises(ContractError, match=problem):
         check_text_env(broken())
 
 
@@ -160,7 +214,7 @@ def test_a_floor_that_is_meant_is_accepted() -> None:
 
 
 def test_an_environment_without_our_base_is_told_what_it_lacks() -> None:
-    with pytest.raises(ContractError, match="lacks splits, default_split, trainable"):
+    with pytest.raises(ContractError, match=r"lacks splits, default_split, version, .*, tasks, trainable, gold"):
         check_text_env(gymnasium.make("CartPole-v1"))
 
 

@@ -1,4 +1,4 @@
-"""The desk: the processes that play and judge AppWorld's episodes, shared by all environments of this process."""
+"""The processes that play and judge AppWorld's episodes, shared by all environments of this process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from environments.appworld.install import environ, interpreter
 from environments.appworld.tasks import Root
-from environments.isolation.pool import Limits, Nursery, RemoteError, Worker
+from environments.isolation.pool import Limits, RemoteError, Worker, WorkerPool
 
 TARGET = "environments.appworld.inside.engine:Engine"
 VERDICTS = 20_000
@@ -21,11 +21,14 @@ WORLDS = 200
 """Worlds a process plays before another replaces it: each leaves about 1 MiB behind."""
 
 
-class Desk:
-    """Players (one live world each) and judges (who alone open the ground truth), forked from one warm process."""
+class EnginePool:
+    """Players (one live world each) and judges (which alone open the ground truth), forked from one warm process.
+
+    Players run untrusted code, so whatever they report may be forged; judges run none.
+    """
 
     def __init__(self, root: Root, step_s: float, shown: int, memory_mb: int) -> None:
-        self._nursery = Nursery(
+        self._workers = WorkerPool(
             interpreter(),
             TARGET,
             {
@@ -46,22 +49,23 @@ class Desk:
 
     @staticmethod
     @lru_cache(maxsize=8)
-    def of(root: Root, step_s: float, shown: int, memory_mb: int) -> Desk:
-        """The desk of this process for these settings."""
-        return Desk(root, step_s, shown, memory_mb)
+    def of(root: Root, step_s: float, shown: int, memory_mb: int) -> EnginePool:
+        """The pool of this process for these settings."""
+        return EnginePool(root, step_s, shown, memory_mb)
 
     def player(self) -> Worker:
         """A process to play an episode in. RemoteError where none starts."""
-        return self._nursery.take()
+        return self._workers.take()
 
     def give(self, worker: Worker) -> None:
         """A player's episode is over."""
-        self._nursery.give(worker)
+        self._workers.give(worker)
 
     def judge(self, task_id: str, outcome: Any, outputs: str | None, deadline_s: float) -> dict[str, Any]:
-        """AppWorld's verdict on an outcome. RemoteError where no judge answers in time, tried twice: an outcome can be judged again.
+        """AppWorld's verdict on an outcome.
 
-        Many ways lead to one outcome; it is judged once, for the verdict is a function of it.
+        RemoteError where no judge answers in time, tried twice: an outcome can be judged again. Many ways lead to one
+        outcome; it is judged once, for the verdict is a function of it.
         """
         if outputs:
             return self._ask_judge(task_id, outcome, str(Path(outputs).resolve()), deadline_s)
@@ -102,7 +106,7 @@ class Desk:
             with self._lock:
                 worker = self._judges.pop() if self._judges else None
             if worker is None:
-                return self._nursery.spawn()
+                return self._workers.spawn()
             if worker.alive:
                 return worker
             worker.kill()
@@ -113,4 +117,4 @@ class Desk:
             judges, self._judges = self._judges, []
         for worker in judges:
             worker.close()
-        self._nursery.close()
+        self._workers.close()

@@ -1,7 +1,7 @@
-"""What a policy's block sees: read-only faces of modules, its own built-ins, and the run-time half of the guard.
+"""What a policy's block sees: read-only proxies of modules, its own built-ins, and the run-time half of the guard.
 
-Every policy namespace belongs to one episode. Nothing in it leads to a real module, to the interpreter's built-ins or to the engine by
-attributes that `guard` lets through, and nothing in it can be changed but what the block made itself.
+Every namespace belongs to one episode. Nothing in it leads to a real module, to the interpreter's built-ins or to the
+engine by attributes that `guard` lets through, and nothing in it can be changed but what the block made itself.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
-from environments.appworld.inside.apis import apis_face
+from environments.appworld.inside.apis_proxy import apis_proxy
 from environments.appworld.inside.guard import READ, WRITE
 from environments.appworld.inside.names import BUILTINS, INTERNALS, MODULES, UNAVAILABLE, WATCHED
-from environments.appworld.inside.own import OWN_MODULE, TYPE, Own, plain_name
+from environments.appworld.inside.runtime_guard import BLOCK_MODULE, TYPE, RuntimeGuard, plain_name
 
 FROM_C = frozenset({"_strptime", "time", "unicodedata", "warnings"})
-"""Modules that C functions import in the name of the frame that called them; they read sys.modules afterwards, whatever they are given."""
+"""Modules that C functions import in the name of the frame that called them; they then read sys.modules, whatever they
+got."""
 for _name in FROM_C:
     importlib.import_module(_name)
 
 
-class Face:
-    """A read-only object that shows some names of a module. Each face has a class of its own that holds them."""
+class ModuleProxy:
+    """A read-only object that shows some names of a module. Each proxy has a class of its own that holds them."""
 
     __slots__ = ()
 
@@ -40,21 +41,22 @@ class Face:
         return f"<module {type(self).__name__!r}>"
 
 
-def face(name: str, members: Mapping[str, Any]) -> Face:
-    """A face that shows these members. staticmethod keeps functions from turning into methods of the face."""
+def module_proxy(name: str, members: Mapping[str, Any]) -> ModuleProxy:
+    """A proxy that shows these members. staticmethod keeps functions from turning into methods of the proxy."""
     shown = {key: staticmethod(value) for key, value in members.items()}
-    made: Face = type(name, (Face,), {"__slots__": (), **shown})()
+    made: ModuleProxy = type(name, (ModuleProxy,), {"__slots__": (), **shown})()
     return made
 
 
-def faces(preamble: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
-    """The namespace for a policy's blocks. `preamble`: the shell's namespace after the engine's own preamble, or {} without an engine.
+def block_namespace(preamble: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
+    """The namespace for a policy's blocks.
 
-    seed: of the block's `random`, a stream of its own. What the preamble imports is there under the same names, as faces.
+    preamble: the shell's namespace after the engine's own preamble, or {} without an engine; what it imports is there
+    under the same names, as proxies. seed: of the block's `random`, which is a stream of its own.
     """
-    namespace: dict[str, Any] = {"__name__": OWN_MODULE}
-    own = Own(namespace)
-    modules = _modules(preamble, own, seed)
+    namespace: dict[str, Any] = {"__name__": BLOCK_MODULE}
+    guard = RuntimeGuard(namespace)
+    modules = _modules(preamble, guard, seed)
     for name in ("calendar", "datetime", "itertools", "json", "math", "pendulum", "random", "re"):
         if name in modules:
             namespace[name] = modules[name]
@@ -64,8 +66,8 @@ def faces(preamble: Mapping[str, Any], seed: int = 0) -> dict[str, Any]:
                 namespace[name] = getattr(modules[module], name)
     namespace |= {name: preamble[name] for name in ("Date", "DateTime", "Time") if name in preamble}
     if "apis" in preamble:
-        namespace["apis"] = apis_face(preamble["apis"])
-    namespace["__builtins__"] = _builtins(preamble, own, modules)
+        namespace["apis"] = apis_proxy(preamble["apis"])
+    namespace["__builtins__"] = _builtins(preamble, guard, modules)
     return namespace
 
 
@@ -79,9 +81,9 @@ PREAMBLE = {
 """Names that the engine's preamble imports from modules."""
 
 
-def _modules(preamble: Mapping[str, Any], own: Own, seed: int) -> dict[str, Face]:
-    replaced = _replacements(own, seed)
-    made: dict[str, Face] = {}
+def _modules(preamble: Mapping[str, Any], guard: RuntimeGuard, seed: int) -> dict[str, ModuleProxy]:
+    replaced = _replacements(guard, seed)
+    made: dict[str, ModuleProxy] = {}
     for name, offered in sorted(MODULES.items(), reverse=True):  # collections.abc before collections
         module: Any = preamble.get(name)
         if not isinstance(module, types.ModuleType):
@@ -92,11 +94,11 @@ def _modules(preamble: Mapping[str, Any], own: Own, seed: int) -> dict[str, Face
         members = {key: getattr(module, key) for key in offered if hasattr(module, key)} | replaced.get(name, {})
         if name == "collections":
             members["abc"] = made["collections.abc"]
-        made[name] = face(name, members)
+        made[name] = module_proxy(name, members)
     return made
 
 
-def _builtins(preamble: Mapping[str, Any], own: Own, modules: Mapping[str, Face]) -> dict[str, Any]:
+def _builtins(preamble: Mapping[str, Any], guard: RuntimeGuard, modules: Mapping[str, ModuleProxy]) -> dict[str, Any]:
     def import_(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if level == 0 and name in modules:
             return modules[name] if fromlist else modules[name.partition(".")[0]]
@@ -110,13 +112,13 @@ def _builtins(preamble: Mapping[str, Any], own: Own, modules: Mapping[str, Face]
         "print": preamble.get("print", print),
         "input": preamble.get("input", _unavailable("input", "decide yourself")),
     }
-    shown |= {"getattr": own.getattr, "hasattr": own.hasattr, "setattr": own.setattr, "delattr": own.delattr}
-    shown |= {"vars": own.vars, "dir": own.dir, "type": TYPE}
+    shown |= {"getattr": guard.getattr, "hasattr": guard.hasattr, "setattr": guard.setattr, "delattr": guard.delattr}
+    shown |= {"vars": guard.vars, "dir": guard.dir, "type": TYPE}
     shown |= {
         "__import__": import_,
-        "__build_class__": own.build_class,
-        READ: own.read,
-        WRITE: own.write,
+        "__build_class__": guard.build_class,
+        READ: guard.read,
+        WRITE: guard.write,
         "__name__": "builtins",
     }
     return shown
@@ -129,15 +131,16 @@ def _unavailable(name: str, why: str) -> Callable[..., NoReturn]:
     return unavailable
 
 
-def _replacements(own: Own, seed: int) -> dict[str, dict[str, Any]]:
-    """Safe versions of what would look attributes up by text, change what is not the block's own, or depend on the moment."""
+def _replacements(guard: RuntimeGuard, seed: int) -> dict[str, dict[str, Any]]:
+    """Safe versions of what looks up attributes by text, changes what is not the block's own, or depends on the
+    time."""
     stream = Random(seed)
     return {
         "collections": {"namedtuple": _namedtuple},
-        "dataclasses": {"dataclass": _dataclass(own)},
+        "dataclasses": {"dataclass": _dataclass(guard)},
         "enum": {"Enum": Enum, "IntEnum": IntEnum, "StrEnum": StrEnum},
-        "functools": {"total_ordering": _total_ordering(own), "wraps": _wraps(own)},
-        "operator": {"attrgetter": _attrgetter(own)},
+        "functools": {"total_ordering": _total_ordering(guard), "wraps": _wraps(guard)},
+        "operator": {"attrgetter": _attrgetter(guard)},
         "random": {name: getattr(stream, name) for name in MODULES["random"] - {"Random"}} | {"Random": Random},
         "time": {"sleep": _sleep},
     }
@@ -147,6 +150,7 @@ class Random(random.Random):
     """Random numbers that are the same in every run: no seed means 0."""
 
     def seed(self, a: Any = None, version: int = 2) -> None:
+        """As in the standard library, but no seed means 0."""
         super().seed(0 if a is None else a, version)
 
 
@@ -180,29 +184,29 @@ def _namedtuple(
         if name in INTERNALS | WATCHED:
             raise ValueError(f"a field may not be called {name!r}; choose another name")
     typename = str.__str__(str(typename))
-    return collections.namedtuple(typename, names, rename=bool(rename), defaults=defaults, module=OWN_MODULE)
+    return collections.namedtuple(typename, names, rename=bool(rename), defaults=defaults, module=BLOCK_MODULE)
 
 
-def _dataclass(own: Own) -> Callable[..., Any]:
+def _dataclass(guard: RuntimeGuard) -> Callable[..., Any]:
     def dataclass(cls: Any = None, /, **options: Any) -> Any:
         if cls is None:
             return functools.partial(dataclass, **options)
-        return own.adopt(dataclasses.dataclass(own.write(cls), **options))
+        return guard.adopt(dataclasses.dataclass(guard.write(cls), **options))
 
     return dataclass
 
 
-def _total_ordering(own: Own) -> Callable[[type], type]:
+def _total_ordering(guard: RuntimeGuard) -> Callable[[type], type]:
     def total_ordering(cls: type) -> type:
-        return functools.total_ordering(own.write(cls))
+        return functools.total_ordering(guard.write(cls))
 
     return total_ordering
 
 
-def _wraps(own: Own) -> Callable[[Any], Callable[[Any], Any]]:
+def _wraps(guard: RuntimeGuard) -> Callable[[Any], Callable[[Any], Any]]:
     def wraps(wrapped: Any) -> Callable[[Any], Any]:
         def decorate(wrapper: Any) -> Any:
-            own.write(wrapper)
+            guard.write(wrapper)
             for name in ("__name__", "__qualname__", "__doc__"):
                 setattr(wrapper, name, getattr(wrapped, name, None) or getattr(wrapper, name, ""))
             return wrapper
@@ -212,14 +216,14 @@ def _wraps(own: Own) -> Callable[[Any], Callable[[Any], Any]]:
     return wraps
 
 
-def _attrgetter(own: Own) -> Callable[..., Any]:
+def _attrgetter(guard: RuntimeGuard) -> Callable[..., Any]:
     def attrgetter(*names: str) -> Callable[[Any], Any]:
         paths = [str.__str__(name).split(".") for name in names]
         for part in (part for path in paths for part in path):
             plain_name(part)
 
         def get(value: Any) -> Any:
-            found = tuple(functools.reduce(own.getattr, path, value) for path in paths)
+            found = tuple(functools.reduce(guard.getattr, path, value) for path in paths)
             return found[0] if len(found) == 1 else found
 
         return get

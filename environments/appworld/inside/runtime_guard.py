@@ -1,6 +1,7 @@
-"""Own: what a policy's block made itself, and so may change, and what it may look up; the run-time half of the guard.
+"""The run-time half of the guard: what a policy's block made itself, and so may change, and what it may look up.
 
-The built-ins that look attributes up by name (getattr, vars, type, str.format ...) are here in versions that keep to the guard's rules.
+The built-ins that look up attributes by name (getattr, vars, type, str.format ...) are here in versions that keep to
+the guard's rules.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from environments.appworld.inside.names import WATCHED, readable, special
 
-OWN_MODULE = "__main__"
+BLOCK_MODULE = "__main__"
 """__name__ of a policy's namespace, and so __module__ of its classes."""
 
 OF_NAMEDTUPLES = frozenset({"_asdict", "_field_defaults", "_fields", "_make", "_replace"})
@@ -52,8 +53,11 @@ class OneArgumentType:
 TYPE = OneArgumentType()
 
 
-class Own:
-    """Which classes a block made itself, and what it may do to an object: look up, change, list."""
+class RuntimeGuard:
+    """Which classes a block made itself, and what it may do to an object: look up, change, list.
+
+    A method named like a built-in is what the block gets in its place.
+    """
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
@@ -68,6 +72,7 @@ class Own:
         return self.adopt(builtins.__build_class__(body, name, *bases))
 
     def adopt(self, made: Any) -> Any:
+        """Take a class for one of the block's own; whatever else is passed on as it is."""
         if issubclass(type(made), type):
             self.classes.add(made)
         return made
@@ -112,7 +117,10 @@ class Own:
         return type(value) is types.FunctionType and value.__globals__ is self.namespace
 
     def write(self, value: Any, updated: str | None = None) -> Any:
-        """Vouch for an object whose attribute is about to change. updated: a private attribute that is read as well."""
+        """The object, where its attributes may be changed. updated: a private attribute that is read as well.
+
+        AttributeError for what is not the block's own.
+        """
         kind = type(value)
         if updated is not None and not self._is_private(value, updated):
             raise AttributeError(f"{_kind(value)!r} object has no attribute {updated!r} that may be used here")
@@ -122,6 +130,7 @@ class Own:
         raise AttributeError(f"attributes of {_kind(value)!r} cannot be changed here")
 
     def getattr(self, value: Any, name: str, *default: Any) -> Any:
+        """`getattr` of names that a block may read."""
         plain_name(name)
         if len(default) > 1:
             raise TypeError(f"getattr expected at most 3 arguments, got {2 + len(default)}")
@@ -133,6 +142,7 @@ class Own:
             raise
 
     def hasattr(self, value: Any, name: str) -> bool:
+        """`hasattr`: False also of names that a block may not read, so that it is no oracle."""
         if type(name) is str and not readable(name):
             return False
         try:
@@ -142,9 +152,11 @@ class Own:
         return True
 
     def setattr(self, value: Any, name: str, new: Any) -> None:
+        """`setattr` on what is the block's own."""
         setattr(self.write(value), _settable(name), new)
 
     def delattr(self, value: Any, name: str) -> None:
+        """`delattr` on what is the block's own."""
         delattr(self.write(value), _settable(name))
 
     def vars(self, value: Any) -> dict[str, Any]:
@@ -154,6 +166,7 @@ class Own:
         return dict(value.__dict__)
 
     def dir(self, *values: Any) -> list[str]:
+        """`dir`: public names only."""
         if len(values) != 1:
             raise TypeError("dir() takes 1 argument here")
         return [name for name in dir(values[0]) if readable(name) and not name.startswith("_")]
@@ -164,7 +177,10 @@ def _kind(value: Any) -> str:
 
 
 def plain_name(name: Any) -> str:
-    """The name, where a block may read an attribute so called. TypeError for what is no plain string, AttributeError for other names."""
+    """The name, where a block may read an attribute so called.
+
+    TypeError for what is no plain string, AttributeError for other names.
+    """
     if type(name) is not str:
         raise TypeError("attribute name must be a plain string")
     if not readable(name):
@@ -183,7 +199,7 @@ def _is_registration(found: Any) -> bool:
 
 
 def _formatter(found: Any) -> Any:
-    """str.format and str.format_map whose fields reach public attributes only; any other method called so is passed on."""
+    """str.format and str.format_map with fields of public attributes only; any other method called so as it is."""
     for method in ("format", "format_map"):
         if found is str.__dict__[method]:
             return _unbound(method)
