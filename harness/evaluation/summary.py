@@ -99,7 +99,8 @@ def _evaluation_row(environment: TextEnvironment, task: str, finished: Sequence[
 def _whole_scenarios(rows: pd.DataFrame) -> pd.DataFrame:
     """The tasks of scenarios that were played with as many variants as any: a scenario of which some are missing says nothing about the whole."""
     variants = rows.groupby("scenario").task_id.transform("count")
-    return rows[(variants == variants.max()) & (variants > 1)]
+    whole: pd.DataFrame = rows[(variants == variants.max()) & (variants > 1)]
+    return whole
 
 
 def _pass_hat(of_task: Iterable[Sequence[Placed]]) -> dict[str, float]:

@@ -15,8 +15,8 @@ import tomli_w
 from experiments import GRPO, RLOO, small
 
 from harness import ROOT
-from harness.cli import commands
 from harness.cli import entry as cli
+from harness.cli import screen
 from harness.core.episodes import read_episodes
 
 
@@ -36,7 +36,7 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(commands.console, "_width", 200)
+    monkeypatch.setattr(screen.console, "_width", 200)
 
     def run(*words: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["harness", *words])

@@ -15,7 +15,17 @@ import harness.evaluation.fidelity.truth as truth_module
 from harness.backends import SamplingParams
 from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
-from harness.evaluation.fidelity.truth import AFTER, BEFORE, Said, Values, World, estimate, prefixes, truth_of, variance
+from harness.evaluation.fidelity.truth import (
+    AFTER,
+    BEFORE,
+    Sampled,
+    Values,
+    World,
+    estimate,
+    prefixes,
+    truth_of,
+    variance,
+)
 from harness.experiment import EnvironmentSettings
 from harness.rollout.conversation import Prefix, Request
 from harness.rollout.environments import EnvironmentPool
@@ -173,7 +183,7 @@ def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int
     worlds = worlds_of(rollouts, policy)
     values = estimate(worlds, rollouts, policy, ROLLS, SEEDS["rolls"], quiet)
     scores: dict[str, list[float]] = {"before": [], "after": [], "truth": [], "again": []}
-    exact: dict[tuple[int, Said], float] = {}
+    exact: dict[tuple[int, Sampled], float] = {}
     worked_out = [Exact(policy, world, turns) for world in worlds]
     for (n, said), counts in values.successes.items():
         exact[n, said] = worked_out[n].value(tuple(token for turn in said for token in turn))
