@@ -7,9 +7,9 @@ import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from weakref import WeakKeyDictionary
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from harness.endpoint import ContextFullError, Endpoint, EndpointCallError, Reply
 from harness.types import Message
@@ -138,9 +138,7 @@ def action_of(reply: Reply) -> str:
     return f'{{"name": {json.dumps(call["name"])}, "arguments": {call["arguments"].strip() or "{}"}}}'
 
 
-def as_chat(
-    messages: Sequence[Message], beside: Mapping[int, tuple[str, str]] | None = None
-) -> list[dict[str, Any]]:
+def as_chat(messages: Sequence[Message], beside: Mapping[int, tuple[str, str]] | None = None) -> list[dict[str, Any]]:
     """The conversation in the form the protocol wants: an action that was a tool call, and was answered by a tool, is one
     again, with the text that stood `beside` it (by place: the action and that text).
 

@@ -92,7 +92,9 @@ class ReplyCache:
             problem = f"another process has been writing for more than {WAIT_S:g} s"
         except EndpointError:
             raise
-        except Exception as error:  # a damaged database surfaces as sqlite3's errors, and as the library's own surprise at it
+        except (
+            Exception
+        ) as error:  # a damaged database surfaces as sqlite3's errors, and as the library's own surprise at it
             problem = f"{type(error).__name__}: {error}"
         else:
             return

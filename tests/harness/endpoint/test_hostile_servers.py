@@ -27,7 +27,7 @@ from harness.endpoint.masking import Masker, shown_address
 from harness.endpoint.transport import LARGEST_REPLY, retry_after
 
 HELLO = [{"role": "user", "content": "hello"}]
-KEY = "sk-proj-Ab1/+\"ü-0123456789"
+KEY = 'sk-proj-Ab1/+"ü-0123456789'
 Serve = Callable[..., ChatServer]
 
 
@@ -194,7 +194,9 @@ def test_a_request_that_cannot_be_sent_has_a_kind(chat_server: Serve, params: di
 # ---------------------------------------------------------------- Retry-After
 
 
-@pytest.mark.parametrize("given", ["nan", "-3", "soon", "", "Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 1000000 07:28"])
+@pytest.mark.parametrize(
+    "given", ["nan", "-3", "soon", "", "Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 1000000 07:28"]
+)
 def test_a_wait_that_is_none_is_no_wait(chat_server: Serve, given: str) -> None:
     server = chat_server(
         lambda request, count: (503, "{}", {"Retry-After": given}) if count == 1 else server.says("ok")

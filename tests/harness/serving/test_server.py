@@ -23,8 +23,11 @@ from harness.backends import Completion, Prompt, SamplingParams
 from harness.backends.torch import TorchBackend
 from harness.core.errors import UserError
 from harness.endpoint import ContextFullError, Endpoint
-from harness.serving.completions import ChatTemplate, RequestError, prompts_of, read_calls, read_request, reply
+from harness.serving.replies import read_calls, reply
+from harness.serving.requests import RequestError, prompts_of, read_request
 from harness.serving.server import ModelServer
+from harness.serving.template import ChatTemplate
+from harness.serving.token_bytes import TokenBytes
 from harness.types import TokenSequence
 
 ASK = [{"role": "user", "content": "3 + 5"}]
@@ -249,7 +252,7 @@ def test_a_call_is_a_call_only_where_tools_were_offered(backend: TorchBackend) -
 
     def choice(**more: Any) -> dict[str, Any]:
         request = read_request(json.dumps({"model": "m", "messages": ASK} | more).encode(), "m")
-        return dict(reply(request, [1, 2], [done], backend.renderer)["choices"][0])
+        return dict(reply(request, [1, 2], [done], backend.renderer, TokenBytes(backend.tokenizer))["choices"][0])
 
     plain, called = choice(), choice(tools=[TOOL])
     assert (plain["message"]["content"], plain["finish_reason"]) == (written, "stop")
