@@ -1,4 +1,5 @@
-"""A policy behind an OpenAI-compatible endpoint, with native tool calls; observations and actions stay text to the environment."""
+"""A policy behind an OpenAI-compatible endpoint, with native tool calls; observations and actions stay text to the
+environment."""
 
 from __future__ import annotations
 
@@ -15,16 +16,17 @@ from harness.endpoint import ContextFullError, Endpoint, EndpointCallError, Repl
 from harness.types import Message
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""What the protocol allows as a tool's name; a call of anything else, which servers refuse to read, is sent back as the text it was."""
+"""What the protocol allows as a tool's name; a call of anything else, which servers refuse to read, is sent back as
+the text it was."""
 
 
 class EndpointPolicy:
     """Asks a model for every action. Safe to share between threads.
 
     A tool call of the model's becomes the action text `{"name": ..., "arguments": ...}`, the arguments exactly as the
-    model wrote them: what is wrong with them is for the environment to report. Of several calls in one reply the first is
-    the action (one is asked for). Text beside a call is no part of the action, and stays in what the model reads of the
-    conversation later. Raises EndpointError when the endpoint fails, which is never the agent's fault.
+    model wrote them: what is wrong with them is for the environment to report. Of several calls in one reply the
+    first is the action (one is asked for). Text beside a call is no part of the action, and stays in what the model
+    reads of the conversation later. Raises EndpointError when the endpoint fails, which is never the agent's fault.
     """
 
     def __init__(
@@ -43,14 +45,15 @@ class EndpointPolicy:
         max_calls: int | None = None,
         max_tokens_total: int | None = None,
     ) -> None:
-        """The address defaults to OPENAI_BASE_URL; the key comes from OPENAI_API_KEY, and an address without one is asked
-        without one.
+        """The address defaults to OPENAI_BASE_URL; the key comes from OPENAI_API_KEY, and an address without one is
+        asked without one.
 
         max_tokens: per action. params: further entries of every request; one that is None takes an entry out, e.g.
         {"max_tokens": None, "max_completion_tokens": 512}. prices: US dollars per million prompt and per million
         completion tokens. concurrency: requests under way at once. The rest: see `harness.endpoint.Endpoint`.
 
-        Raises ValueError for prices that are not two numbers, and when neither an address nor a key says where the model is.
+        Raises ValueError for prices that are not two numbers, and when neither an address nor a key says where the
+        model is.
         """
         if prices is not None and (len(prices) != 2 or min(prices) < 0):
             raise ValueError(
@@ -59,8 +62,8 @@ class EndpointPolicy:
         address, key = base_url or os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
         if not (address or key):
             raise ValueError(
-                f"where is the model {model!r}? Set OPENAI_BASE_URL (e.g. http://127.0.0.1:8000/v1, what `harness serve` "
-                "prints), OPENAI_API_KEY, or both"
+                f"where is the model {model!r}? Set OPENAI_BASE_URL (e.g. http://127.0.0.1:8000/v1, what "
+                "`harness serve` prints), OPENAI_API_KEY, or both"
             )
         self.name, self.concurrency = f"endpoint:{model}", concurrency
         self._fixed = {"temperature": temperature, "max_tokens": max_tokens}
@@ -68,9 +71,16 @@ class EndpointPolicy:
         self.version = json.dumps({"model": model, **self._fixed, **self._params}, sort_keys=True)
         """What changes the answers; where they come from and what they cost does not."""
         self._endpoint = Endpoint(
-            model, base_url=base_url, api_key=key or "none", timeout_s=timeout_s, attempts=attempts, concurrency=concurrency,
-            cache=None if cache is None else Path(cache), max_calls=max_calls, max_tokens_total=max_tokens_total,
-        )  # fmt: skip
+            model,
+            base_url=base_url,
+            api_key=key or "none",
+            timeout_s=timeout_s,
+            attempts=attempts,
+            concurrency=concurrency,
+            cache=None if cache is None else Path(cache),
+            max_calls=max_calls,
+            max_tokens_total=max_tokens_total,
+        )
         self._beside: WeakKeyDictionary[Any, dict[int, tuple[str, str]]] = WeakKeyDictionary()
         self._spent: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -91,12 +101,14 @@ class EndpointPolicy:
         return action
 
     def spent(self) -> dict[str, float]:
-        """Calls answered, tokens and dollars so far, of lost episodes too; what came from the cache cost nothing and is left out."""
+        """Calls answered, tokens and dollars so far, of lost episodes too; what came from the cache cost nothing and
+        is left out."""
         with self._lock:
             return dict(self._spent)
 
     def _texts_beside(self, environment: Any, begins: bool) -> dict[int, tuple[str, str]]:
-        """By its place among the messages: an action of the episode under way, and the text that stood beside its call."""
+        """By its place among the messages: an action of the episode under way, and the text that stood beside its
+        call."""
         with self._lock:
             try:
                 if begins:
@@ -139,10 +151,11 @@ def action_of(reply: Reply) -> str:
 
 
 def as_chat(messages: Sequence[Message], beside: Mapping[int, tuple[str, str]] | None = None) -> list[dict[str, Any]]:
-    """The conversation in the form the protocol wants: an action that was a tool call, and was answered by a tool, is one
-    again, with the text that stood `beside` it (by place: the action and that text).
+    """The conversation in the form the protocol wants: an action that was a tool call, and was answered by a tool, is
+    one again, with the text that stood `beside` it (by place: the action and that text).
 
-    An answer to an action that could not be read as a call has no call to belong to: it goes to the model as the user's.
+    An answer to an action that could not be read as a call has no call to belong to: it goes to the model as the
+    user's.
     """
     chat: list[dict[str, Any]] = []
     called = None

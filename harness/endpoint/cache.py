@@ -1,6 +1,8 @@
-"""Replies on disk, by the content of model and request. Any number of threads and processes of one machine may share a folder.
+"""Replies on disk, by the content of model and request. Any number of threads and processes of one machine may share
+a folder.
 
-The folder holds an SQLite database in write-ahead mode, which needs a local disk: network file systems do not lock it reliably.
+The folder holds an SQLite database in write-ahead mode, which needs a local disk: network file systems do not lock it
+reliably.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ WAIT_S = 60.0
 
 
 class _BytesDisk(diskcache.Disk):  # type: ignore[misc]  # the library is untyped
-    """Stores bytes and nothing else: pickles, which would run code from a folder that others may have filled, are not read."""
+    """Stores bytes and nothing else: pickles, which would run code from a folder that others may have filled, are not
+    read."""
 
     def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
         """The bytes of an entry; ValueError for any other kind of value."""

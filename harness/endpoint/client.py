@@ -3,9 +3,10 @@
     endpoint = Endpoint("some-model", cache=Path(".cache/endpoint"), max_calls=1000)
     endpoint.chat([{"role": "user", "content": "Hello"}], temperature=0.0).text
 
-Address and key come from `OPENAI_BASE_URL` and `OPENAI_API_KEY` unless given. Every request has a deadline, is retried with
-back-off where a retry can help and only there, shares a limit on concurrency, is remembered on disk by content, and is
-counted against a budget that stops hard. Whatever goes wrong is an EndpointError, and no message names the key.
+Address and key come from `OPENAI_BASE_URL` and `OPENAI_API_KEY` unless given. Every request has a deadline, is
+retried with back-off where a retry can help and only there, shares a limit on concurrency, is remembered on disk by
+content, and is counted against a budget that stops hard. Whatever goes wrong is an EndpointError, and no message
+names the key.
 """
 
 from __future__ import annotations
@@ -41,14 +42,15 @@ _LIVE: weakref.WeakSet[Endpoint] = weakref.WeakSet()
 
 
 class Endpoint:
-    """A model behind an OpenAI-compatible address. Safe to share between threads; a forked copy has its own connections.
+    """A model behind an OpenAI-compatible address. Safe to share between threads; a forked copy has its own
+    connections.
 
     timeout_s: deadline of one attempt in seconds, from the name lookup to the last byte of whatever is answered.
-    attempts: requests sent for one call at most. backoff_s: pause in seconds before the first retry; it doubles, and a
-    server's Retry-After is obeyed; no pause is longer than a minute. concurrency: requests under way at once.
-    cache: folder of remembered replies, keyed by model and request; None remembers nothing. It may be shared by processes.
-    max_calls, max_tokens_total: the budget; attempts count as calls. Tokens are known only afterwards, so requests that
-    are under way when it is spent may overrun it by what they use.
+    attempts: requests sent for one call at most. backoff_s: pause in seconds before the first retry; it doubles, and
+    a server's Retry-After is obeyed; no pause is longer than a minute. concurrency: requests under way at once.
+    cache: folder of remembered replies, keyed by model and request; None remembers nothing. It may be shared by
+    processes. max_calls, max_tokens_total: the budget; attempts count as calls. Tokens are known only afterwards, so
+    requests that are under way when it is spent may overrun it by what they use.
     """
 
     def __init__(

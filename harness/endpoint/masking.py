@@ -52,7 +52,8 @@ def shown_address(address: str) -> str:
 
 
 def _secrets_of(address: str) -> Iterator[str]:
-    """What may be a key in an address: user, password, values of the query, segments of the path that look like keys."""
+    """What may be a key in an address: user, password, values of the query, segments of the path that look like
+    keys."""
     try:
         parts = urlsplit(address)
         user, password = parts.username or "", parts.password or ""

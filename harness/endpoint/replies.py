@@ -29,8 +29,8 @@ class Reply:
     cached: bool = False
     """Answered from disk: nothing was sent or spent."""
     finish_reason: str = ""
-    """Why the completion ended, in the server's word: stop, length (cut by a limit of tokens), content_filter (cut by the
-    provider), tool_calls; empty where the server gives none."""
+    """Why the completion ended, in the server's word: stop, length (cut by a limit of tokens), content_filter (cut by
+    the provider), tool_calls; empty where the server gives none."""
     refusal: str | None = None
     """The model's words where it refuses to answer and says so in a field of their own."""
 

@@ -1,8 +1,8 @@
 """One attempt at a request: sent by the openai client, its reply read within a deadline and a limit of size.
 
 A timeout between two bytes is no deadline, and the client reads the bodies of errors by itself. So attempts run as
-coroutines, which are cancelled when their time is up wherever they stand (name lookup, handshake, headers, body), and every
-body passes through a stream that counts. The loop that runs them is a daemon thread, one per process.
+coroutines, which are cancelled when their time is up wherever they stand (name lookup, handshake, headers, body), and
+every body passes through a stream that counts. The loop that runs them is a daemon thread, one per process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ TOO_LONG = re.compile(r"context[ _](?:length|size|window)|prompt is too long", r
 LARGEST_REPLY = 32 * 1024 * 1024
 """Bytes of a reply, decompressed, read before the server is held to be broken."""
 _LOOPS: dict[int, asyncio.AbstractEventLoop] = {}
-"""By process: a forked copy has no thread that runs its parent's loop, and must not close what the parent still uses."""
+"""By process: a forked copy has no thread that runs its parent's loop, and must not close what the parent still
+uses."""
 
 
 class Transport:
@@ -145,7 +146,8 @@ class _Counted(httpx2.AsyncByteStream):
 
 
 async def _limit(response: httpx2.Response) -> None:
-    """Put the limit between a reply and whoever reads it: for errors that is the client, which would read them without end."""
+    """Put the limit between a reply and whoever reads it: for errors that is the client, which would read them
+    without end."""
     raw = httpx2.Response(
         response.status_code, headers=response.headers, stream=response.stream, request=response.request
     )

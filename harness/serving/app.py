@@ -1,4 +1,5 @@
-"""The HTTP application of `harness serve`: routes, limits, and who may ask. Everything it refuses has OpenAI's error object."""
+"""The HTTP application of `harness serve`: routes, limits, and who may ask. Everything it refuses has OpenAI's error
+object."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ NOBODY_READS = Response(status_code=499)
 
 
 def make_app(service: ChatService, local_names: Collection[str] | None) -> Starlette:
-    """The application. `local_names`: when it listens on the loopback alone, names beside localhost that it is reached by."""
+    """The application. `local_names`: when it listens on the loopback alone, names beside localhost that it is
+    reached by."""
 
     async def models(_: Request) -> Response:
         return _json(service.models())
@@ -74,7 +76,7 @@ class LoopbackGuard:
             for value in headers.getlist(name):
                 if not self._local(value):
                     error = RequestError(
-                        f"this server listens on the loopback and serves this machine alone; {name} was {value[:200]!r}",
+                        f"this server listens on the loopback and serves this machine alone; {name}: {value[:200]!r}",
                         status=403,
                     )
                     await _json(error.body, error.status)(scope, receive, send)
@@ -134,7 +136,8 @@ async def _hung_up(receive: Receive) -> None:
 
 
 def _json(content: Mapping[str, object], status: int = 200) -> Response:
-    """ASCII throughout: a model's text may hold half a surrogate pair, which UTF-8 cannot carry and JSON's escapes can."""
+    """ASCII throughout: a model's text may hold half a surrogate pair, which UTF-8 cannot carry and JSON's escapes
+    can."""
     return Response(json.dumps(content).encode(), status, media_type="application/json")
 
 

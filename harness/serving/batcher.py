@@ -36,9 +36,9 @@ def _rows(jobs: Sequence[_Job]) -> int:
 class Batcher:
     """Computes completions in batches of at most `most`, first come first served.
 
-    Jobs of the same sampling parameters share a batch, and a job with more prompts than fit takes several. What is sampled
-    does not depend on the batch: every prompt has a random stream of its own. A job that is cancelled leaves at the next
-    batch; the batch under way is computed to its end, as a backend's `sample` cannot be interrupted.
+    Jobs of the same sampling parameters share a batch, and a job with more prompts than fit takes several. What is
+    sampled does not depend on the batch: every prompt has a random stream of its own. A job that is cancelled leaves
+    at the next batch; the batch under way is computed to its end, as a backend's `sample` cannot be interrupted.
     """
 
     def __init__(self, backend: Backend, most: int) -> None:

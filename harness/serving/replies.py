@@ -26,8 +26,8 @@ def reply(
     renderer: Renderer,
     token_bytes: TokenBytes,
 ) -> dict[str, Any]:
-    """A chat completion. Beyond OpenAI's fields: `prompt_token_ids`, and `token_ids` of every choice, its own end of turn
-    among them; the log-probabilities are those of `token_ids`."""
+    """A chat completion. Beyond OpenAI's fields: `prompt_token_ids`, and `token_ids` of every choice, its own end of
+    turn among them; the log-probabilities are those of `token_ids`."""
     choices = [_choice(number, request, done, renderer, token_bytes) for number, done in enumerate(completions)]
     sampled = sum(len(choice["token_ids"]) for choice in choices)
     return {
@@ -85,8 +85,8 @@ def _logprobs(
 
 
 def read_calls(text: str) -> tuple[str, list[dict[str, str]]]:
-    """The words and the tool calls in a completion's text: `<tool_call>` blocks, or nothing but one JSON object with name
-    and arguments.
+    """The words and the tool calls in a completion's text: `<tool_call>` blocks, or nothing but one JSON object with
+    name and arguments.
 
     Text in which a call cannot be read stays text.
     """

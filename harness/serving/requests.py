@@ -1,4 +1,5 @@
-"""What a client may ask: a chat completion request from its bytes, and the prompts it means. No model and no network here."""
+"""What a client may ask: a chat completion request from its bytes, and the prompts it means. No model and no network
+here."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ IGNORED = (
 )
 """What clients send that changes nothing here."""
 SMALLEST_TOP_P = 1e-6
-"""Stands for every smaller top_p, which single precision would round to 0: the likeliest of fewer than a million tokens has
-more mass than this, so either keeps that one token."""
+"""Stands for every smaller top_p, which single precision would round to 0: the likeliest of fewer than a million
+tokens has more mass than this, so either keeps that one token."""
 
 
 class RequestError(Exception):

@@ -1,9 +1,11 @@
-"""`harness serve`: a backend behind an OpenAI-compatible HTTP server. Requests that wait together are computed as one batch.
+"""`harness serve`: a backend behind an OpenAI-compatible HTTP server. Requests that wait together are computed as one
+batch.
 
     with ModelServer(backend, "my-model") as server:
         openai.OpenAI(base_url=server.url, api_key="none").chat.completions.create(model="my-model", messages=[...])
 
-There is no authentication. It listens on the loopback unless told otherwise, and refuses there what a web page may have sent.
+There is no authentication. It listens on the loopback unless told otherwise, and refuses there what a web page may
+have sent.
 """
 
 from __future__ import annotations
@@ -101,10 +103,12 @@ class _Protocol(H11Protocol):
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, *_, address = found[0]
-        return socket.create_server((str(address[0]), int(address[1])), family=family, backlog=128)
-    except (OSError, OverflowError, UnicodeError) as error:
+        if not 0 <= port <= 65535:
+            raise OSError(0, "ports are numbers from 0 to 65535")
+        return socket.create_server((str(address[0]), port), family=family, backlog=128)
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"cannot listen on {host}:{port} ({reason}); choose another with --port, 0 takes any free one"

@@ -36,9 +36,9 @@ class ChatTemplate:
     def tokens(self, request: ChatRequest) -> tuple[int, ...]:
         """The prompt, up to where the model's next message begins.
 
-        Tools are passed on where the template shows them; a past tool call of a model whose template does not show calls
-        reads as the JSON text it came from. RequestError where the template refuses the messages, or where they hold half
-        a surrogate pair, which no tokenizer takes.
+        Tools are passed on where the template shows them; a past tool call of a model whose template does not show
+        calls reads as the JSON text it came from. RequestError where the template refuses the messages, or where they
+        hold half a surrogate pair, which no tokenizer takes.
         """
         messages = [self._plain(message) for message in request.messages]
         try:

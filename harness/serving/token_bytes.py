@@ -1,4 +1,5 @@
-"""The bytes a token stands for, of which a character may need several tokens: OpenAI's `bytes` beside each log-probability."""
+"""The bytes a token stands for, of which a character may need several tokens: OpenAI's `bytes` beside each
+log-probability."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ SPACE = "▁"
 class TokenBytes:
     """Token ids to lists of UTF-8 byte values, for one Hugging Face tokenizer.
 
-    Decoding a single token cannot tell: half a character decodes to U+FFFD, and SentencePiece drops the first space. So the
-    vocabulary's own spelling is read: byte-level BPE (Radford et al. 2019) spells each byte as one printable character,
-    SentencePiece with byte fallback (Kudo and Richardson 2018, arXiv:1808.06226) spells odd bytes as <0xNN>. Tokens of any
-    other vocabulary have the bytes of what they decode to.
+    Decoding a single token cannot tell: half a character decodes to U+FFFD, and SentencePiece drops the first space.
+    So the vocabulary's own spelling is read: byte-level BPE (Radford et al. 2019) spells each byte as one printable
+    character, SentencePiece with byte fallback (Kudo and Richardson 2018, arXiv:1808.06226) spells odd bytes as
+    <0xNN>. Tokens of any other vocabulary have the bytes of what they decode to.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -53,7 +54,8 @@ def _decoders(tokenizer: Any) -> set[str]:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Byte-level BPE's alphabet: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on."""
+    """Byte-level BPE's alphabet: printable Latin-1 stands for itself, the other bytes for the characters from U+0100
+    on."""
     itself = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = [byte for byte in range(256) if byte not in itself]
     return {chr(byte): byte for byte in itself} | {chr(256 + place): byte for place, byte in enumerate(others)}

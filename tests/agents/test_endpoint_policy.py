@@ -1,4 +1,5 @@
-"""The endpoint policy over real HTTP: native tool calls, accounting, and an endpoint's faults that are never the agent's."""
+"""The endpoint policy over real HTTP: native tool calls, accounting, and an endpoint's faults that are never the
+agent's."""
 
 from __future__ import annotations
 
@@ -358,7 +359,8 @@ def test_lanes_ask_at_the_same_time_and_play_what_one_lane_plays(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"prices": [1.0]}, "two numbers"), ({"prices": [1.0, -1.0]}, "two numbers"), ({"temprature": 1.0}, "did you mean 'temperature'"),
+    [({"prices": [1.0]}, "two numbers"), ({"prices": [1.0, -1.0]}, "two numbers"),
+     ({"temprature": 1.0}, "did you mean 'temperature'"),
      ({}, "OPENAI_BASE_URL"), ({"base_url": "http://x/v1", "timeout_s": 0}, "above 0")],
 )  # fmt: skip
 def test_mistakes_of_the_user(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

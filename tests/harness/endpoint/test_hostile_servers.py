@@ -298,7 +298,8 @@ def test_a_key_in_the_address_is_masked(chat_server: Serve, listening: bool) -> 
 def test_addresses_and_keys_that_cannot_be_used_are_masked(chat_server: Serve) -> None:
     server = chat_server(lambda request, count: server.says("hi"))
     for address, key in (("http://me:geheim77@[bad/v1", "k"), ("http://me:p@ge:heim77/v1", "k"),
-                         (server.url, "geheim77\n"), (server.url, "geheim77ü"), ("gopher://geheim77@x/v1", "k")):  # fmt: skip
+                         (server.url, "geheim77\n"), (server.url, "geheim77ü"),
+                         ("gopher://geheim77@x/v1", "k")):  # fmt: skip
         error = failure(endpoint(server, base_url=address, api_key=key, attempts=1))
         assert error.kind in ("connection", "request")
         assert "geheim77" not in shown(error)

@@ -140,8 +140,9 @@ def test_a_body_over_the_limit_has_its_answer_though_it_is_sent_to_the_end(serve
 
 
 def test_what_is_no_http_has_the_error_object_too(server: ModelServer) -> None:
+    chunked = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     for sent, status in ((b"hello\r\n\r\n", 400), (b"GET / HTTP/1.1\r\n\r\n", 400),
-                         (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
+                         (chunked + b"x\r\n", 400),
                          (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 411)):  # fmt: skip
         with socket.create_connection(place(server)) as client:
             client.sendall(sent)
@@ -225,7 +226,7 @@ def test_an_address_that_others_can_reach_serves_any_name(tiny_directory: Path) 
 
 @pytest.mark.parametrize(("host", "port"), [("no.such.host.invalid", 0), ("127.0.0.1", 99_999), ("a" * 300, 0)])
 def test_addresses_that_cannot_be_bound(tiny_directory: Path, host: str, port: int) -> None:
-    with pytest.raises(UserError, match="cannot listen on .*--port"):
+    with pytest.raises(UserError, match=r"cannot listen on .*--port"):
         ModelServer(TorchBackend(tiny_directory, device="cpu"), "tiny", host=host, port=port)
 
 

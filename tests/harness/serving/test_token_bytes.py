@@ -1,4 +1,5 @@
-"""The bytes of tokens, joined, are the text's: for byte-level BPE and for SentencePiece's vocabulary with byte fallback."""
+"""The bytes of tokens, joined, are the text's: for byte-level BPE and for SentencePiece's vocabulary with byte
+fallback."""
 
 from __future__ import annotations
 
