@@ -119,11 +119,11 @@ class Transport:
     def _refused(self, error: openai.APIStatusError) -> Exception:
         # The library quotes a `message` where the server sends one, and nothing else.
         quoted = str(error) != f"Error code: {error.status_code}"
-        said = str(error) if quoted else error.response.content.decode("utf-8", "replace")
-        shown = f"HTTP {error.status_code}: {self.mask.excerpt(said)}"
+        detail = str(error) if quoted else error.response.content.decode("utf-8", "replace")
+        shown = f"HTTP {error.status_code}: {self.mask.excerpt(detail)}"
         if error.status_code in RETRYABLE:
             return RetryableError("status", shown, error.status_code, retry_after(error.response.headers))
-        kind = ContextFullError if TOO_LONG.search(f"{error.code} {said}") else EndpointCallError
+        kind = ContextFullError if TOO_LONG.search(f"{error.code} {detail}") else EndpointCallError
         return kind("status", shown, error.status_code)
 
 

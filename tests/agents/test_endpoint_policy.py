@@ -93,7 +93,8 @@ def test_a_call_goes_out_and_comes_back_with_its_id() -> None:
     ]
     chat = as_chat(messages)
     assert [m["role"] for m in chat] == [
-        "system", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant", "user", "assistant", "user",
+        "system", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant", "user",
+        "assistant", "user",
     ]  # fmt: skip
     (call,) = chat[3]["tool_calls"]
     assert chat[3]["content"] is None
@@ -122,8 +123,11 @@ def test_every_call_survives_the_way_through_an_action(arguments: dict[str, Any]
     assert answered["tool_call_id"] == call["id"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["assistant", "user", "tool"]), st.sampled_from(
-    ["hello", "", '{"name": "f", "arguments": {}}', '{"name": "f"', '{"name": 3, "arguments": {}}', "\ud800"])), max_size=8))  # fmt: skip
+ROLES = ["assistant", "user", "tool"]
+CONTENTS = ["hello", "", '{"name": "f", "arguments": {}}', '{"name": "f"', '{"name": 3, "arguments": {}}', "\ud800"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ROLES), st.sampled_from(CONTENTS)), max_size=8))
 def test_whatever_was_said_is_a_request_that_a_server_takes(said: list[tuple[str, str]]) -> None:
     chat = as_chat([{"role": role, "content": content} for role, content in said])
     json.dumps(chat, ensure_ascii=False).encode()  # nothing that cannot be sent

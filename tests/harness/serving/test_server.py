@@ -373,7 +373,7 @@ def test_prompts_carry_the_room_that_is_left() -> None:
 @pytest.mark.parametrize("model", ["tiny", "smollm2"])
 def test_the_command_serves_until_it_is_interrupted(model: str, tiny_directory: Path) -> None:
     named = str(tiny_directory) if model == "tiny" else model
-    command = [sys.executable, "-m", "harness.cli.entry", "serve", named, "--port", "0", "--name", "served"]
+    command = [sys.executable, "-m", "harness.cli", "serve", named, "--port", "0", "--name", "served"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
     try:
         assert process.stdout is not None
