@@ -10,7 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class ChatServer:
-    """`answer(request, count)` returns None (hang up) or (status, body[, headers]); a list as body is sent piece by piece."""
+    """`answer(request, count)` returns None (hang up) or (status, body[, headers]).
+
+    A list as body is sent piece by piece. An iterator, which may be endless, is sent piece by piece without a
+    Content-Length, until it ends or the client leaves.
+    """
 
     def __init__(self, answer, pause_s=0.0):
         self.requests, self.headers = [], []
@@ -30,8 +34,8 @@ class ChatServer:
         self._thread.join()
 
     @staticmethod
-    def says(text, calls=()):
-        """A well-formed completion of 11 prompt and 7 reply tokens."""
+    def says(text, calls=(), **choice):
+        """A well-formed completion of 11 prompt and 7 reply tokens; further entries of the choice by name."""
         message = {"role": "assistant", "content": text}
         if calls:
             message["tool_calls"] = [
@@ -39,7 +43,7 @@ class ChatServer:
                 for n, (name, arguments) in enumerate(calls)
             ]
         usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-        return 200, json.dumps({"choices": [{"index": 0, "message": message}], "usage": usage})
+        return 200, json.dumps({"choices": [{"index": 0, "message": message} | choice], "usage": usage})
 
     def _handler(self, answer, pause_s):
         server = self
@@ -58,10 +62,11 @@ class ChatServer:
                         self._send(*reply)
 
             def _send(self, status, body, headers=()):
-                pieces = body if isinstance(body, list) else [body.encode()]
+                pieces = [body.encode()] if isinstance(body, str) else body
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(sum(map(len, pieces))))
+                if isinstance(pieces, list):
+                    self.send_header("Content-Length", str(sum(map(len, pieces))))
                 for name, value in dict(headers).items():
                     self.send_header(name, value)
                 self.end_headers()

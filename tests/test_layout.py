@@ -101,6 +101,6 @@ def test_another_distribution_of_our_name_is_told_apart(tmp_path: Path, name: st
 
 
 def test_the_right_packages_pass_unseen() -> None:
-    from harness.cli import _check_names
+    from harness.cli.entry import _check_names
 
     _check_names()

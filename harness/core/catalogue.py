@@ -40,14 +40,12 @@ def plug_of(name: str, kind: str, group: str) -> str:
 
 
 def environment_id(name: str) -> str:
-    """An environment id with its module in front, as Gymnasium imports it: a bare id is looked up in the installed catalogues."""
-    if ":" in name:
+    """An environment id with its module in front, as Gymnasium imports it: a bare id belongs to the installed catalogue that registers it (to the first,
+    where none does: making it says what is near)."""
+    if ":" in name or not environment_modules():
         return name
-    home = next((module.__name__ for module in environment_modules() if name in offered_ids(module)), None)
-    if home is None:
-        known = [known for module in environment_modules() for known in offered_ids(module)]
-        raise UnknownNameError("environment", name, known, "Your own: module:Id.")
-    return f"{home}:{name}"
+    home = next((module for module in environment_modules() if name in offered_ids(module)), environment_modules()[0])
+    return f"{home.__name__}:{name}"
 
 
 def offered_ids(module: ModuleType) -> list[str]:

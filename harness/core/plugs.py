@@ -147,6 +147,10 @@ def _validated(value: Any, hint: Any, where: str) -> Any:
     except ValidationError as error:
         if value == NONE and type(None) in _arms(hint):
             return None
+        if all(typing.get_origin(arm) is typing.Literal for arm in _arms(hint)) and isinstance(value, str):
+            allowed = [str(entry) for arm in _arms(hint) for entry in typing.get_args(arm)]
+            option = where.split(" ")[1]
+            raise UnknownNameError(option, value, allowed, f"({where})") from None
         wrong = error.errors()[0]["msg"]
         raise UserError(f"{where} is {value!r}: {wrong[:1].lower()}{wrong[1:]}") from None
 
@@ -167,7 +171,7 @@ def completed(made: Any, contract: type, what: str) -> Any:
     """
     names = list(declared(contract))
     silent = [name for name in names if not hasattr(made, name)]
-    lacking = sorted(set(silent) & required(contract))
+    lacking = [name for name in silent if name in required(contract)]
     if lacking:
         raise UserError(
             f"{what} lacks {', '.join(lacking)} ({contract.__module__}.{contract.__name__} says what they do)"

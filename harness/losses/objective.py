@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from harness.losses import streams
 from harness.losses.batch import Batch
-from harness.losses.streams import Sampled
+from harness.losses.streams import Sampled, declared
 from harness.losses.terms import LossSpec
 
 
@@ -50,7 +49,7 @@ def policy_loss(
     sampled = Sampled(mask, current, weights, batch.logprobs[mask].to(current.dtype), spec, support_logprobs)
     terms = {
         stream.term: stream.loss(batch.streams[stream.name], sampled)
-        for stream in streams.STREAMS
+        for stream in declared()
         if batch.streams.get(stream.name) is not None
     }
     total = sum(terms.values()) if terms else (current * 0).sum()

@@ -9,9 +9,8 @@ import numpy as np
 
 from harness.core.errors import UnknownNameError
 from harness.core.types import Credit, TokenSequence
-from harness.losses import streams
 from harness.losses.batch import Batch
-from harness.losses.streams import Column
+from harness.losses.streams import Column, declared
 
 
 def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch:
@@ -61,7 +60,7 @@ def _check(index: int, sequence: TokenSequence, credit: Credit) -> None:
         raise ValueError(f"sequence {index} is empty")
     if sequence.mask[0]:
         raise ValueError(f"sequence {index}: its first token is marked as sampled, but nothing precedes it")
-    known = [stream.name for stream in streams.STREAMS]
+    known = [stream.name for stream in declared()]
     for name, value in credit.streams():
         if name not in known:
             raise UnknownNameError("stream of a credit", name, known)
@@ -75,7 +74,7 @@ def _check(index: int, sequence: TokenSequence, credit: Credit) -> None:
 def _streams(credits: Sequence[Credit], column: Column) -> dict[str, Any]:
     """Every stream that some credit has, packed."""
     given = [dict(credit.streams()) for credit in credits]
-    values = {stream: [entry.get(stream.name) for entry in given] for stream in streams.STREAMS}
+    values = {stream: [entry.get(stream.name) for entry in given] for stream in declared()}
     return {
         stream.name: stream.pack(of_stream, column)
         for stream, of_stream in values.items()

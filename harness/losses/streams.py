@@ -166,3 +166,8 @@ STREAMS: tuple[Stream, ...] = (
     DistillationStream(),
 )
 """Every stream, in the order in which the loss adds their terms."""
+
+
+def declared() -> tuple[Stream, ...]:
+    """The streams there are."""
+    return STREAMS

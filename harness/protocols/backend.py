@@ -96,6 +96,8 @@ class Completion:
 class ConversationRenderer(Protocol):
     """Messages to tokens and back: a conversation's next prompt extends the tokens it already has."""
 
+    tokenizer: Any
+    """The model's Hugging Face tokenizer; only the server asks it, for its chat template and its tokens' bytes."""
     stop_ids: tuple[int, ...]
     """Tokens that end the agent's turn, the template's own first."""
 

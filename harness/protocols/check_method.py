@@ -195,7 +195,7 @@ def check_method(method: Any, seeds: Sequence[int] = range(40), permutable: bool
     """Raise MethodError, naming each broken property once with the seed that shows it, unless `method` keeps them all."""
     what = type(original(method)).__name__
     try:
-        method = completed(method, Method, what)
+        method = completed(method, Method, "it")
     except UserError as error:
         raise MethodError(f"{what} is no method: {error}") from None
     broken: dict[str, int] = {}

@@ -105,12 +105,17 @@ def test_the_credit_reference_hides_the_answer_and_says_which_tokens_to_leave_al
 
 
 def test_methods_that_bring_their_context_name_it():
-    assert SGCD().context_name == "credit reference by rules, no language model"
-    assert SGCD(summariser="llm:m").context_name == "credit reference by language model m"
-    assert SGCD().summariser_name == "rules, no language model"
-    assert SGCD(reference="self").summariser_name is None
-    assert "second time" in SGCD(reference="self").context_name
-    names = [HSD().context_name, OPSD().context_name, SDPO().context_name, SDPO(feedback=True).context_name]
+    assert SGCD().describe().context == "credit reference by rules, no language model"
+    assert SGCD(summariser="llm:m").describe().context == "credit reference by language model m"
+    assert SGCD().describe().summariser == "rules, no language model"
+    assert SGCD(reference="self").describe().summariser is None
+    assert "second time" in SGCD(reference="self").describe().context
+    names = [
+        HSD().describe().context,
+        OPSD().describe().context,
+        SDPO().describe().context,
+        SDPO(feedback=True).describe().context,
+    ]
     assert len(set(names)) == 4
 
 

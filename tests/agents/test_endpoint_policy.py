@@ -1,4 +1,5 @@
-"""The endpoint policy over real HTTP: native tool calls, accounting, and an endpoint's faults that are never the agent's."""
+"""The endpoint policy over real HTTP: native tool calls, accounting, and an endpoint's faults that are never the
+agent's."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from environments.tau3_airline.env import Tau3AirlineEnv
 from harness.core.errors import UserError
 from harness.core.plugs import construct
 from harness.core.seeds import SeedTree
-from harness.endpoint import BudgetSpentError, Reply
+from harness.endpoint import BudgetSpentError, ContextFullError, EndpointCallError, Reply
 from harness.evaluation.playing import play
 from harness.experiment import EnvironmentSettings, TinySettings
 from harness.rollout.conversation import Request
@@ -94,7 +95,8 @@ def test_a_call_goes_out_and_comes_back_with_its_id() -> None:
     ]
     chat = as_chat(messages)
     assert [m["role"] for m in chat] == [
-        "system", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant", "user", "assistant", "user",
+        "system", "assistant", "user", "assistant", "tool", "assistant", "user", "assistant", "user",
+        "assistant", "user",
     ]  # fmt: skip
     (call,) = chat[3]["tool_calls"]
     assert chat[3]["content"] is None
@@ -123,8 +125,11 @@ def test_every_call_survives_the_way_through_an_action(arguments: dict[str, Any]
     assert answered["tool_call_id"] == call["id"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(["assistant", "user", "tool"]), st.sampled_from(
-    ["hello", "", '{"name": "f", "arguments": {}}', '{"name": "f"', '{"name": 3, "arguments": {}}', "\ud800"])), max_size=8))  # fmt: skip
+ROLES = ["assistant", "user", "tool"]
+CONTENTS = ["hello", "", '{"name": "f", "arguments": {}}', '{"name": "f"', '{"name": 3, "arguments": {}}', "\ud800"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ROLES), st.sampled_from(CONTENTS)), max_size=8))
 def test_whatever_was_said_is_a_request_that_a_server_takes(said: list[tuple[str, str]]) -> None:
     chat = as_chat([{"role": role, "content": content} for role, content in said])
     json.dumps(chat, ensure_ascii=False).encode()  # nothing that cannot be sent
@@ -145,6 +150,16 @@ def test_what_a_model_wrote_is_passed_on_as_it_is() -> None:
         == '{"name": "f", "arguments": {}}'
     )
     assert action_of(Reply("words")) == "words"
+    assert action_of(Reply("half a sent", finish_reason="length")) == "half a sent"
+    assert action_of(Reply("", refusal="I will not.")) == "I will not."
+    assert action_of(Reply("", finish_reason="stop")) == ""
+
+
+def test_words_that_a_limit_or_a_filter_took_are_no_empty_action() -> None:
+    with pytest.raises(ContextFullError, match="limit of tokens"):
+        action_of(Reply("", finish_reason="length"))
+    with pytest.raises(EndpointCallError, match="filter"):
+        action_of(Reply("", finish_reason="content_filter"))
 
 
 # ---------------------------------------------------------------- episodes
@@ -207,6 +222,37 @@ def test_a_models_bad_calls_are_the_agents_and_cost_it_a_turn(
     assert (episode.metrics["error_malformed"], episode.metrics["error_unknown_tool"]) == (3.0, 1.0)
     for request in server.requests:
         assert not any(m["role"] == "tool" for m in request["messages"])
+
+
+def test_text_beside_a_call_stays_in_the_conversation(
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
+) -> None:
+    def answer(request: dict[str, Any], count: int) -> Any:
+        if spoken(request) < 2:
+            return ChatServer.says(f"Attempt {count}. \ud83d", [("list_all_airports", "{}")])
+        return ChatServer.says("Bye.")
+
+    server = chat_server(answer)
+    pool, policy = pool_of(), policy_on(server)
+    for _ in range(2):  # the second episode, in the same environment, knows nothing of the first
+        (episode,), _ = played(pool, policy, ("0",))
+        said = [message["content"] for message in server.requests[-1]["messages"] if "tool_calls" in message]
+        first = len(server.requests) - 2
+        assert said == [f"Attempt {first}. ?", f"Attempt {first + 1}. ?"]
+        actions = [message["content"] for message in episode.messages if message["role"] == "assistant"][1:]
+        assert actions == ['{"name": "list_all_airports", "arguments": {}}'] * 2 + ["Bye."]
+
+
+@pytest.mark.parametrize(("reason", "ending", "failures"), [
+    ("length", Ending.TOKEN_LIMIT, {}), ("content_filter", Ending.ERROR, {"policy filter": 2}),
+])  # fmt: skip
+def test_a_reply_without_words_has_its_own_ending(
+    reason: str, ending: Ending, failures: dict[str, int],
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool],
+) -> None:  # fmt: skip
+    server = chat_server(lambda request, count: ChatServer.says("", finish_reason=reason))
+    (episode,), rollouts = played(pool_of(), policy_on(server), ("0",))
+    assert (episode.ending, rollouts.failures) == (ending, failures)
 
 
 FAULTS: dict[str, tuple[str, Any, dict[str, Any]]] = {
@@ -321,7 +367,8 @@ def test_lanes_ask_at_the_same_time_and_play_what_one_lane_plays(
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"prices": [1.0]}, "two numbers"), ({"prices": [1.0, -1.0]}, "two numbers"), ({"temprature": 1.0}, "did you mean 'temperature'"),
+    [({"prices": [1.0]}, "two numbers"), ({"prices": [1.0, -1.0]}, "two numbers"),
+     ({"temprature": 1.0}, "did you mean 'temperature'"),
      ({}, "OPENAI_BASE_URL"), ({"base_url": "http://x/v1", "timeout_s": 0}, "above 0")],
 )  # fmt: skip
 def test_mistakes_of_the_user(options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:

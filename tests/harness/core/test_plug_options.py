@@ -58,7 +58,7 @@ def test_what_a_spec_may_write(given: dict[str, Any], wanted: dict[str, Any]) ->
         (Outer, {"rate": "0.5"}, r"option rate of plug is '0\.5'"),
         (Outer, {"top_k": 2.5}, r"option top_k of plug is 2\.5"),
         (Outer, {"top_k": True}, r"option top_k of plug is True"),
-        (Outer, {"form": "three"}, r"option form of plug is 'three': input should be 'one' or 'two'"),
+        (Outer, {"form": "three"}, r"unknown form 'three'; known: one, two \(option form of plug\)"),
         (Outer, {"inner": {"size": "a"}}, r"option size of option inner of plug is 'a'"),
         (Outer, {"inner": {"sise": 1}}, r"'sise'; did you mean 'size'"),
         (Outer, {"raet": 1.0}, r"unknown option of plug 'raet'; did you mean 'rate'"),

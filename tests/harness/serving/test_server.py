@@ -1,4 +1,5 @@
-"""The served model over real HTTP: what comes back is what the backend samples, and every mistake has OpenAI's error."""
+"""The served model over real HTTP: what comes back is what the backend samples, and every mistake has OpenAI's
+error."""
 
 from __future__ import annotations
 
@@ -23,8 +24,11 @@ from harness.backends import Completion, Prompt, SamplingParams
 from harness.backends.torch import TorchBackend
 from harness.core.errors import UserError
 from harness.endpoint import ContextFullError, Endpoint
-from harness.serving.completions import ChatTemplate, RequestError, prompts_of, read_calls, read_request, reply
+from harness.serving.replies import read_calls, reply
+from harness.serving.requests import RequestError, prompts_of, read_request
 from harness.serving.server import ModelServer
+from harness.serving.template import ChatTemplate
+from harness.serving.token_bytes import TokenBytes
 from harness.types import TokenSequence
 
 ASK = [{"role": "user", "content": "3 + 5"}]
@@ -191,7 +195,8 @@ def test_messages_in_all_their_forms(server: ModelServer, backend: TorchBackend)
     # this template shows no calls: a past one reads as the text it came from
     plain = [
         {"role": "system", "content": "be"}, {"role": "user", "content": "3?"},
-        {"role": "assistant", "content": '{"name": "look", "arguments": {"id": "Ä"}}'}, {"role": "tool", "content": "5"},
+        {"role": "assistant", "content": '{"name": "look", "arguments": {"id": "Ä"}}'},
+        {"role": "tool", "content": "5"},
     ]  # fmt: skip
     assert body["prompt_token_ids"] == list(backend.renderer.opening(plain))
 
@@ -201,7 +206,8 @@ def test_a_template_that_shows_tools_and_calls_is_given_them(tiny_directory: Pat
     backend.tokenizer.chat_template = (
         "{% if tools %}{% for tool in tools %}[{{ tool['function']['name'] }}]{% endfor %}{% endif %}"
         "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}"
-        "{% for c in m.get('tool_calls', []) %}({{ c['function']['name'] }} {{ c['function']['arguments']['n'] }}){% endfor %}{% endfor %}>"
+        "{% for c in m.get('tool_calls', []) %}"
+        "({{ c['function']['name'] }} {{ c['function']['arguments']['n'] }}){% endfor %}{% endfor %}>"
     )
     template = ChatTemplate(backend.renderer)
     assert (template.shows_tools, template.shows_calls) == (True, True)
@@ -225,7 +231,8 @@ def test_a_template_that_shows_tools_and_calls_is_given_them(tiny_directory: Pat
     ("text", "words", "calls"),
     [
         ('<tool_call>\n{"name": "f", "arguments": {"a": [1]}}\n</tool_call>', "", [("f", {"a": [1]})]),
-        ('Let me see. <tool_call>{"name": "f", "arguments": {}}</tool_call><tool_call>{"name": "g", "arguments": {}}</tool_call>',
+        ('Let me see. <tool_call>{"name": "f", "arguments": {}}</tool_call>'
+         '<tool_call>{"name": "g", "arguments": {}}</tool_call>',
          "Let me see.", [("f", {}), ("g", {})]),
         ('{"name": "f", "parameters": {"a": "}"}}', "", [("f", {"a": "}"})]),
         ('<tool_call>{"name": "f", "arguments": </tool_call>', None, []),
@@ -249,7 +256,7 @@ def test_a_call_is_a_call_only_where_tools_were_offered(backend: TorchBackend) -
 
     def choice(**more: Any) -> dict[str, Any]:
         request = read_request(json.dumps({"model": "m", "messages": ASK} | more).encode(), "m")
-        return dict(reply(request, [1, 2], [done], backend.renderer)["choices"][0])
+        return dict(reply(request, [1, 2], [done], backend.renderer, TokenBytes(backend.tokenizer))["choices"][0])
 
     plain, called = choice(), choice(tools=[TOOL])
     assert (plain["message"]["content"], plain["finish_reason"]) == (written, "stop")
@@ -318,7 +325,8 @@ def test_mistakes_have_openais_error_and_harm_nobody(server: ModelServer, case: 
 
 def test_null_and_neutral_fields_count_as_absent(server: ModelServer) -> None:
     neutral = {"stop": None, "tools": None, "n": None, "user": "me", "presence_penalty": 0.0, "frequency_penalty": 0,
-               "response_format": {"type": "text"}, "metadata": {}, "parallel_tool_calls": False, "max_completion_tokens": 12}  # fmt: skip
+               "response_format": {"type": "text"}, "metadata": {}, "parallel_tool_calls": False,
+               "max_completion_tokens": 12}  # fmt: skip
     assert ask(server, **neutral)["choices"] == ask(server)["choices"]
 
 

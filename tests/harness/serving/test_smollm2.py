@@ -1,4 +1,5 @@
-"""The packaged real model, SmolLM2-135M-Instruct: converted once, it speaks its own template, plays and trains on a CPU."""
+"""The packaged real model, SmolLM2-135M-Instruct: converted once, it speaks its own template, plays and trains on a
+CPU."""
 
 from __future__ import annotations
 
@@ -78,7 +79,8 @@ def test_what_was_converted_is_the_model(backend: Any) -> None:
     assert sum(p.numel() for p in backend.model.parameters()) == 134_515_008
     opening = backend.renderer.opening([SYSTEM, ASKED])
     assert backend.tokenizer.decode(opening) == (
-        "<|im_start|>system\nYou are terse.<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+        "<|im_start|>system\nYou are terse.<|im_end|>\n"
+        "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     )
     done = backend.sample([Prompt(opening)], SamplingParams(24, greedy=True))[0]
     assert "Paris" in backend.renderer.decode(done.tokens.tolist())
@@ -86,7 +88,8 @@ def test_what_was_converted_is_the_model(backend: Any) -> None:
 
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_conversation_of_bridges_is_what_the_template_renders(stopped: bool, backend: Any) -> None:
-    """Opening, words, bridge, words, bridge, words: token for token the template's own rendering of the whole conversation."""
+    """Opening, words, bridge, words, bridge, words: token for token the template's own rendering of the whole
+    conversation."""
     renderer = backend.renderer
     messages, tokens = [SYSTEM, ASKED], [*renderer.opening([SYSTEM, ASKED])]
     for said, replies in zip(SAID, [*REPLIES, []], strict=True):
@@ -149,7 +152,8 @@ def test_it_plays_reasoning_from_the_command_line(directory: Path, tmp_path: Pat
 
 def test_one_step_of_grpo(directory: Path, folder: Path) -> None:
     experiment = small(
-        model={"name": "smollm2"}, sampling={"group_size": 2, "prompts_per_step": 2, "max_new_tokens": 4}, optimiser={"lr": 1e-6},
+        model={"name": "smollm2"}, sampling={"group_size": 2, "prompts_per_step": 2, "max_new_tokens": 4},
+        optimiser={"lr": 1e-6},
         budget={"steps": 1, "checkpoint_every": 1}, evaluation={"tasks": 2, "samples": 1, "every": 0},
     )  # fmt: skip
     start = start_of(experiment, CACHE)
