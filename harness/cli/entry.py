@@ -12,7 +12,10 @@ from typing import Any
 import typer
 
 from harness import ROOT
-from harness.cli import checks, experiments, lists, play
+from harness.cli.checks import check_backend, check_context, check_env, check_method, check_policy
+from harness.cli.experiments import bench, compare, demo, fidelity, table, tables
+from harness.cli.lists import contexts, environments, methods, published, setup
+from harness.cli.play import evaluate, serve, show
 from harness.core.errors import HarnessError, UserError
 
 OURS = ("harness", "environments", "agents")
@@ -30,23 +33,10 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (
-        experiments.bench,
-        experiments.demo,
-        experiments.compare,
-        experiments.table,
-        experiments.tables,
-        experiments.fidelity,
-    ),
-    "Policies and episodes": (play.evaluate, play.show, play.serve),
-    "What there is": (lists.methods, lists.contexts, lists.environments, lists.published, lists.setup),
-    "Contracts": (
-        checks.check_env,
-        checks.check_method,
-        checks.check_context,
-        checks.check_policy,
-        checks.check_backend,
-    ),
+    "Experiments": (bench, demo, compare, table, tables, fidelity),
+    "Policies and episodes": (evaluate, show, serve),
+    "What there is": (methods, contexts, environments, published, setup),
+    "Contracts": (check_env, check_method, check_context, check_policy, check_backend),
 }
 """Commands by the heading under which `harness --help` shows them."""
 for panel, commands in PANELS.items():

@@ -114,10 +114,10 @@ def test_what_is_there_is_not_lent() -> None:
 
 def test_what_is_lacking_is_named() -> None:
     with pytest.raises(
-        UserError, match=r"plug X lacks assign, initial_state, needs \(harness\.protocols\.method\.Method"
+        UserError, match=r"plug X lacks needs, initial_state, assign \(harness\.protocols\.method\.Method"
     ):
         completed(object(), Method, "plug X")
-    with pytest.raises(UserError, match="lacks __call__, name"):
+    with pytest.raises(UserError, match="lacks name, __call__"):
         completed(object(), ContextSource, "plug X")
 
 
