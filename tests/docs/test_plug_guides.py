@@ -68,7 +68,7 @@ def test_a_backend_trains_and_is_part_of_what_is_matched(tmp_path: Path) -> None
     done(tmp_path, commands("adding-a-backend.md")[-1])
     matched = records.read(tmp_path / "runs.jsonl.gz").header["matched"]
     assert matched["backend.plug"] == "my_backend:Elastic"
-    assert matched["backend.options.pull"] == 0.05
+    assert matched["backend.options.pull"] == 0.002
     step = records.read(next(tmp_path.glob("runs/elastic/*/grpo-*/steps.jsonl"))).rows[-1]
     assert step["pull/distance"] > 0
 
