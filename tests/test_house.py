@@ -91,7 +91,8 @@ def test_environments_see_the_endpoint_and_their_contract_alone() -> None:
 
 
 def test_what_runs_in_another_interpreter_stands_alone() -> None:
-    """AppWorld's interpreter has none of this project's packages: what it runs imports its own kind, AppWorld's and the standard library's."""
+    """AppWorld's interpreter has none of this project's packages: what it runs imports its own kind, AppWorld's and
+    the standard library's."""
     beside = (
         *(f"isolation/{name}" for name in ("__init__", "worker", "frames", "sandbox", "processes")),
         *("appworld/inside", "appworld/world"),
@@ -122,7 +123,8 @@ def test_torch_and_its_relatives_stay_behind_their_doors() -> None:
 
 
 def test_importing_a_light_module_imports_nothing_heavy() -> None:
-    """At a module's top level even the doors may not be gone through by what `harness --help` and worker processes load first."""
+    """At a module's top level even the doors may not be gone through by what `harness --help` and worker processes
+    load first."""
     rooms = [file for room in ("cli", "core", "experiment", "protocols") for file in under(f"harness/{room}")]
     light = [file for file in rooms if not file.name.startswith("check_")]
     for file in light:

@@ -18,8 +18,8 @@ class Controller:
         rho <- alpha * rho + (1 - alpha) * rho_gate          starts at 0.5, held during the first n_warmup steps
         lambda = lam_min + (lam_max - lam_min) * f           mu = mu_min + (mu_max - mu_min) * (1 - f)
 
-    f = clip(rho + 0.5 - rho_target, 0, 1) is ours: the paper gives a target of 0.5 and no formula. Both weights stay inside
-    their ranges, whatever the gate reports.
+    f = clip(rho + 0.5 - rho_target, 0, 1) is ours: the paper gives a target of 0.5 and no formula. Both weights stay
+    inside their ranges, whatever the gate reports.
     """
 
     lam_min: Number

@@ -142,7 +142,8 @@ def tables(
         list[Path] | None, typer.Argument(help="Results folders, or folders of them (default: every committed one).")
     ] = None,
 ) -> None:
-    """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the same records.
+    """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the
+    same records.
 
     Example: harness tables results/laptop
     """
@@ -277,7 +278,8 @@ def _same_environment(template: Experiment, env: str, spec: Path | None) -> None
     wanted = environment_id(env)
     if template.environment.id != wanted:
         raise UserError(
-            f"--env says {wanted}, {spec} says {template.environment.id}; leave the environment to the spec or name another"
+            f"--env says {wanted}, {spec} says {template.environment.id}; "
+            "leave the environment to the spec or name another"
         )
 
 

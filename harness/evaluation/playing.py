@@ -25,7 +25,8 @@ Waves = Sequence[Sequence[Request]]
 def play(waves: Waves, lanes: Sequence[Rollouts], policy: ActingPolicy, done: Callable[[list[Episode]], None]) -> None:
     """Play all waves, each lane one after another; `done` is called here, in the caller's thread, as waves end.
 
-    Whatever a lane or `done` raises ends the playing, as does Ctrl-C: lanes are daemon threads and take up nothing more.
+    Whatever a lane or `done` raises ends the playing, as does Ctrl-C: lanes are daemon threads and take up nothing
+    more.
     """
     waiting: queue.SimpleQueue[Sequence[Request]] = queue.SimpleQueue()
     ended: queue.SimpleQueue[list[Episode] | BaseException] = queue.SimpleQueue()
@@ -57,7 +58,8 @@ def play(waves: Waves, lanes: Sequence[Rollouts], policy: ActingPolicy, done: Ca
 
 @dataclass
 class Record:
-    """The episodes of one evaluation on disk. Of several episodes with one seed, what was lost counts only if nothing finished."""
+    """The episodes of one evaluation on disk. Of several episodes with one seed, what was lost counts only if nothing
+    finished."""
 
     file: Path
     episodes: dict[tuple[str, int], tuple[int, Episode]] = field(default_factory=dict)
@@ -91,7 +93,8 @@ class Record:
 
 
 class Watch:
-    """Writes what ends, reports how far it is, and gives up when everything is lost: a dead endpoint is not asked a thousand times."""
+    """Writes what ends, reports how far it is, and gives up when everything is lost: a dead endpoint is not asked a
+    thousand times."""
 
     def __init__(self, record: Record, total: int, progress: Callable[[str, int, int], None]) -> None:
         self.record, self.total, self.progress = record, total, progress
@@ -110,7 +113,8 @@ class Watch:
             self.lost_in_a_row = self.lost_in_a_row + 1 if episode.ending is Ending.ERROR else 0
         if self.lost_in_a_row >= LOST_IN_A_ROW:
             raise HarnessError(
-                f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; {self.summary()}"
+                f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; "
+                f"{self.summary()}"
             )
 
     def summary(self) -> str:

@@ -1,4 +1,5 @@
-"""What is to be played: a policy, a split of an environment, and how. What changes an episode is part of the record's name."""
+"""What is to be played: a policy, a split of an environment, and how. What changes an episode is part of the record's
+name."""
 
 from __future__ import annotations
 

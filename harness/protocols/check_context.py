@@ -20,7 +20,8 @@ class ContextError(ValueError):
 
 
 def check_context(source: ContextSource, seeds: Sequence[int] = range(40)) -> None:
-    """Raise ContextError, naming each broken property once with the seed that shows it, unless `source` keeps them all."""
+    """Raise ContextError, naming each broken property once with the seed that shows it, unless `source` keeps them
+    all."""
     broken: dict[str, int] = {}
     if not (isinstance(source.name, str) and source.name.strip()):
         broken["name must be text that a table's footnote can print"] = 0

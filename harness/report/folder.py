@@ -63,7 +63,8 @@ def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
 
 
 def historical(runs: Sequence[dict[str, Any]]) -> str | None:
-    """The code revision that recorded these runs, where the code that they would run today is another; None where they are current.
+    """The code revision that recorded these runs, where the code that they would run today is another; None where
+    they are current.
 
     Records that do not name the modules of their code are older than the fingerprints of today, and historical.
     """
@@ -89,7 +90,8 @@ def write_records(found: Records, folder: Path) -> None:
 
 
 def read_records(folder: Path) -> Records:
-    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be read whole."""
+    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be
+    read whole."""
     if not (folder / RUNS).is_file():
         raise MissingDataError(f"{folder} holds no records ({RUNS}): run its experiment with: harness bench {folder}")
     runs, rows = records.read(folder / RUNS), records.read(folder / ROWS)

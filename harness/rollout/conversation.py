@@ -16,7 +16,8 @@ from harness.core.types import ContextRequest, Ending, Episode, Message, TokenSe
 
 @dataclass(frozen=True)
 class Prefix:
-    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token for token."""
+    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token
+    for token."""
 
     sampled: tuple[tuple[int, ...], ...]
     """What the policy had sampled in each turn; the last turn may be unfinished."""

@@ -61,7 +61,8 @@ def _checked_options(settings: EnvironmentSettings, spec: Any) -> dict[str, Any]
 
 
 class EnvironmentPool:
-    """Instances of one environment, made when first needed and used again; a failed one is closed and never used again."""
+    """Instances of one environment, made when first needed and used again; a failed one is closed and never used
+    again."""
 
     def __init__(self, settings: EnvironmentSettings) -> None:
         self.settings = settings

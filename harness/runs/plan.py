@@ -1,7 +1,8 @@
-"""Which runs an experiment needs: plain data, made from its spec and from what was found out about tasks, environment, weights and code.
+"""Which runs an experiment needs: plain data, made from its spec and from what was found out about tasks,
+environment, weights and code.
 
-Work lives under `runs/`, one folder a run, named by what decides its result. A run that is finished is never run again, a run that was killed goes on
-from its last checkpoint.
+Work lives under `runs/`, one folder a run, named by what decides its result. A run that is finished is never run
+again, a run that was killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ class Optimiser:
             parameter.grad = None
 
     def step(self) -> dict[str, float]:
-        """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate used."""
+        """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate
+        used."""
         self._share_gradients()
         limit = self.settings.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit)

@@ -3,7 +3,8 @@
     groups of siblings -> evidence -> every method's credit (credit)
                        -> re-rolls -> every token's truth (truth)     -> agreement (metrics) -> table and plot (report)
 
-The policy is fixed: nothing is trained. Groups are drawn, evidence is gathered and credit is assigned as in a run's first step.
+The policy is fixed: nothing is trained. Groups are drawn, evidence is gathered and credit is assigned as in a run's
+first step.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ def measure(
     checkpoint: Path | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Measurement:
-    """The credit of the experiment's methods on `tasks` groups of one policy (the start, or `checkpoint`), beside the truth by `rolls` re-rolls a set.
+    """The credit of the experiment's methods on `tasks` groups of one policy (the start, or `checkpoint`), beside the
+    truth by `rolls` re-rolls a set.
 
-    Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an environment that does not replay.
+    Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an
+    environment that does not replay.
     """
     if not experiment.methods:
         raise UserError(f"experiment {experiment.name!r} names no methods to measure")
@@ -112,8 +115,8 @@ def sample_worlds(
     tasks: int,
     seeds: SeedTree,
 ) -> list[World]:
-    """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in one world. A group with a
-    failed episode is left out."""
+    """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in
+    one world. A group with a failed episode is left out."""
     environment, split, size = pool.environment, experiment.environment.train_split, experiment.sampling.group_size
     known = tasks_of(environment, split)
     if not environment.trainable(split):
@@ -145,7 +148,8 @@ def sample_worlds(
 def assign(
     experiment: Experiment, groups: Sequence[RolloutGroup], backend: Any, seeds: SeedTree
 ) -> tuple[list[Row], dict[str, list[list[np.ndarray]]]]:
-    """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it has one, its own stream."""
+    """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it
+    has one, its own stream."""
     named = experiment.context
     source = make_context(named.plug, named.options) if named else None
     sequences = [episode.sequence for group in groups for episode in group.episodes]
