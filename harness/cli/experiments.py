@@ -109,7 +109,7 @@ def table(
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the table of an experiment from the runs there are.
+    """Print the table of an experiment: from the records beside its spec, or else from the runs there are.
 
     Example: harness table results/demo/spec.toml --format markdown
     """
@@ -123,8 +123,13 @@ def table(
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
-    jobs = plan(experiment, start_of(experiment, cache), runs)
-    built = folder.build_table(experiment, gather_records(jobs, allow_missing), allow_missing)
+    if (spec.parent / folder.RUNS).is_file():
+        found = folder.read_records(spec.parent)
+    else:
+        with progress() as show:
+            start = start_of(experiment, cache, show)
+        found = gather_records(plan(experiment, start, runs), allow_missing)
+    built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
     else:

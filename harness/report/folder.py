@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import records
-from harness.core.errors import MissingDataError
+from harness.core.errors import MissingDataError, UnmatchedError
 from harness.core.fingerprint import fingerprint
 from harness.core.provenance import provenance
 from harness.experiment import Experiment, read_experiment
@@ -51,9 +51,26 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     """The table of an experiment from its records; a historical one is marked so."""
     runs = [run | {"budget": run["budget"] | _wall(found, run)} for run in found.runs]
     title = experiment.title or experiment.name
+    _check_rows(experiment, found, allow_missing)
     extra = experiment.evaluation.extra
     table = build(runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing)
     return replace(table, historical=historical(found.runs))
+
+
+def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> None:
+    """MissingDataError for a method of the spec without a run: a row is never dropped in silence. A run whose plug or
+    options the spec has changed since is another method's."""
+    for wanted in experiment.methods:
+        runs = [run for run in found.runs if run["method"] == wanted.label]
+        changed = next((run for run in runs if (run["plug"], run["options"]) != (wanted.plug, wanted.options)), None)
+        if changed is not None:
+            was = f"{changed['plug']} with options {changed['options']}"
+            raise UnmatchedError(
+                f"{wanted.label} was recorded as {was}, the spec says {wanted.plug} with options {wanted.options}; "
+                "run the experiment again"
+            )
+        if not runs and not allow_missing:
+            raise MissingDataError(f"no run of {wanted.label!r}; run the experiment, or allow missing results")
 
 
 def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
