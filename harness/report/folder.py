@@ -24,7 +24,7 @@ from harness.experiment import Experiment, read_experiment
 from harness.protocols.backend import Start
 from harness.report import plots
 from harness.report.files import write_table
-from harness.runs.plan import Job, code_revision, slug
+from harness.runs.plan import Job, code_of_plug, code_revision, slug
 from harness.runs.record import Records, gather_records
 from harness.tables.table import Table, build
 
@@ -85,11 +85,13 @@ def historical(runs: Sequence[dict[str, Any]]) -> str | None:
 
     Records that do not name the modules of their code are older than the fingerprints of today, and historical.
     """
-    recorded = str(runs[0]["matched"].get("code")) if runs else None
-    sources = runs[0].get("sources") if runs else None
-    if recorded is None or (sources and code_revision(sources) == recorded):
+    if not runs:
         return None
-    return recorded
+    recorded = str(runs[0]["matched"].get("code"))
+    sources = runs[0].get("sources") or ()
+    plugs = {(run["plug"], run.get("code", "")) for run in runs if run["plug"]}
+    unchanged = all(code_of_plug(plug) == code for plug, code in plugs)
+    return None if sources and code_revision(sources) == recorded and unchanged else recorded
 
 
 # ---------------------------------------------------------------- records

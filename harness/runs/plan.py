@@ -64,7 +64,13 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
     base = root / slug(experiment.name) / fingerprint(seen.matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
-        decided_by = [role, method.plug, method.options, code_of(method), context_plug(experiment, method, role)]
+        decided_by = [
+            role,
+            method.plug,
+            method.options,
+            code_of_plug(method.plug),
+            context_plug(experiment, method, role),
+        ]
         own = fingerprint(decided_by)[:8]
         for seed in seeds:
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
@@ -133,9 +139,9 @@ def code_revision(sources: Sequence[str]) -> str:
     return revision(*sources)[:16]
 
 
-def code_of(method: MethodSettings) -> str:
-    """The revision of a method's (or policy's) own code; empty where there is none."""
-    return revision(method.plug.partition(":")[0]) if method.plug else ""
+def code_of_plug(plug: str) -> str:
+    """The revision of a method's (or policy's) own code, as its runs hold it; empty where there is none."""
+    return code_revision([plug.partition(":")[0]]) if plug else ""
 
 
 def context_plug(experiment: Experiment, method: MethodSettings, role: Role) -> Any:

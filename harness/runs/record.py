@@ -16,7 +16,7 @@ from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint
 from harness.protocols.context import make_context
 from harness.protocols.method import AnyMethod, MethodFacts, make_method
-from harness.runs.plan import Job, code_of, context_plug
+from harness.runs.plan import Job, code_of_plug, context_plug
 
 Row = dict[str, Any]
 
@@ -40,7 +40,7 @@ def describe(job: Job) -> Row:
         "role": job.role,
         "plug": job.method.plug,
         "options": job.method.options,
-        "code": code_of(job.method)[:16],
+        "code": code_of_plug(job.method.plug),
         "exploratory": job.method.exploratory,
         "matched": job.matched,
         "sources": list(job.sources),

@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
+from harness.core.sources import revision
 from harness.core.types import Ending, RolloutGroup
 from harness.evaluation.fidelity.credit import directions, own_streams
 from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
@@ -27,7 +28,7 @@ from harness.protocols.backend import BackendSettings, SamplingParams, Start, ma
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, brings_context, make_method
 from harness.rollout.conversation import Prefix, Request
-from harness.rollout.environments import EnvironmentPool
+from harness.rollout.environments import EnvironmentPool, environment_module
 from harness.rollout.evidence import gather
 from harness.rollout.panel import tasks_of
 from harness.rollout.policies import TokenPolicy
@@ -91,7 +92,7 @@ def measure(
         for n, world in enumerate(worlds)
         for index in range(len(world.group.episodes))
     ]
-    facts = {
+    facts: dict[str, Any] = {
         "environment": experiment.environment.id,
         "version": pool.environment.version,
         "split": experiment.environment.train_split,
@@ -103,7 +104,9 @@ def measure(
         "rolls": rolls,
         "seed": seed,
         "success": float(np.mean([episode["success"] for episode in episodes])),
+        "sources": [__name__, experiment.backend.module, environment_module(pool)],
     }
+    facts["code"] = revision(*facts["sources"])[:16]
     return Measurement(facts, methods, episodes)
 
 
@@ -162,6 +165,7 @@ def assign(
         flat = [credit for row in assigned for credit in row]
         facts: Row = {
             "plug": settings.plug,
+            "code": revision(settings.plug.partition(":")[0])[:16],
             "options": settings.options,
             "context": _context_name(method, source),
             "teacher_share": gathered.with_context / len(sequences),
