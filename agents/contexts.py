@@ -94,6 +94,7 @@ class CreditReference:
 
     @property
     def name(self) -> str:
+        """Names who writes it."""
         return f"credit reference by {summariser(self.summariser).name}"
 
     def __call__(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:

@@ -25,7 +25,9 @@ class Summariser(Protocol):
     """Sanitised traces of one group in, a credit reference out; "" when there is nothing to say."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Printed under every table that used it."""
+        ...
 
     def __call__(self, traces: Sequence[Trace]) -> str: ...
 
@@ -187,6 +189,7 @@ class LanguageModel:
 
     @property
     def name(self) -> str:
+        """Names the model."""
         return f"language model {self.model}"
 
     @property

@@ -269,18 +269,27 @@ def test_a_file_is_one_idea(file: Path) -> None:
     assert not re.search(r"#.*\b(TODO|FIXME|XXX)\b", text) or file == Path(__file__)
 
 
+def classes(file: Path) -> list[ast.ClassDef]:
+    return [node for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+
+
+def public(nodes: list[ast.stmt]) -> list[ast.FunctionDef]:
+    return [node for node in nodes if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+
+
+BASES = (*under("harness/protocols"), ROOT / "harness/losses/streams.py", ROOT / "harness/rollout/policies.py")
+PROMISED = {method.name for file in BASES for node in classes(file) for method in public(node.body)}
+"""Methods that a contract, or a base class beside its subclasses, documents for all who keep it."""
+
+
 @pytest.mark.parametrize("file", PRODUCT, ids=named)
 def test_what_is_public_says_what_it_does(file: Path) -> None:
-    """Public functions and classes at the top of a module; a command says it in its own words."""
-    if named(file) == "harness/cli/commands.py":
-        return  # each is named after the command of `harness.cli.entry` that calls it, which carries the words
-    quiet = [
-        node.name
-        for node in ast.parse(file.read_text(encoding="utf-8")).body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        and not node.name.startswith("_")
-        and not ast.get_docstring(node)
-    ]
+    """Public functions and classes at the top of a module, and the public methods of public classes."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    open_classes = [node for node in classes(file) if not node.name.startswith("_")]
+    methods = [(node, m) for node in open_classes for m in public(node.body) if m.name not in PROMISED]
+    quiet = [node.name for node in (*public(body), *open_classes) if not ast.get_docstring(node)]
+    quiet += [f"{node.name}.{method.name}" for node, method in methods if not ast.get_docstring(method)]
     assert quiet == []
 
 

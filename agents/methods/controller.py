@@ -39,6 +39,7 @@ class Controller:
         return MethodFacts(reference_kl=None, notes=(note,))
 
     def start(self) -> State:
+        """The state before the first step."""
         return {"rho": 0.5, "steps": 0.0}
 
     def weights(self, state: State) -> tuple[Number, Number]:

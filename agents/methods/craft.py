@@ -121,6 +121,7 @@ class CRAFT(Described):
 
     @property
     def controller(self) -> Controller:
+        """What moves the two weights."""
         return Controller(
             self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
         )

@@ -95,6 +95,7 @@ class RolloutGroup:
 
     @property
     def rewards(self) -> Float[np.ndarray, " group"]:
+        """float64[group]: one reward per episode."""
         return np.array([episode.reward for episode in self.episodes], dtype=np.float64)
 
 

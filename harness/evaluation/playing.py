@@ -67,6 +67,7 @@ class Record:
     lines: int = 0
 
     def load(self) -> tuple[records.Damage, ...]:
+        """Read what an earlier call recorded; what could not be read is returned."""
         if not self.file.is_file():
             return ()
         episodes, damaged = read_episodes(self.file)
@@ -74,6 +75,7 @@ class Record:
         return damaged
 
     def add(self, episodes: Sequence[Episode]) -> None:
+        """Write episodes that have just ended."""
         records.append(self.file, [episode_to_row(episode) for episode in episodes], kind="episodes")
         self._take(episodes)
 
@@ -85,10 +87,12 @@ class Record:
             self.lines += 1
 
     def finished(self, request: Request) -> bool:
+        """Whether a request has an episode that was not lost."""
         known = self.episodes.get((request.task_id, request.seeds.integer()))
         return known is not None and known[1].ending is not Ending.ERROR
 
     def of(self, requests: Sequence[Request]) -> list[tuple[int, Episode]]:
+        """(place in the file, episode) of every request, in order."""
         return [self.episodes[r.task_id, r.seeds.integer()] for r in requests]
 
 
@@ -103,6 +107,7 @@ class Watch:
         """Kind of failure to the last message of that kind."""
 
     def failed(self, task_id: str, failure: EnvironmentFailure) -> None:
+        """Remember why an attempt failed."""
         self.reasons[failure.kind] = f"task {task_id!r}: {failure.message}"
 
     def __call__(self, episodes: list[Episode]) -> None:

@@ -27,15 +27,29 @@ class LossSpec(Protocol):
     """The constants of the loss; one set for all methods of a table (`harness.experiment.settings.LossSettings`)."""
 
     @property
-    def clip_low(self) -> float: ...
+    def clip_low(self) -> float:
+        """The ratio is clipped below at 1 - clip_low."""
+        ...
+
     @property
-    def clip_high(self) -> float: ...
+    def clip_high(self) -> float:
+        """The ratio is clipped above at 1 + clip_high."""
+        ...
+
     @property
-    def aggregate(self) -> Aggregate: ...
+    def aggregate(self) -> Aggregate:
+        """How tokens' losses become the step's."""
+        ...
+
     @property
-    def sum_constant(self) -> float | None: ...
+    def sum_constant(self) -> float | None:
+        """The divisor of `sequence-mean-token-sum`."""
+        ...
+
     @property
-    def dual_clip(self) -> float | None: ...
+    def dual_clip(self) -> float | None:
+        """Bound of the loss of negative advantages, in units of the advantage; None for none."""
+        ...
 
 
 def log_ratio(current: Tensor, behaviour: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ class Conversation:
     failure: EnvironmentFailure | None = None
 
     def add(self, tokens: Sequence[int], sampled: bool, logprobs: Sequence[float] | None = None) -> None:
+        """Append tokens of this turn."""
         self.tokens.extend(tokens)
         self.mask.extend([sampled] * len(tokens))
         self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
@@ -90,6 +91,7 @@ class Conversation:
         return script[self.turn] if self.turn < len(script) else ""
 
     def episode(self) -> Episode:
+        """The finished episode."""
         failed = self.failure is not None
         metrics = {} if failed else dict(self.info.get("metrics", {}))
         if self.cut_mass:

@@ -51,10 +51,12 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Label and seed, for people."""
         return f"{self.method.label}, seed {self.seed}"
 
     @property
     def done(self) -> bool:
+        """Whether the run is finished and whole."""
         return (self.folder / "done.json").is_file()
 
 

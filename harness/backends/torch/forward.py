@@ -117,6 +117,7 @@ class LlamaForward:
         self._frozen = [self._projections(layer) for layer in self.model.model.layers] if self.fuse else None
 
     def thaw(self) -> None:
+        """Undo `freeze`: the weights may change again."""
         self._frozen = None
 
     def extend(

@@ -22,6 +22,7 @@ class HoleCache:
 
     @property
     def lengths(self) -> Tensor:
+        """int64[row]: how many columns each row sees."""
         return self.seen.sum(1)
 
     def rows(self, rows: Tensor) -> HoleCache:

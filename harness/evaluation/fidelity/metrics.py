@@ -49,6 +49,7 @@ class Tokens:
 
     @property
     def certain(self) -> Bool[np.ndarray, " token"]:
+        """bool[token]: the truth lies beyond two of its standard errors."""
         return np.asarray(np.abs(self.truth) > CERTAIN * self.error)
 
 

@@ -1,4 +1,5 @@
-"""The suites behind `harness check-context`, `check-policy` and `check-backend`: what ships passes, and each kind of breach is found."""
+"""The suites behind `harness check-context`, `check-policy` and `check-backend`: what ships passes, and each kind of
+breach is found."""
 
 from __future__ import annotations
 
