@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-full test test-all test-slow check benchmark clean
+.PHONY: help setup demo bench bench-full tables test test-all test-slow check benchmark clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench: setup ## train and judge everything under results/laptop; finished runs a
 
 bench-full: setup ## the long version: ten seeds and all baselines (hours)
 	@$(BIN)/harness bench results/full
+
+tables: setup ## write every committed table, plot and excerpt anew from the committed records
+	@$(BIN)/harness tables
 
 test: setup ## the tests
 	@$(BIN)/python -m pytest -m "not slow"

@@ -1,9 +1,9 @@
 """Privileged contexts: what a teacher may read that the policy did not, as interchangeable sources.
 
-Each keeps `harness.protocols.context.ContextSource`: called as `source(group, index, rng)`, it returns what the teacher of
-`group.episodes[index]` reads, or None when this group has nothing to offer. Every source renders in the environment's own grammar, so that a policy trained on the
-environment's transcripts can read it: the context of a one-turn sibling is its action and nothing else. An episode never
-reads its own transcript.
+Each keeps `harness.protocols.context.ContextSource`: called as `source(group, index, rng)`, it returns what the
+teacher of `group.episodes[index]` reads, or None when this group has nothing to offer. Every source renders in the
+environment's own grammar, so that a policy trained on the environment's transcripts can read it: the context of a
+one-turn sibling is its action and nothing else. An episode never reads its own transcript.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class SiblingOrSolution:
 
 @dataclass(frozen=True)
 class CreditReference:
-    """What a summariser writes about the group's successes and failures: `summariser` is "rules", "llm:MODEL" or an object.
+    """What a summariser writes about the group's successes and failures: `summariser` is "rules", "llm:MODEL" or an
+    object.
 
     One text for all siblings, the way SGCD defines it; None where the group has no two outcomes.
     """
@@ -93,6 +94,7 @@ class CreditReference:
 
     @property
     def name(self) -> str:
+        """Names who writes it."""
         return f"credit reference by {summariser(self.summariser).name}"
 
     def __call__(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:

@@ -1,8 +1,9 @@
 """The sanitiser: sibling traces as a summariser may read them, without anything that would give the task away.
 
 Masked are evaluator reports, reference actions, credentials, payment values and answer literals (Ding, Xin & De la Cruz
-Weinstein 2026, arXiv 2606.12634, name the classes; the rules are ours). Reference actions are masked where somebody else
-quotes them (replies, the task's text), not where the agent itself acted so: that a success took an action is no hidden label.
+Weinstein 2026, arXiv 2606.12634, name the classes; the rules are ours). Reference actions are masked where somebody
+else quotes them (replies, the task's text), not where the agent itself acted so: that a success took an action is no
+hidden label.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ _PAYMENT = re.compile(
 )
 _REPORT = re.compile(
     r"(?i)\b(evaluat(or|ion)|ground[ _-]?truth|reward(_info)?|(gold|reference|expected|hidden|correct)[ _-]"
-    r"(action|solution|answer|label|output|state)s?|unit tests?|tests? (passed|failed)|(passed|failed) tests?|num_tests)\b"
+    r"(action|solution|answer|label|output|state)s?|unit tests?|tests? (passed|failed)|"
+    r"(passed|failed) tests?|num_tests)\b"
 )
 
 
@@ -77,7 +79,8 @@ def mask_literals(text: str, answer: str | None, found: set[str] | None = None) 
 
 
 def mask_reports(text: str, solution: tuple[str, ...] | None) -> str:
-    """`text` without reference actions and without evaluator reports, which are cut from their first line to a blank one."""
+    """`text` without reference actions and without evaluator reports, which are cut from their first line to a blank
+    one."""
     for action in solution or ():
         for part in {action, *(line for line in action.splitlines() if len(line.strip()) >= 8)}:
             if part.strip():

@@ -1,4 +1,5 @@
-"""The public door to the types that plugs exchange with the engine (`harness.core.types`), and to the contract of a method."""
+"""The public door to the types that plugs exchange with the engine (`harness.core.types`), and to the contract of a
+method."""
 
 from harness.core.types import (
     Anchor,

@@ -16,7 +16,8 @@ def even(text: str) -> bool:
 
 
 class Even(TextEnv):
-    """Solved when anything said in any of `turns` turns is `even`; the verdict comes at the end. The greeting is drawn by the seed."""
+    """Solved when anything said in any of `turns` turns is `even`; the verdict comes at the end. The greeting is
+    drawn by the seed."""
 
     def __init__(self, turns: int = 1, train: int = 6, drifting: bool = False) -> None:
         """drifting: every episode of the process gets another reply, whatever the seed says."""

@@ -75,7 +75,8 @@ def work_on_a_small_disk(job: Job, largest_file: int, outbox: Any) -> None:
 
 @contextmanager
 def process(target: Callable[..., None], *args: Any) -> Iterator[BaseProcess]:
-    """A real process of its own, without the seconds that importing torch costs: a clean server has done that already."""
+    """A real process of its own, without the seconds that importing torch costs: a clean server has done that
+    already."""
     context = forkserver()
     started = context.Process(target=target, args=args)
     started.start()

@@ -1,4 +1,5 @@
-"""Environments for tests: one that fails in every way an environment can, and one whose reward any policy finds by chance."""
+"""Environments for tests: one that fails in every way an environment can, and one whose reward any policy finds by
+chance."""
 
 from __future__ import annotations
 
@@ -62,7 +63,8 @@ STEP_FAULTS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 class Faulty(Guess):
-    """Guess, except that `only` (or every task) goes wrong in `at` ("reset", "step", "close"), the first `times` times it comes up there.
+    """Guess, except that `only` (or every task) goes wrong in `at` ("reset", "step", "close"), the first `times`
+    times it comes up there.
 
     opening, reply: text put behind the first message, and behind every reply.
     """
@@ -114,7 +116,8 @@ class Faulty(Guess):
 
 
 class Parity(TextEnv):
-    """One turn; solved when the bytes of the action add up to a multiple of the task's number, which a random policy does by chance."""
+    """One turn; solved when the bytes of the action add up to a multiple of the task's number, which a random policy
+    does by chance."""
 
     idle_reward = None
 

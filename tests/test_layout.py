@@ -80,10 +80,12 @@ def test_the_distribution_brings_all_three_and_the_command() -> None:
 
 @pytest.mark.parametrize("name", ["agents", "environments"])
 def test_another_distribution_of_our_name_is_told_apart(tmp_path: Path, name: str) -> None:
-    """As `openai-agents` does, which installs a package `agents`: the command says whose package was found, and does nothing else."""
+    """As `openai-agents` does, which installs a package `agents`: the command says whose package was found, and does
+    nothing else."""
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong one was imported')\n")
-    start = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; sys.argv = ['harness', 'methods']; from harness.cli import main; main()"
+    start = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
+    start += "sys.argv = ['harness', 'methods']; from harness.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", start],
         capture_output=True,

@@ -19,9 +19,15 @@ def trainer_of(directory: Path, out: Path, batch: int, dtype: torch.dtype = torc
     from trl import GRPOConfig, GRPOTrainer
 
     settings = GRPOConfig(
-        output_dir=str(out), use_cpu=True, bf16=False, report_to=[], per_device_train_batch_size=batch, num_generations=batch,
-        activation_checkpointing=False, **config,
-    )  # fmt: skip
+        output_dir=str(out),
+        use_cpu=True,
+        bf16=False,
+        report_to=[],
+        per_device_train_batch_size=batch,
+        num_generations=batch,
+        activation_checkpointing=False,
+        **config,
+    )
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(directory, dtype=dtype),
         reward_funcs=lambda completions, **_: [0.0] * len(completions),
@@ -39,7 +45,8 @@ def loss_inputs(
     dtype: torch.dtype,
     references: Sequence[np.ndarray] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """What `_compute_loss` reads: prompts padded on the left, and everything from the first sampled token on, padded on the right.
+    """What `_compute_loss` reads: prompts padded on the left, and everything from the first sampled token on, padded
+    on the right.
 
     Observations inside a completion are masked by `tool_mask`, as TRL does with the results of tools.
     """

@@ -29,12 +29,13 @@ from harness.types import Credit, Evidence, Needs, RolloutGroup
 
 @dataclass(frozen=True)
 class AdaptiveCRINGE(Described):
-    """A on every sampled token, likelihood weight lambda * tanh(beta * Delta / 2), plain k3 to the reference with weight mu.
+    """A on every sampled token, likelihood weight lambda * tanh(beta * Delta / 2), plain k3 to the reference with
+    weight mu.
 
-    The comparator of Meng & Chen 2026, arXiv 2606.29476, whose loss the paper does not print. This reading is ours: lambda
-    and mu come from the paper's controller (equations 11-13), fed by the share of tokens with |c| > theta_g, and
-    c = tanh(beta * Delta / 2) lies in (-1, 1). An episode without a teacher has c = 0. (CRINGE proper, Adolphs et al. 2022,
-    arXiv 2211.05826, contrasts logits; that is no term of the harness's loss.)
+    The comparator of Meng & Chen 2026, arXiv 2606.29476, whose loss the paper does not print. This reading is ours:
+    lambda and mu come from the paper's controller (equations 11-13), fed by the share of tokens with |c| > theta_g, and
+    c = tanh(beta * Delta / 2) lies in (-1, 1). An episode without a teacher has c = 0. (CRINGE proper, Adolphs et al.
+    2022, arXiv 2211.05826, contrasts logits; that is no term of the harness's loss.)
 
     `adaptive` off: static weights, `lam` on the likelihood and `kl` on the reference; on, the two are not read.
     Defaults: CRAFT's Table 6.
@@ -64,6 +65,7 @@ class AdaptiveCRINGE(Described):
 
     @property
     def controller(self) -> Controller:
+        """What moves the two weights."""
         return Controller(
             self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
         )

@@ -18,8 +18,8 @@ def group_advantages(
 ) -> Float[np.ndarray, " group"]:
     """A_i = (R_i - mean R) / (std R + 1e-6), std with ddof 1 (Shao et al. 2024, arXiv 2402.03300).
 
-    `std=False` leaves the division out (Liu et al. 2025, arXiv 2503.20783); `leave_one_out` subtracts the mean of the other
-    episodes instead (Ahmadian et al. 2024, arXiv 2402.14740). A group whose rewards are all equal gets exactly 0.
+    `std=False` leaves the division out (Liu et al. 2025, arXiv 2503.20783); `leave_one_out` subtracts the mean of the
+    other episodes instead (Ahmadian et al. 2024, arXiv 2402.14740). A group whose rewards are all equal gets exactly 0.
 
     Raises ValueError on a reward that is not finite: a failed episode has no place in a group.
     """

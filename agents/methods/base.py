@@ -24,7 +24,8 @@ Assignment = tuple[list[list[Credit]], State, dict[str, float]]
 
 
 class Described:
-    """What the methods of this folder say of themselves: the weight of their pull to the reference policy is the field `kl`."""
+    """What the methods of this folder say of themselves: the weight of their pull to the reference policy is the
+    field `kl`."""
 
     def describe(self) -> MethodFacts:
         return MethodFacts(reference_kl=float(getattr(self, "kl", 0.0)))
@@ -75,7 +76,8 @@ def on_mask(sequence: TokenSequence, value: Number | Float[np.ndarray, " token"]
 
 
 def teacher_gap(episode: Episode, known: Evidence) -> Float[np.ndarray, " token"] | None:
-    """Delta = log q - log p: how much likelier the teacher finds each sampled token than the behaviour policy did (nats).
+    """Delta = log q - log p: how much likelier the teacher finds each sampled token than the behaviour policy did
+    (nats).
 
     0 off the mask; None when the episode has no teacher.
     """

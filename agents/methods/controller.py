@@ -18,8 +18,8 @@ class Controller:
         rho <- alpha * rho + (1 - alpha) * rho_gate          starts at 0.5, held during the first n_warmup steps
         lambda = lam_min + (lam_max - lam_min) * f           mu = mu_min + (mu_max - mu_min) * (1 - f)
 
-    f = clip(rho + 0.5 - rho_target, 0, 1) is ours: the paper gives a target of 0.5 and no formula. Both weights stay inside
-    their ranges, whatever the gate reports.
+    f = clip(rho + 0.5 - rho_target, 0, 1) is ours: the paper gives a target of 0.5 and no formula. Both weights stay
+    inside their ranges, whatever the gate reports.
     """
 
     lam_min: Number
@@ -39,6 +39,7 @@ class Controller:
         return MethodFacts(reference_kl=None, notes=(note,))
 
     def start(self) -> State:
+        """The state before the first step."""
         return {"rho": 0.5, "steps": 0.0}
 
     def weights(self, state: State) -> tuple[Number, Number]:

@@ -1,6 +1,7 @@
 """Counterfactual token importance: what the siblings that stand at the same position say about a token.
 
-Meng & Chen 2026, arXiv 2606.29476, equations 7-9. Arrays here are rectangles [sibling, position] with a mask of presence.
+Meng & Chen 2026, arXiv 2606.29476, equations 7-9. Arrays here are rectangles [sibling, position] with a mask of
+presence.
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ def positions(group: RolloutGroup, alignment: str) -> tuple[list[Int[np.ndarray,
 def token_importance(
     advantages: Float[np.ndarray, " sibling"], gaps: Rectangle, present: Presence, tau: Number
 ) -> tuple[Rectangle, Rectangle]:
-    """CTI_i = sum_j w_j A_j - A_i over siblings j != i present at the position, w = softmax(gap / tau); and 1 / sum w^2.
+    """CTI_i = sum_j w_j A_j - A_i over siblings j != i present at the position, w = softmax(gap / tau); and
+    1 / sum w^2.
 
-    Equations 7 and 8. Computed as sum_j w_j (A_j - A_i): the sign is then exact where all siblings did better, or all worse.
-    tau = inf weighs all siblings alike. Both results are 0 where no sibling is present; absent cells hold no meaning.
+    Equations 7 and 8. Computed as sum_j w_j (A_j - A_i): the sign is then exact where all siblings did better, or all
+    worse. tau = inf weighs all siblings alike. Both results are 0 where no sibling is present; absent cells hold no
+    meaning.
     """
     importance, effective = np.zeros_like(gaps), np.zeros_like(gaps)
     tilt = np.where(present, gaps / tau, -np.inf)

@@ -1,6 +1,7 @@
 """CRAFT: counterfactual credit from the siblings' tokens, a phase-aware controller, a direction-polarised KL.
 
-What is the paper's and what is ours stands in the class's docstring; the arithmetic is in `counterfactual` and `controller`.
+What is the paper's and what is ours stands in the class's docstring; the arithmetic is in `counterfactual` and
+`controller`.
 """
 
 from __future__ import annotations
@@ -37,31 +38,36 @@ Parts = list[Float[np.ndarray, " _"]]
 
 @dataclass(frozen=True)
 class CRAFT(Described):
-    """Counterfactual credit assignment from sibling rollouts: A, likelihood weight lambda * c_t, polarised KL of weight mu.
+    """Counterfactual credit assignment from sibling rollouts: A, likelihood weight lambda * c_t, polarised KL of
+    weight mu.
 
     Meng & Chen 2026, arXiv 2606.29476. Loss L_PG + mu L_KLpol + lambda L_CTI (equation 4).
 
     Pillar 1, equations 7-10, over siblings j != i that have a token at t, Delta = log q - log p (clamped at +-20 nats):
 
-        w_j = exp(Delta_t^j / tau) / sum_k exp(Delta_t^k / tau)      CTI = sum_j w_j A^j - A^i      c = tanh(beta CTI / 2)
+        w_j = exp(Delta_t^j / tau) / sum_k exp(Delta_t^k / tau)
+        CTI = sum_j w_j A^j - A^i                                 c = tanh(beta CTI / 2)
 
-    beta is `beta_plus` where CTI > 0 and `beta_minus` where CTI < 0. c lies in [-1, 1]. Where fewer than `g_min` episodes (this
-    one counted) reach t, CTI = A Delta (`below` = "fallback") or 0 ("zero"). An episode without a teacher counts among its
-    siblings with Delta = 0; a group in which no episode has a teacher has c = 0.
+    beta is `beta_plus` where CTI > 0 and `beta_minus` where CTI < 0. c lies in [-1, 1]. Where fewer than `g_min`
+    episodes (this one counted) reach t, CTI = A Delta (`below` = "fallback") or 0 ("zero"). An episode without a
+    teacher counts among its siblings with Delta = 0; a group in which no episode has a teacher has c = 0.
 
-    credit: "printed" is the equation above. With binary rewards it opposes the advantage on every token that has a sibling:
-        sum_j w_j A^j is a mean of the siblings' advantages, at most A for a success and at least A for a failure. The paper's
-        own sign table says the reverse, so "aligned" (ours) turns the sign of CTI, never that of the fallback. "fallback" is
-        A Delta everywhere (ablation A6).
-    weights: "tilted" as above; controls (ours): "uniform" (tau to infinity), "permuted" (Delta shuffled at every position
+    credit: "printed" is the equation above. With binary rewards it opposes the advantage on every token that has a
+    sibling:
+        sum_j w_j A^j is a mean of the siblings' advantages, at most A for a success and at least A for a failure. The
+        paper's own sign table says the reverse, so "aligned" (ours) turns the sign of CTI, never that of the
+        fallback. "fallback" is A Delta everywhere (ablation A6).
+    weights: "tilted" as above; controls (ours): "uniform" (tau to infinity), "permuted" (Delta shuffled at every
+    position
         among the siblings present there, by a fixed stream).
     alignment (ours, the paper leaves it open): position t is "turn", the index inside the same turn, or "episode".
 
-    Pillar 2 (`phase_aware`, equations 11-13): lambda and mu from `controller.Controller`, fed by the share of sampled tokens
-    with |c| > theta_g. Off: static `lam` and `kl`; on, these two are not read.
+    Pillar 2 (`phase_aware`, equations 11-13): lambda and mu from `controller.Controller`, fed by the share of sampled
+    tokens with |c| > theta_g. Off: static `lam` and `kl`; on, these two are not read.
 
-    Pillar 3 (`polarised_kl`, equation 14): anchor form k1 where c > theta_kl, -k1 where c < -theta_kl, else k3; |c| <= 1e-9
-    counts as 0 (ours: equal siblings leave rounding noise). `swap` exchanges k1 and -k1 (ablation A7). Off: k3 everywhere.
+    Pillar 3 (`polarised_kl`, equation 14): anchor form k1 where c > theta_kl, -k1 where c < -theta_kl, else k3; |c|
+    <= 1e-9 counts as 0 (ours: equal siblings leave rounding noise). `swap` exchanges k1 and -k1 (ablation A7). Off:
+    k3 everywhere.
 
     `enabled` off: SDAR(sdar_coef, sdar_beta, kl), to the bit. Defaults: Table 6.
     """
@@ -115,6 +121,7 @@ class CRAFT(Described):
 
     @property
     def controller(self) -> Controller:
+        """What moves the two weights."""
         return Controller(
             self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
         )
@@ -181,7 +188,8 @@ class CRAFT(Described):
         advantages: Float[np.ndarray, " sibling"],
         rng: np.random.Generator,
     ) -> tuple[Parts, Float[np.ndarray, " _"]]:
-        """c on the sampled tokens of every episode (equations 7-10), and the effective number of siblings that each is made of."""
+        """c on the sampled tokens of every episode (equations 7-10), and the effective number of siblings that each
+        is made of."""
         gaps = [teacher_gap(episode, seen) for episode, seen in zip(group.episodes, known, strict=True)]
         lengths = [int(episode.sequence.mask.sum()) for episode in group.episodes]
         if all(gap is None for gap in gaps):
@@ -206,7 +214,8 @@ class CRAFT(Described):
         present: Shaped[np.ndarray, "sibling position"],
         rng: np.random.Generator,
     ) -> tuple[Float[np.ndarray, "sibling position"], Float[np.ndarray, "sibling position"]]:
-        """The signed CTI that is used at every position, after `credit`, `weights`, `g_min` and `below`; 1 / sum w^2."""
+        """The signed CTI that is used at every position, after `credit`, `weights`, `g_min` and `below`; 1 / sum
+        w^2."""
         fallback = advantages[:, None] * delta
         if self.credit == "fallback":
             return fallback, np.zeros_like(delta)

@@ -1,7 +1,8 @@
 """Divergences between next-token distributions that are known on K entries and a tail.
 
 A distribution is an array [row, bin] of natural log-probabilities whose last bin is the tail: all mass outside the K
-entries. With K the whole vocabulary the tail is empty and every figure here is exact; with fewer it is a lower bound (data
+entries. With K the whole vocabulary the tail is empty and every figure here is exact; with fewer it is a lower bound
+(data
 processing: merging bins cannot raise a KL).
 """
 

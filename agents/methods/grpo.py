@@ -1,7 +1,7 @@
 """GRPO and its relatives: one group-relative advantage on every sampled token of an episode.
 
-The relatives differ from GRPO partly in constants of the experiment (clip range, aggregation, mixed-group sampling), which
-are the same for every method of a table; the classes here carry what is left: the advantage and the KL weight.
+The relatives differ from GRPO partly in constants of the experiment (clip range, aggregation, mixed-group sampling),
+which are the same for every method of a table; the classes here carry what is left: the advantage and the KL weight.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class DAPO(GRPO):
 class RLOO(GRPO):
     """REINFORCE leave-one-out: A = R - mean of the other siblings' R. Ahmadian et al. 2024, arXiv 2402.14740.
 
-    LOOP (Chen et al. 2025, arXiv 2502.01600) trains AppWorld agents with it, without std, with clip 0.1 and the fraction of
-    passed tests as the training reward; the last two are options of the experiment and of the environment.
+    LOOP (Chen et al. 2025, arXiv 2502.01600) trains AppWorld agents with it, without std, with clip 0.1 and the
+    fraction of passed tests as the training reward; the last two are options of the experiment and of the environment.
     """
 
     paper: ClassVar[str] = "Ahmadian et al. 2024, arXiv 2402.14740"

@@ -32,13 +32,15 @@ from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, Roll
 
 @dataclass(frozen=True)
 class HSD(Stateless):
-    """Hindsight self-distillation: mean over tokens of KL(sg pi(. | q, c_i, o_<t) || pi(. | q, o_<t)) + kl * KL to the reference.
+    """Hindsight self-distillation: mean over tokens of KL(sg pi(. | q, c_i, o_<t) || pi(. | q, o_<t)) + kl * KL to
+    the reference.
 
-    Li, Hong & Lan 2026, arXiv 2606.15576. c_i is the reference answer and a successful peer drawn uniformly from the group's
-    other successes, or the answer alone. No policy gradient; every rollout is trained on, those of groups with equal
-    rewards too. Ours: tasks without an answer string have the peer alone; the reference term is k3; the mean is the
-    experiment's aggregation (the paper averages per rollout). The paper's prose calls its direction reverse, its equation is
-    teacher || student, the forward KL: that is the default of `direction`, "reverse" and "jsd" are options.
+    Li, Hong & Lan 2026, arXiv 2606.15576. c_i is the reference answer and a successful peer drawn uniformly from the
+    group's other successes, or the answer alone. No policy gradient; every rollout is trained on, those of groups
+    with equal rewards too. Ours: tasks without an answer string have the peer alone; the reference term is k3; the
+    mean is the experiment's aggregation (the paper averages per rollout). The paper's prose calls its direction
+    reverse, its equation is teacher || student, the forward KL: that is the default of `direction`, "reverse" and
+    "jsd" are options.
 
     kl: 1e-3, the paper's.
     mix: share of the distillation; below 1 the rest is GRPO's advantage (the paper's hybrid: 0.5).

@@ -19,12 +19,13 @@ from harness.types import ContextRequest, Credit, Evidence, Needs, RolloutGroup
 
 @dataclass(frozen=True)
 class OPSD(Stateless):
-    """Distillation only: generalised JSD(alpha) between the student and the policy that has read the reference solution.
+    """Distillation only: generalised JSD(alpha) between the student and the policy that has read the reference
+    solution.
 
     Zhao et al. 2026, arXiv 2601.18734:  M = (1 - alpha) pi + alpha q,  D = (1 - alpha) KL(pi || M) + alpha KL(q || M).
-    Where a task ships no solution the answer serves (ours); with neither the episode is left out. The paper's teacher is
-    the policy frozen at the start of training; the harness's evidence comes from the current weights (ours), which agree
-    with them at the first step and drift from them afterwards.
+    Where a task ships no solution the answer serves (ours); with neither the episode is left out. The paper's teacher
+    is the policy frozen at the start of training; the harness's evidence comes from the current weights (ours), which
+    agree with them at the first step and drift from them afterwards.
 
     alpha 0.5 is the plain Jensen-Shannon divergence (ours). top_k: None is the full vocabulary.
     """
@@ -64,7 +65,8 @@ def distil(
     alpha: Number,
     ratio_clip: Number | None,
 ) -> Assignment:
-    """Credits that hold a distillation of weight 1 on every sampled token of an episode with a teacher, and nothing else."""
+    """Credits that hold a distillation of weight 1 on every sampled token of an episode with a teacher, and nothing
+    else."""
     credits = []
     divergences = []
     for group, known in members(groups, evidence):

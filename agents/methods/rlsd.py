@@ -29,10 +29,12 @@ from harness.types import Credit, Evidence, Needs, RolloutGroup
 class RLSD(Described):
     """A_t = A * [(1 - lam_k) + lam_k * clip(exp(sign(A) * Delta_t), 1 - eps_w, 1 + eps_w)].
 
-    Yang et al. 2026, arXiv 2604.03128. lam_k falls linearly from `lam` to 0 over `decay_steps` optimiser steps. The factor
-    lies in [1 - lam * eps_w, 1 + lam * eps_w], so the sign of A never flips. An episode without a teacher keeps A.
+    Yang et al. 2026, arXiv 2604.03128. lam_k falls linearly from `lam` to 0 over `decay_steps` optimiser steps. The
+    factor lies in [1 - lam * eps_w, 1 + lam * eps_w], so the sign of A never flips. An episode without a teacher
+    keeps A.
 
-    lam 0.5, eps_w 0.2, decay_steps 50: the paper's; SDAR's suite (2605.15155) runs it with 100 steps. kl 0.01: the tables'.
+    lam 0.5, eps_w 0.2, decay_steps 50: the paper's; SDAR's suite (2605.15155) runs it with 100 steps. kl 0.01: the
+    tables'.
     """
 
     paper: ClassVar[str] = "Yang et al. 2026, arXiv 2604.03128"

@@ -1,4 +1,5 @@
-"""SC-GRPO: advantages concentrated on the tokens where a policy that has seen a verified sibling would act otherwise."""
+"""SC-GRPO: advantages concentrated on the tokens where a policy that has seen a verified sibling would act
+otherwise."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from harness.types import Credit, Evidence, Needs, RolloutGroup
 class SCGRPO(Stateless):
     """A_t = A * D_t / (D_t + max(P75(D), 1e-4)), D_t = KL(teacher || student) at the token.
 
-    Shan et al. 2026, arXiv 2606.18810. The factor lies in [0, 1): signs never flip, |A_t| <= |A|. P75 is taken over the step's
-    sampled tokens that have a teacher (ours). An episode without a teacher keeps A.
+    Shan et al. 2026, arXiv 2606.18810. The factor lies in [0, 1): signs never flip, |A_t| <= |A|. P75 is taken over
+    the step's sampled tokens that have a teacher (ours). An episode without a teacher keeps A.
 
     kl: weight of the k3 reference anchor; 0.01, the tables'. top_k: None is the full vocabulary.
     """

@@ -1,4 +1,5 @@
-"""SDAR: GRPO plus a gated pull towards tokens that a better-informed teacher finds likelier; and GRPO+OPSD, its gate open."""
+"""SDAR: GRPO plus a gated pull towards tokens that a better-informed teacher finds likelier; and GRPO+OPSD, its gate
+open."""
 
 from __future__ import annotations
 
@@ -32,11 +33,13 @@ def sigmoid(x: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:
 
 @dataclass(frozen=True)
 class SDAR(Stateless):
-    """Self-distilled agentic RL: A on every sampled token, likelihood weight coef * sigmoid(beta * Delta), k3 to the reference.
+    """Self-distilled agentic RL: A on every sampled token, likelihood weight coef * sigmoid(beta * Delta), k3 to the
+    reference.
 
-    Lu et al. 2026, arXiv 2605.15155. Delta = log q - log p of the sampled token, q the policy reading a privileged context.
-    As in the authors' code the likelihood weight is never negative: the term always raises the sampled token. An episode
-    without a teacher gets weight 0 (ours). `coef` = 0 is GRPO, with no likelihood stream and no teacher.
+    Lu et al. 2026, arXiv 2605.15155. Delta = log q - log p of the sampled token, q the policy reading a privileged
+    context. As in the authors' code the likelihood weight is never negative: the term always raises the sampled
+    token. An episode without a teacher gets weight 0 (ours). `coef` = 0 is GRPO, with no likelihood stream and no
+    teacher.
 
     coef, beta, kl: 0.01, 5 and 0.01, the values CRAFT's Table 6 (2606.29476) quotes for it.
     """
@@ -87,7 +90,8 @@ class SDAR(Stateless):
 
 @dataclass(frozen=True)
 class GRPOWithOPSD(SDAR):
-    """GRPO plus ungated on-policy self-distillation, as SDAR's code runs it: SDAR with beta = 0, a gate of 0.5 everywhere."""
+    """GRPO plus ungated on-policy self-distillation, as SDAR's code runs it: SDAR with beta = 0, a gate of 0.5
+    everywhere."""
 
     paper: ClassVar[str] = "baseline of Lu et al. 2026, arXiv 2605.15155"
 

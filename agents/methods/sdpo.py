@@ -1,4 +1,5 @@
-"""SDPO: distil the policy that has seen a successful sibling, or its own feedback, on the student's likeliest tokens."""
+"""SDPO: distil the policy that has seen a successful sibling, or its own feedback, on the student's likeliest
+tokens."""
 
 from __future__ import annotations
 
@@ -18,11 +19,12 @@ from harness.types import ContextRequest, Evidence, Needs, RolloutGroup
 
 @dataclass(frozen=True)
 class SDPO(Stateless):
-    """Self-distillation policy optimisation: reverse KL or JSD on the student's top-K and a tail, weighted by sg min(rho, 2).
+    """Self-distillation policy optimisation: reverse KL or JSD on the student's top-K and a tail, weighted by sg
+    min(rho, 2).
 
-    Hübotter et al. 2026, arXiv 2601.20802. The teacher reads a successful sibling and, with `feedback`, what the environment
-    replied after this episode's last action; an episode with neither is left out. The paper's teacher has an exponential
-    moving average of the weights; ours has the current ones.
+    Hübotter et al. 2026, arXiv 2601.20802. The teacher reads a successful sibling and, with `feedback`, what the
+    environment replied after this episode's last action; an episode with neither is left out. The paper's teacher has
+    an exponential moving average of the weights; ours has the current ones.
 
     top_k: 20 to 100 in the paper. ratio_clip: 2, the paper's.
     """

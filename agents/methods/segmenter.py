@@ -1,8 +1,8 @@
 """The segmenter of SGCD: from divergence and entropy per token to spans that matter and how much, in [0, 1].
 
-Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634, describe the rule (normalise within the rollout, mark spikes, extend
-while the teacher's entropy is stable, end on an entropy rise or a divergence reset) and publish no constants. The constants
-are ours, aimed at 5-25 % of sampled tokens with a saliency above 0.1.
+Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634, describe the rule (normalise within the rollout, mark spikes,
+extend while the teacher's entropy is stable, end on an entropy rise or a divergence reset) and publish no constants.
+The constants are ours, aimed at 5-25 % of sampled tokens with a saliency above 0.1.
 """
 
 from __future__ import annotations

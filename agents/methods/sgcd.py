@@ -36,16 +36,19 @@ from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, Roll
 class SGCD(Stateless):
     """Sibling-guided credit distillation: A_t = A * W_t, W_t = clip(1 + gamma s_t, 1, c), W detached.
 
-    Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634. In a group with successes and failures a summariser reads the
-    sanitised siblings and writes a credit reference z. p are the policy's next-token distributions, q those of the same
-    weights with z in front, over the teacher's top-K, the sampled token and a tail; d_t = KL(p_t || q_t), H_t the entropy of
-    q_t; `segmenter.Segmenter` makes the saliency s_t in [0, 1] of them. Hence sign(A_t) = sign(A) and |A_t| <= c |A|; gamma = 0
-    is GRPO to the bit, and an empty z gives d = 0 and W = 1. Groups with one outcome and episodes without a teacher keep A.
+    Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634. In a group with successes and failures a summariser reads
+    the sanitised siblings and writes a credit reference z. p are the policy's next-token distributions, q those of
+    the same weights with z in front, over the teacher's top-K, the sampled token and a tail; d_t = KL(p_t || q_t),
+    H_t the entropy of q_t; `segmenter.Segmenter` makes the saliency s_t in [0, 1] of them. Hence sign(A_t) = sign(A)
+    and |A_t| <= c |A|; gamma = 0 is GRPO to the bit, and an empty z gives d = 0 and W = 1. Groups with one outcome
+    and episodes without a teacher keep A.
 
     gamma 1, c 2: the paper's. K 100, the segmenter's constants and kl 0.01 are ours (unpublished).
-    control: "weights" as above. Arms beside it: "mean" is A times the step's mean W (W >= 1 raises the learning rate unseen),
+    control: "weights" as above. Arms beside it: "mean" is A times the step's mean W (W >= 1 raises the learning rate
+    unseen),
         "normalised" is A W / mean W, "additive" leaves A alone and distils q with weight gamma (the collapse baseline).
-    reference: "credit" is z; "self" lets the teacher read the task's opening messages a second time, a context that knows
+    reference: "credit" is z; "self" lets the teacher read the task's opening messages a second time, a context that
+    knows
         nothing of the siblings (plain self-context; the reading is ours).
     summariser: "rules", "llm:MODEL" (any OpenAI-compatible endpoint) or an object.
     """
@@ -159,7 +162,8 @@ class SGCD(Stateless):
         return Credit(stream, anchor=anchor)
 
     def verdict(self, history: Sequence[Mapping[str, float]]) -> str | None:
-        """Why a run with these step diagnostics is no SGCD run, or None: its features were all zero, or its weights inert."""
+        """Why a run with these step diagnostics is no SGCD run, or None: its features were all zero, or its weights
+        inert."""
         if self.gamma == 0 or not history:
             return None
         if all(step["divergence_mean"] == 0 for step in history):
@@ -186,7 +190,8 @@ def mixed(group: RolloutGroup) -> bool:
 def tool_audit(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     """Whether successes still act: the collapse that self-distillation is known for is a success without a tool call.
 
-    An environment that counts `tool_calls` in its metrics is believed; else the calls its actions spell out are counted.
+    An environment that counts `tool_calls` in its metrics is believed; else the calls its actions spell out are
+    counted.
     """
     counts = np.array(
         [tool_calls(episode) for group in groups for episode in group.episodes if episode.success], dtype=np.float64

@@ -16,11 +16,12 @@ from harness.types import Anchor, Credit, Evidence, KLForm, Needs, RolloutGroup
 
 @dataclass(frozen=True)
 class SkillSD(Stateless):
-    """A on every sampled token, and an anchor of weight `coef` to the teacher in the form rho * k3 (gradient through rho too).
+    """A on every sampled token, and an anchor of weight `coef` to the teacher in the form rho * k3 (gradient through
+    rho too).
 
-    Wang et al. 2026, arXiv 2604.10674; coef 0.001 is the paper's. The anchor stands on the teacher, so there is none on the
-    reference. An episode without a teacher has anchor weight 0. The teacher reads the experiment's context source
-    (ours; the paper conditions it on a written skill).
+    Wang et al. 2026, arXiv 2604.10674; coef 0.001 is the paper's. The anchor stands on the teacher, so there is none
+    on the reference. An episode without a teacher has anchor weight 0. The teacher reads the experiment's context
+    source (ours; the paper conditions it on a written skill).
     """
 
     paper: ClassVar[str] = "Wang et al. 2026, arXiv 2604.10674"

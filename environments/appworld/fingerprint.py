@@ -11,7 +11,8 @@ from pathlib import Path
 _LAYOUT = {"kind", "type_comment", "type_ignores"}
 """Fields of a syntax tree that change nothing a program does."""
 _parsing = threading.Lock()
-"""Python 3.11 counts the depth of a tree for the whole process: two threads that parse at once fail with SystemError."""
+"""Python 3.11 counts the depth of a tree for the whole process: two threads that parse at once fail with
+SystemError."""
 
 
 def meaning_hash(files: Iterable[tuple[str, Path]]) -> str:

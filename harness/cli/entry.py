@@ -47,8 +47,8 @@ for panel, commands in PANELS.items():
 def main() -> None:
     """The command's entry: mistakes of the caller are one line, not a traceback."""
     # Commands that start worker processes are imported again in them: keep this module light.
-    # Before torch is imported: a start made here must be the same bytes as one made in a worker, and two threads beside a busy neighbour fall to a
-    # quarter of one alone.
+    # Before torch is imported: a start made here must be the same bytes as one made in a worker, and two threads
+    # beside a busy neighbour fall to a quarter of one alone.
     for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)
     try:
@@ -71,13 +71,15 @@ def main() -> None:
 
 
 def _check_names() -> None:
-    """Other distributions install packages of our names (openai-agents brings `agents`): say so instead of failing strangely."""
+    """Other distributions install packages of our names (openai-agents brings `agents`): say so instead of failing
+    strangely."""
     for name in OURS:
         spec: Any = importlib.util.find_spec(name)
         origin = Path(spec.origin).resolve() if spec and spec.origin else None
         if origin is None or ROOT not in origin.parents:
             raise UserError(
-                f"the package {name!r} comes from {origin or 'nowhere'}, not from {ROOT}: another distribution uses the name; "
+                f"the package {name!r} comes from {origin or 'nowhere'}, not from {ROOT}: "
+                "another distribution uses the name; "
                 "uninstall it or use a virtual environment of its own"
             )
 

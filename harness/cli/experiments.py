@@ -109,7 +109,7 @@ def table(
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the table of an experiment from the runs there are.
+    """Print the table of an experiment: from the records beside its spec, or else from the runs there are.
 
     Example: harness table results/demo/spec.toml --format markdown
     """
@@ -123,8 +123,13 @@ def table(
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
-    jobs = plan(experiment, start_of(experiment, cache), runs)
-    built = folder.build_table(experiment, gather_records(jobs, allow_missing), allow_missing)
+    if (spec.parent / folder.RUNS).is_file():
+        found = folder.read_records(spec.parent)
+    else:
+        with progress() as show:
+            start = start_of(experiment, cache, show)
+        found = gather_records(plan(experiment, start, runs), allow_missing)
+    built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
     else:
@@ -142,7 +147,8 @@ def tables(
         list[Path] | None, typer.Argument(help="Results folders, or folders of them (default: every committed one).")
     ] = None,
 ) -> None:
-    """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the same records.
+    """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the
+    same records.
 
     Example: harness tables results/laptop
     """
@@ -277,7 +283,8 @@ def _same_environment(template: Experiment, env: str, spec: Path | None) -> None
     wanted = environment_id(env)
     if template.environment.id != wanted:
         raise UserError(
-            f"--env says {wanted}, {spec} says {template.environment.id}; leave the environment to the spec or name another"
+            f"--env says {wanted}, {spec} says {template.environment.id}; "
+            "leave the environment to the spec or name another"
         )
 
 

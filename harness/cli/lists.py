@@ -1,4 +1,5 @@
-"""Commands that list what there is: methods, contexts, environments, published; and setup, which installs what an environment needs."""
+"""Commands that list what there is: methods, contexts, environments, published; and setup, which installs what an
+environment needs."""
 
 from __future__ import annotations
 
@@ -13,6 +14,13 @@ from harness.core.errors import HarnessError, UnknownNameError
 PUBLISHED = ROOT / "results" / "published.toml"
 
 
+def summary_of(plug: object) -> str:
+    """The first sentence or paragraph of what a plug says it is, on one line."""
+    import inspect
+
+    return " ".join((inspect.getdoc(plug) or "").partition("\n\n")[0].split())
+
+
 def methods() -> None:
     """List the methods with their papers."""
     from rich.table import Table as Grid
@@ -24,7 +32,7 @@ def methods() -> None:
     grid = Grid("name", "paper", "what it does", title="methods (your own: module:Name)")
     for name, plug in catalogue("methods").items():
         cls = resolve(plug, "method")
-        grid.add_row(name, paper_of(cls), (cls.__doc__ or "").strip().splitlines()[0])
+        grid.add_row(name, paper_of(cls), summary_of(cls))
     console.print(grid)
 
 
@@ -37,7 +45,7 @@ def contexts() -> None:
 
     grid = Grid("name", "plug", "what the teacher reads", title="context sources (your own: module:Name)")
     for name, plug in catalogue("contexts").items():
-        grid.add_row(name, plug, (resolve(plug, "context source").__doc__ or "").strip().splitlines()[0])
+        grid.add_row(name, plug, summary_of(resolve(plug, "context source")))
     console.print(grid)
 
 
@@ -82,8 +90,6 @@ def setup(
 
     Example: harness setup appworld
     """
-    import inspect
-
     from rich.table import Table as Grid
 
     from harness.core.catalogue import catalogue
@@ -93,7 +99,7 @@ def setup(
     if not names:
         grid = Grid("name", "what it does", title="harness setup NAME")
         for name, plug in known.items():
-            grid.add_row(name, (inspect.getdoc(resolve(plug)) or "").partition("\n")[0])
+            grid.add_row(name, summary_of(resolve(plug)))
         console.print(grid)
         return
     for name in names:

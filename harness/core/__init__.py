@@ -1,1 +1,2 @@
-"""What everything stands on: types, errors, seeds, plugs, records, provenance, fingerprints. No model, no environment, no clock."""
+"""What everything stands on: types, errors, seeds, plugs, records, provenance, fingerprints. No model, no
+environment, no clock."""

@@ -1,9 +1,11 @@
-"""Short names of plugs, as installed distributions offer them: entry points of the group `sibling_harness`, each a mapping short name -> "module:Name".
+"""Short names of plugs, as installed distributions offer them: entry points of the group `sibling_harness`, each a
+mapping short name -> "module:Name".
 
     [project.entry-points.sibling_harness]
     methods = "my_package.methods:SHORT"
 
-Nothing here knows a plug: whoever installs a package of methods or environments finds them in `harness methods` and `harness environments`.
+Nothing here knows a plug: whoever installs a package of methods or environments finds them in `harness methods` and
+`harness environments`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ GROUP = "sibling_harness"
 
 @cache
 def catalogue(kind: str) -> dict[str, str]:
-    """Short name to plug name, of every distribution that offers this kind (methods, contexts, policies, baselines, setups), in their order."""
+    """Short name to plug name, of every distribution that offers this kind (methods, contexts, policies, baselines,
+    setups), in their order."""
     return {short: plug for entry in _offered(kind) for short, plug in dict(entry.load()).items()}
 
 
@@ -40,8 +43,8 @@ def plug_of(name: str, kind: str, group: str) -> str:
 
 
 def environment_id(name: str) -> str:
-    """An environment id with its module in front, as Gymnasium imports it: a bare id belongs to the installed catalogue that registers it (to the first,
-    where none does: making it says what is near)."""
+    """An environment id with its module in front, as Gymnasium imports it: a bare id belongs to the installed
+    catalogue that registers it (to the first, where none does: making it says what is near)."""
     if ":" in name or not environment_modules():
         return name
     home = next((module for module in environment_modules() if name in offered_ids(module)), environment_modules()[0])

@@ -1,4 +1,5 @@
-"""One name form for everything that plugs in, `"module:Name"`: found, given its options (checked against its own type hints), and held to its contract."""
+"""One name form for everything that plugs in, `"module:Name"`: found, given its options (checked against its own type
+hints), and held to its contract."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ NONE = "none"
 def resolve(name: str, kind: str = "plug", contract: type | None = None) -> Any:
     """The object named `"module:Name"`. The current directory is importable, so a file beside the user's spec works.
 
-    Raises UnknownNameError with the nearest right name when the module or the object does not exist; with a `contract`, only classes that could
-    keep it are near.
+    Raises UnknownNameError with the nearest right name when the module or the object does not exist; with a
+    `contract`, only classes that could keep it are near.
     """
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
@@ -91,8 +92,9 @@ def construct(name: str, options: Mapping[str, Any], kind: str = "plug", contrac
 
 
 def checked_options(maker: Callable[..., Any], options: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Options as `maker` takes them by name, checked against its type hints: a table becomes the dataclass that is wanted, `"none"` becomes None where
-    text would be out of place. UnknownNameError for an option that does not exist, UserError for a value of the wrong type."""
+    """Options as `maker` takes them by name, checked against its type hints: a table becomes the dataclass that is
+    wanted, `"none"` becomes None where text would be out of place. UnknownNameError for an option that does not
+    exist, UserError for a value of the wrong type."""
     parameters = inspect.signature(maker).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for option in options:
@@ -182,7 +184,8 @@ def completed(made: Any, contract: type, what: str) -> Any:
 def declared(contract: type) -> Iterator[str]:
     """The names a contract declares: its public members, and the special methods it requires."""
     names = dict.fromkeys([*vars(contract), *inspect.get_annotations(contract)])
-    return (name for name in names if not name.startswith("_") or name in contract.__abstractmethods__)  # type: ignore[attr-defined]
+    special: frozenset[str] = getattr(contract, "__abstractmethods__", frozenset())
+    return (name for name in names if not name.startswith("_") or name in special)
 
 
 def required(contract: type) -> set[str]:
@@ -197,7 +200,8 @@ def original(made: Any) -> Any:
 
 
 def _completion(made: Any, contract: type, names: list[str]) -> Any:
-    """An instance of the contract that answers by `made` where that has an answer, and by the contract's defaults elsewhere."""
+    """An instance of the contract that answers by `made` where that has an answer, and by the contract's defaults
+    elsewhere."""
 
     def member(name: str) -> property:
         return property(lambda self: getattr(made, name))

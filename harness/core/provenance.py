@@ -1,4 +1,5 @@
-"""What a run ran on: versions, machine and commit; no host name, no user, no path of the machine. Which sources it ran says `harness.core.sources`."""
+"""What a run ran on: versions, machine and commit; no host name, no user, no path of the machine. Which sources it
+ran says `harness.core.sources`."""
 
 from __future__ import annotations
 

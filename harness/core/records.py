@@ -245,7 +245,8 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
 
 
 def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records", **shared: Any) -> None:
-    """Replace a whole `.jsonl` or `.jsonl.gz` file by these rows under their header; `shared`: what all rows have in common, put into the header."""
+    """Replace a whole `.jsonl` or `.jsonl.gz` file by these rows under their header; `shared`: what all rows have in
+    common, put into the header."""
     path = Path(path)
     text = "".join(line_of(row) + "\n" for row in ({"schema": SCHEMA, "kind": kind} | shared, *rows))
     write_whole(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text)

@@ -1,4 +1,5 @@
-"""One tree of random streams: every stream of a run is derived by name from the run's seed, so that no two parts share one and none depends on order."""
+"""One tree of random streams: every stream of a run is derived by name from the run's seed, so that no two parts
+share one and none depends on order."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SeedTree:
-    """A place in the tree. `SeedTree(0)["sampling", 3, "task-7"].rng()` is the same stream in every process on every machine."""
+    """A place in the tree. `SeedTree(0)["sampling", 3, "task-7"].rng()` is the same stream in every process on every
+    machine."""
 
     root: int
     path: tuple[str, ...] = ()

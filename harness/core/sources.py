@@ -1,7 +1,8 @@
-"""Which sources can change a run, and one hash of what they mean: everything a run's modules import, directly or not, as far as it is ours or the
-user's own.
+"""Which sources can change a run, and one hash of what they mean: everything a run's modules import, directly or not,
+as far as it is ours or the user's own.
 
-Python enters by its syntax tree without comments, docstrings and layout: a better comment leaves runs matched. Data files enter by their bytes.
+Python enters by its syntax tree without comments, docstrings and layout: a better comment leaves runs matched. Data
+files enter by their bytes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ _LAYOUT = {"kind", "type_comment", "type_ignores"}
 
 
 def revision(*modules: str) -> str:
-    """sha256 over what the sources mean that these modules (dotted names) reach by import, as hex. Files of other distributions do not count: their
-    versions stand in the provenance."""
+    """sha256 over what the sources mean that these modules (dotted names) reach by import, as hex. Files of other
+    distributions do not count: their versions stand in the provenance."""
     digest = hashlib.sha256()
     for name, file in sorted(reached(*modules)):
         content = _meaning(file)
@@ -74,8 +75,8 @@ def _meaning(file: Path) -> bytes:
 
 
 def _canonical(value: object) -> str:
-    """A syntax tree as text that says the same under every version of Python: fields that are empty, and those of layout, are left out; a string
-    that stands alone as a statement (a docstring) is too."""
+    """A syntax tree as text that says the same under every version of Python: fields that are empty, and those of
+    layout, are left out; a string that stands alone as a statement (a docstring) is too."""
     if isinstance(value, ast.AST):
         fields = ((name, entry) for name, entry in ast.iter_fields(value) if name not in _LAYOUT)
         text = ",".join(f"{name}={_canonical(entry)}" for name, entry in fields if entry not in (None, []))

@@ -52,7 +52,8 @@ class TokenSequence:
     logprobs: Float[np.ndarray, " token"]
     """Natural log-probability under the policy that sampled the token; 0 off the mask."""
     turns: Int[np.ndarray, " token"]
-    """Index of the turn a token belongs to: completion and the reply that follows it share one; the first prompt is turn 0."""
+    """Index of the turn a token belongs to: completion and the reply that follows it share one; the first prompt is
+    turn 0."""
 
     def __post_init__(self) -> None:
         _same_length("TokenSequence", tokens=self.tokens, mask=self.mask, logprobs=self.logprobs, turns=self.turns)
@@ -94,6 +95,7 @@ class RolloutGroup:
 
     @property
     def rewards(self) -> Float[np.ndarray, " group"]:
+        """float64[group]: one reward per episode."""
         return np.array([episode.reward for episode in self.episodes], dtype=np.float64)
 
 
@@ -113,7 +115,8 @@ class TopK:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Log-probabilities of an episode's own tokens under one policy, conditioned on one context or none; 0 off the mask."""
+    """Log-probabilities of an episode's own tokens under one policy, conditioned on one context or none; 0 off the
+    mask."""
 
     logprobs: Float[np.ndarray, " token"]
     distribution: TopK | None = None
@@ -121,7 +124,8 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a method may know of one episode besides its tokens. `student` and `teacher` distributions stand on the same ids."""
+    """What a method may know of one episode besides its tokens. `student` and `teacher` distributions stand on the
+    same ids."""
 
     teacher: Scores | None = None
     """The current policy reading the privileged context; None when there is none for this episode."""

@@ -1,4 +1,5 @@
-"""A policy that is not trained here plays tasks; every episode is on disk when it ends, and a second call plays what is missing."""
+"""A policy that is not trained here plays tasks; every episode is on disk when it ends, and a second call plays what
+is missing."""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ Waves = Sequence[Sequence[Request]]
 def play(waves: Waves, lanes: Sequence[Rollouts], policy: ActingPolicy, done: Callable[[list[Episode]], None]) -> None:
     """Play all waves, each lane one after another; `done` is called here, in the caller's thread, as waves end.
 
-    Whatever a lane or `done` raises ends the playing, as does Ctrl-C: lanes are daemon threads and take up nothing more.
+    Whatever a lane or `done` raises ends the playing, as does Ctrl-C: lanes are daemon threads and take up nothing
+    more.
     """
     waiting: queue.SimpleQueue[Sequence[Request]] = queue.SimpleQueue()
     ended: queue.SimpleQueue[list[Episode] | BaseException] = queue.SimpleQueue()
@@ -57,7 +58,8 @@ def play(waves: Waves, lanes: Sequence[Rollouts], policy: ActingPolicy, done: Ca
 
 @dataclass
 class Record:
-    """The episodes of one evaluation on disk. Of several episodes with one seed, what was lost counts only if nothing finished."""
+    """The episodes of one evaluation on disk. Of several episodes with one seed, what was lost counts only if nothing
+    finished."""
 
     file: Path
     episodes: dict[tuple[str, int], tuple[int, Episode]] = field(default_factory=dict)
@@ -65,6 +67,7 @@ class Record:
     lines: int = 0
 
     def load(self) -> tuple[records.Damage, ...]:
+        """Read what an earlier call recorded; what could not be read is returned."""
         if not self.file.is_file():
             return ()
         episodes, damaged = read_episodes(self.file)
@@ -72,6 +75,7 @@ class Record:
         return damaged
 
     def add(self, episodes: Sequence[Episode]) -> None:
+        """Write episodes that have just ended."""
         records.append(self.file, [episode_to_row(episode) for episode in episodes], kind="episodes")
         self._take(episodes)
 
@@ -83,15 +87,18 @@ class Record:
             self.lines += 1
 
     def finished(self, request: Request) -> bool:
+        """Whether a request has an episode that was not lost."""
         known = self.episodes.get((request.task_id, request.seeds.integer()))
         return known is not None and known[1].ending is not Ending.ERROR
 
     def of(self, requests: Sequence[Request]) -> list[tuple[int, Episode]]:
+        """(place in the file, episode) of every request, in order."""
         return [self.episodes[r.task_id, r.seeds.integer()] for r in requests]
 
 
 class Watch:
-    """Writes what ends, reports how far it is, and gives up when everything is lost: a dead endpoint is not asked a thousand times."""
+    """Writes what ends, reports how far it is, and gives up when everything is lost: a dead endpoint is not asked a
+    thousand times."""
 
     def __init__(self, record: Record, total: int, progress: Callable[[str, int, int], None]) -> None:
         self.record, self.total, self.progress = record, total, progress
@@ -100,6 +107,7 @@ class Watch:
         """Kind of failure to the last message of that kind."""
 
     def failed(self, task_id: str, failure: EnvironmentFailure) -> None:
+        """Remember why an attempt failed."""
         self.reasons[failure.kind] = f"task {task_id!r}: {failure.message}"
 
     def __call__(self, episodes: list[Episode]) -> None:
@@ -110,7 +118,8 @@ class Watch:
             self.lost_in_a_row = self.lost_in_a_row + 1 if episode.ending is Ending.ERROR else 0
         if self.lost_in_a_row >= LOST_IN_A_ROW:
             raise HarnessError(
-                f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; {self.summary()}"
+                f"{self.lost_in_a_row} episodes in a row were lost to the infrastructure, so nothing more is tried; "
+                f"{self.summary()}"
             )
 
     def summary(self) -> str:

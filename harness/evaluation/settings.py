@@ -1,4 +1,5 @@
-"""What is to be played: a policy, a split of an environment, and how. What changes an episode is part of the record's name."""
+"""What is to be played: a policy, a split of an environment, and how. What changes an episode is part of the record's
+name."""
 
 from __future__ import annotations
 
@@ -41,10 +42,12 @@ class Evaluation:
 
     @property
     def decoding(self) -> str:
+        """How the policy chooses its tokens."""
         return "greedy" if self.greedy else "sampled"
 
     @property
     def environment(self) -> EnvironmentSettings:
+        """The environment to be made."""
         return EnvironmentSettings(
             id=environment_id(self.env), options=dict(self.env_options), deadline_s=self.deadline_s
         )
@@ -68,6 +71,7 @@ class Evaluation:
         return self.out / (re.sub(r"[^\w.-]+", "-", "_".join(parts)) + ".jsonl")
 
     def requests(self, tasks: Sequence[str]) -> list[Request]:
+        """One request per task and sample, their randomness derived from the seed."""
         seeds = SeedTree(self.seed)["evaluation"]
         return [
             Request(task, seeds[self.decoding, task, number], greedy=self.greedy)

@@ -22,7 +22,8 @@ Placed = tuple[int, Episode]
 
 
 def summarise(environment: TextEnvironment, placed: Sequence[Placed]) -> dict[str, Any]:
-    """Plain data: the environment's heading, a row per task, the numbers over all tasks, and what the environment itself says of these episodes.
+    """Plain data: the environment's heading, a row per task, the numbers over all tasks, and what the environment
+    itself says of these episodes.
 
     Episodes lost to the infrastructure are counted, and are in no mean.
     """
@@ -97,7 +98,8 @@ def _evaluation_row(environment: TextEnvironment, task: str, finished: Sequence[
 
 
 def _whole_scenarios(rows: pd.DataFrame) -> pd.DataFrame:
-    """The tasks of scenarios that were played with as many variants as any: a scenario of which some are missing says nothing about the whole."""
+    """The tasks of scenarios that were played with as many variants as any: a scenario of which some are missing says
+    nothing about the whole."""
     variants = rows.groupby("scenario").task_id.transform("count")
     whole: pd.DataFrame = rows[(variants == variants.max()) & (variants > 1)]
     return whole

@@ -1,4 +1,5 @@
-"""Many runs at once: one process a core, one thread a process, progress from all of them, and a stop that loses nothing."""
+"""Many runs at once: one process a core, one thread a process, progress from all of them, and a stop that loses
+nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ REPORT_EVERY_S = 0.2
 
 
 def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[Job, str]]:
-    """Do all jobs that are not done; returns those that failed and why. Ctrl-C ends the workers: every run can be continued."""
+    """Do all jobs that are not done; returns those that failed and why. Ctrl-C ends the workers: every run can be
+    continued."""
     open_jobs = [job for job in jobs if not job.done]
     if not open_jobs:
         return []
@@ -78,7 +80,8 @@ def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Ba
 
 @contextmanager
 def _ctrl_c_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment: processes started meanwhile never receive it, not even while they are still importing."""
+    """Hold Ctrl-C back for a moment: processes started meanwhile never receive it, not even while they are still
+    importing."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -39,10 +39,12 @@ class Run:
 
     @cached_property
     def seeds(self) -> SeedTree:
+        """The root of everything random about this run."""
         return SeedTree(self.seed)
 
     @cached_property
     def method(self) -> AnyMethod:
+        """The method under test."""
         return make_method(self.settings.plug, self.settings.options)
 
     @cached_property
@@ -53,14 +55,17 @@ class Run:
 
     @cached_property
     def pool(self) -> EnvironmentPool:
+        """The environments."""
         return EnvironmentPool(self.experiment.environment)
 
     @cached_property
     def rollouts(self) -> Rollouts:
+        """What plays episodes."""
         return Rollouts(self.pool)
 
     @cached_property
     def backend(self) -> Backend:
+        """What holds and trains the policy."""
         e = self.experiment
         settings = BackendSettings(e.optimiser, e.budget.steps, e.sampling.temperature, e.model.dtype, e.model.device)
         return make_backend(e.backend, self.start, settings)
@@ -73,6 +78,7 @@ class Run:
 
     @cached_property
     def train_tasks(self) -> list[str]:
+        """Tasks that may be trained on. UserError where the split may not."""
         environment, split = self.pool.environment, self.experiment.environment.train_split
         tasks = tasks_of(environment, split)
         if not environment.trainable(split):

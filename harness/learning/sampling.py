@@ -14,8 +14,8 @@ from harness.rollout.conversation import Request
 def sample_groups(run: Run) -> tuple[list[RolloutGroup], dict[str, float]]:
     """The step's groups, and what sampling them was like. A group with a failed episode is dropped whole, and counted.
 
-    With mixed-group sampling, candidate tasks are tried in the run's order until enough groups have unequal rewards or the limit is
-    reached; every candidate costs budget.
+    With mixed-group sampling, candidate tasks are tried in the run's order until enough groups have unequal rewards
+    or the limit is reached; every candidate costs budget.
     """
     sampling = run.experiment.sampling
     wanted, limit = sampling.prompts_per_step, sampling.prompts_per_step * sampling.candidate_limit
@@ -33,7 +33,8 @@ def sample_groups(run: Run) -> tuple[list[RolloutGroup], dict[str, float]]:
 
 
 def _next_tasks(run: Run, amount: int) -> list[str]:
-    """The next tasks of the run's own order: every epoch is a fresh permutation, the same for every method under one seed."""
+    """The next tasks of the run's own order: every epoch is a fresh permutation, the same for every method under one
+    seed."""
     chosen = []
     for place in range(run.spent.cursor, run.spent.cursor + amount):
         epoch, offset = divmod(place, len(run.train_tasks))

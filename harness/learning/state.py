@@ -1,4 +1,5 @@
-"""What a run has spent so far, and where it stands: the part of a run that changes, and is saved with every checkpoint."""
+"""What a run has spent so far, and where it stands: the part of a run that changes, and is saved with every
+checkpoint."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""One run: one method under one seed, from the shared starting weights to its last checkpoint. The loop fits on a screen.
+"""One run: one method under one seed, from the shared starting weights to its last checkpoint. The loop fits on a
+screen.
 
     sample groups -> gather evidence -> assign credit -> pack -> update -> record
 
-A run lives in a folder of its own and can be killed at any moment: `steps.jsonl` is append-only (a step recorded twice counts once, the later one),
-checkpoints appear whole or not at all, and everything random is derived from the seed and the step.
+A run lives in a folder of its own and can be killed at any moment: `steps.jsonl` is append-only (a step recorded
+twice counts once, the later one), checkpoints appear whole or not at all, and everything random is derived from the
+seed and the step.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ SAMPLE_GROUPS = 2
 
 
 def train(run: Run) -> None:
-    """Train, evaluate and record; continues from the last checkpoint when the folder has one, and does nothing when it is finished."""
+    """Train, evaluate and record; continues from the last checkpoint when the folder has one, and does nothing when
+    it is finished."""
     state = resume(run, run.method.initial_state())
     budget = run.experiment.budget
     while run.spent.step < budget.steps:

@@ -1,7 +1,9 @@
-"""The policy every method of a table starts from: supervised on demonstrations, deliberately imperfect, made once and cached by content.
+"""The policy every method of a table starts from: supervised on demonstrations, deliberately imperfect, made once and
+cached by content.
 
-A share of the demonstrations follows the environment's habitual mistake, so that greedy success has room to grow; another share is conditioned on
-the privileged contexts that teachers will read, because a policy that has never seen a context cannot be a teacher.
+A share of the demonstrations follows the environment's habitual mistake, so that greedy success has room to grow;
+another share is conditioned on the privileged contexts that teachers will read, because a policy that has never seen
+a context cannot be a teacher.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ Progress = Callable[[str, int, int], None]
 SEEDS = SeedTree(0)["warm-start"]
 MEASURED = "measured.json"
 AT_ONCE = 8
-"""Demonstrations played side by side: nothing is gained by more, and an environment that keeps few live worlds would replay them."""
+"""Demonstrations played side by side: nothing is gained by more, and an environment that keeps few live worlds would
+replay them."""
 MARGIN = 0.10
 """Success a context must add on the starting policy; below it the teacher is noise."""
 
@@ -136,7 +139,8 @@ class _Demonstrator:
         self.tasks = [tasks[place] for place in order[: settings.demonstrations].tolist()]
 
     def texts(self) -> list[str]:
-        """Every message of every gold demonstration and what teachers read of them, for a tokenizer to be trained on."""
+        """Every message of every gold demonstration and what teachers read of them, for a tokenizer to be trained
+        on."""
         texts = [str(m["content"]) for episode in self._replay(self._gold(self.tasks)) for m in episode.messages]
         contexts = [request.content for row in self.contexts(self.tasks) for request in row if request is not None]
         return texts + [text for text in contexts if isinstance(text, str)]
@@ -161,13 +165,15 @@ class _Demonstrator:
         kept = [e.sequence for e in episodes if e.ending not in (Ending.ERROR, Ending.TOKEN_LIMIT)]
         if len(kept) < len(episodes) / 2:
             raise UserError(
-                f"only {len(kept)} of {len(episodes)} demonstrations can be learned from: {failed} failed in the environment, "
+                f"only {len(kept)} of {len(episodes)} demonstrations can be learned from: "
+                f"{failed} failed in the environment, "
                 f"{len(episodes) - len(kept) - failed} do not fit the model's window of {backend.window} tokens"
             )
         return kept
 
     def contexts(self, tasks: Sequence[str]) -> list[list[ContextRequest | None]]:
-        """What each source would give for each task, from a group in which one sibling did it right and one by habit."""
+        """What each source would give for each task, from a group in which one sibling did it right and one by
+        habit."""
         if not self.sources:
             return [[] for _ in tasks]
         gold = self._gold(tasks)

@@ -1,4 +1,5 @@
-"""The one loss of every method: credits packed into a batch of tensors, and the batch's terms. Pure functions of arrays."""
+"""The one loss of every method: credits packed into a batch of tensors, and the batch's terms. Pure functions of
+arrays."""
 
 from harness.losses.batch import AnchorBatch, Batch, DistillationBatch
 from harness.losses.objective import LossOutput, policy_loss

@@ -1,4 +1,5 @@
-"""A step's sequences as tensors: one row each, per-token streams as label columns, step-wide counts that survive any cut."""
+"""A step's sequences as tensors: one row each, per-token streams as label columns, step-wide counts that survive any
+cut."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ class DistillationBatch:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sequences as tensors, one row each, longest first. Column `position` of a per-token tensor is about `tokens[:, position + 1]`."""
+    """Sequences as tensors, one row each, longest first. Column `position` of a per-token tensor is about `tokens[:,
+    position + 1]`."""
 
     tokens: Int[Tensor, "row length"]
     lengths: Int[Tensor, " row"]
@@ -49,8 +51,8 @@ class Batch:
     logprobs: Float[Tensor, "row position"]
     """Behaviour log-probabilities."""
     streams: Mapping[str, Any]
-    """What credits carry, by the names of `harness.losses.streams`: a tensor [row, position], or a record of such. A stream that no credit sets is
-    absent."""
+    """What credits carry, by the names of `harness.losses.streams`: a tensor [row, position], or a record of such. A
+    stream that no credit sets is absent."""
     step_tokens: int
     """Sampled tokens of the whole step, kept when rows are cut into micro-batches or spread over ranks."""
     step_sequences: int

@@ -5,9 +5,9 @@
       + Agg[w k(log pi, anchor)]                                 anchor         k chosen per token (KLForm)
       + Agg[d D(q, pi)]                                          distillation   over top-K entries and their tail
 
-and a term for every further stream that `harness.losses.streams` declares. A stream no credit of the step sets is absent from the graph: nothing is
-multiplied by zero. Every term is a sum of per-token values under weights that are fixed for the whole step, so the losses of the parts of a cut batch
-add up to the whole's.
+and a term for every further stream that `harness.losses.streams` declares. A stream no credit of the step sets is
+absent from the graph: nothing is multiplied by zero. Every term is a sum of per-token values under weights that are
+fixed for the whole step, so the losses of the parts of a cut batch add up to the whole's.
 """
 
 from __future__ import annotations
@@ -37,9 +37,11 @@ def policy_loss(
     spec: LossSpec,
     support_logprobs: Float[Tensor, "row position support"] | None = None,
 ) -> LossOutput:
-    """The loss of a batch under the current policy's log-probabilities of the labels, differentiable in both arguments of the policy.
+    """The loss of a batch under the current policy's log-probabilities of the labels, differentiable in both
+    arguments of the policy.
 
-    `support_logprobs`: the current policy on `batch.distillation.ids` and, last, on the tail; needed only where distillation is set.
+    `support_logprobs`: the current policy on `batch.distillation.ids` and, last, on the tail; needed only where
+    distillation is set.
     """
     mask = batch.mask
     if logprobs.shape != mask.shape:

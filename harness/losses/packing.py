@@ -14,10 +14,12 @@ from harness.losses.streams import Column, declared
 
 
 def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch:
-    """One row per sequence, longest first; column p of a per-token tensor is about token p + 1. No sampled token is lost.
+    """One row per sequence, longest first; column p of a per-token tensor is about token p + 1. No sampled token is
+    lost.
 
     A stream that is None in some credits counts as zeros there, and is None in the batch only where it is None in all.
-    Raises ValueError when a sequence begins with a sampled token (nothing predicts it) or a stream has the wrong length.
+    Raises ValueError when a sequence begins with a sampled token (nothing predicts it) or a stream has the wrong
+    length.
     """
     if len(sequences) != len(credits):
         raise ValueError(f"{len(sequences)} sequences but {len(credits)} credits")

@@ -1,6 +1,8 @@
-"""The streams a credit may carry, each declared once: how credits of a step are packed, and the term their tokens add to the loss.
+"""The streams a credit may carry, each declared once: how credits of a step are packed, and the term their tokens add
+to the loss.
 
-A stream of the project's own stands in a field of `harness.types.Credit`; any other in its `more`, under the name declared here:
+A stream of the project's own stands in a field of `harness.types.Credit`; any other in its `more`, under the name
+declared here:
 
     STREAMS = (*STREAMS, TokenStream("entropy", "entropy", lambda weights, sampled: ...))
 """
@@ -29,7 +31,8 @@ from harness.losses.terms import (
 )
 
 Column = Callable[..., np.ndarray]
-"""column(values, dtype, trailing=()): rows of label columns; the first token's entry falls away, absent rows and padding are 0."""
+"""column(values, dtype, trailing=()): rows of label columns; the first token's entry falls away, absent rows and
+padding are 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,8 @@ class Stream(ABC):
 
     @abstractmethod
     def pack(self, values: Sequence[Any | None], column: Column) -> Any:
-        """What the batch holds of a step's credits (longest sequence first); only called where some credit has the stream."""
+        """What the batch holds of a step's credits (longest sequence first); only called where some credit has the
+        stream."""
 
     @abstractmethod
     def loss(self, packed: Any, sampled: Sampled) -> Float[Tensor, ""]:
@@ -100,7 +104,8 @@ class AnchorStream(Stream):
         codes = {form: code for code, form in enumerate(FORMS)}
         forms = [None if a is None else np.array([codes[form] for form in a.forms]) for a in values]
         packed = column(forms, np.int64)
-        # Padding and absent anchors take the form everybody shares, or else k3: their weight is 0, and a batch that knows one form only stays so.
+        # Padding and absent anchors take the form everybody shares, or else k3: their weight is 0, and a batch that
+        # knows one form only stays so.
         used = {code for array in forms if array is not None for code in array.tolist()}
         filler = used.pop() if len(used) == 1 else codes[KLForm.K3]
         for row, array in enumerate(forms):
@@ -153,7 +158,8 @@ class DistillationStream(Stream):
 
 
 def _with_tail(logprobs: np.ndarray) -> np.ndarray:
-    """log(1 - sum) beside the k entries, the sum kept `TAIL_FLOOR` below 1 (as `terms.with_tail` does for the policy)."""
+    """log(1 - sum) beside the k entries, the sum kept `TAIL_FLOOR` below 1 (as `terms.with_tail` does for the
+    policy)."""
     top = logprobs.max(-1, keepdims=True)
     total = top + np.log(np.exp(logprobs - top).sum(-1, keepdims=True))
     return np.concatenate([logprobs, np.log(-np.expm1(np.minimum(total, -TAIL_FLOOR)))], -1)

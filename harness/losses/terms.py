@@ -14,7 +14,8 @@ from harness.core.types import KLForm
 Aggregate = Literal["token-mean", "sequence-mean-token-mean", "sequence-mean-token-sum"]
 FORMS = tuple(KLForm)
 EXPONENT_LIMIT = 20.0
-"""|delta| beyond this no longer grows inside exp: e^20 is already far outside any trust region and must not overflow float32."""
+"""|delta| beyond this no longer grows inside exp: e^20 is already far outside any trust region and must not overflow
+float32."""
 RATIO_EXPONENT_LIMIT = 10.0
 """The same for importance weights, which multiply another exponential."""
 TAIL_FLOOR = 1e-12
@@ -26,15 +27,29 @@ class LossSpec(Protocol):
     """The constants of the loss; one set for all methods of a table (`harness.experiment.settings.LossSettings`)."""
 
     @property
-    def clip_low(self) -> float: ...
+    def clip_low(self) -> float:
+        """The ratio is clipped below at 1 - clip_low."""
+        ...
+
     @property
-    def clip_high(self) -> float: ...
+    def clip_high(self) -> float:
+        """The ratio is clipped above at 1 + clip_high."""
+        ...
+
     @property
-    def aggregate(self) -> Aggregate: ...
+    def aggregate(self) -> Aggregate:
+        """How tokens' losses become the step's."""
+        ...
+
     @property
-    def sum_constant(self) -> float | None: ...
+    def sum_constant(self) -> float | None:
+        """The divisor of `sequence-mean-token-sum`."""
+        ...
+
     @property
-    def dual_clip(self) -> float | None: ...
+    def dual_clip(self) -> float | None:
+        """Bound of the loss of negative advantages, in units of the advantage; None for none."""
+        ...
 
 
 def log_ratio(current: Tensor, behaviour: Tensor) -> Tensor:
@@ -45,8 +60,8 @@ def log_ratio(current: Tensor, behaviour: Tensor) -> Tensor:
 def surrogate(
     current: Float[Tensor, " t"], behaviour: Float[Tensor, " t"], advantages: Float[Tensor, " t"], spec: LossSpec
 ) -> Float[Tensor, " t"]:
-    """Clipped surrogate (Schulman et al. 2017, eq. 7) with separate bounds (DAPO, 2503.14476, eq. 10), optionally dual-clipped
-    (Ye et al. 2020): for A < 0 the loss never exceeds -dual_clip * A."""
+    """Clipped surrogate (Schulman et al. 2017, eq. 7) with separate bounds (DAPO, 2503.14476, eq. 10), optionally
+    dual-clipped (Ye et al. 2020): for A < 0 the loss never exceeds -dual_clip * A."""
     ratio = log_ratio(current, behaviour).exp()
     clipped = ratio.clamp(1 - spec.clip_low, 1 + spec.clip_high)
     gain = torch.minimum(ratio * advantages, clipped * advantages)
@@ -58,7 +73,8 @@ def surrogate(
 def anchor_divergence(
     current: Float[Tensor, " t"], anchor: Float[Tensor, " t"], behaviour: Float[Tensor, " t"], forms: Int[Tensor, " t"]
 ) -> Float[Tensor, " t"]:
-    """Per-token estimate of the divergence from the anchor, each token in its own form (Schulman 2020, "Approximating KL divergence")."""
+    """Per-token estimate of the divergence from the anchor, each token in its own form (Schulman 2020, "Approximating
+    KL divergence")."""
     delta = current - anchor
     total: Tensor | None = None
     for code in sorted(set(forms.tolist())):
@@ -89,8 +105,9 @@ def _k3(delta: Tensor) -> Tensor:
 def vocabulary_divergence(
     teacher: Float[Tensor, "t support"], student: Float[Tensor, "t support"], divergence: str, alpha: float
 ) -> Float[Tensor, " t"]:
-    """D(q, pi) over K entries and the tail: forward KL(q||pi), reverse KL(pi||q), or the generalised Jensen-Shannon divergence
-    (1-alpha) KL(pi||M) + alpha KL(q||M) with M = (1-alpha) pi + alpha q (Agarwal et al. 2024, 2306.13649, with alpha for beta)."""
+    """D(q, pi) over K entries and the tail: forward KL(q||pi), reverse KL(pi||q), or the generalised Jensen-Shannon
+    divergence (1-alpha) KL(pi||M) + alpha KL(q||M) with M = (1-alpha) pi + alpha q (Agarwal et al. 2024, 2306.13649,
+    with alpha for beta)."""
     if divergence == "forward":
         return _kl(teacher, student)
     if divergence == "reverse":

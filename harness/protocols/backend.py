@@ -1,4 +1,5 @@
-"""The contract of a trainer backend: five verbs over one policy, and the records they exchange (plain Python and numpy).
+"""The contract of a trainer backend: five verbs over one policy, and the records they exchange (plain Python and
+numpy).
 
     sample   prompts -> completions with token ids and log-probabilities
     score    sequences -> Scores under the current or the initial weights, conditioned on any context
@@ -65,7 +66,8 @@ class Prompt:
     limit: int | None = None
     """Most tokens to sample here, where that is less than everybody's `max_new_tokens`."""
     key: Hashable = None
-    """The conversation. When a later prompt of the same key extends an earlier one and its completion, their cache is kept."""
+    """The conversation. When a later prompt of the same key extends an earlier one and its completion, their cache is
+    kept."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +140,14 @@ class Backend(Protocol):
     @classmethod
     @abstractmethod
     def from_start(cls, start: Start, settings: BackendSettings) -> Backend:
-        """A backend whose initial and current policy is `start`. Further keyword arguments are the backend's own options, by their type hints."""
+        """A backend whose initial and current policy is `start`. Further keyword arguments are the backend's own
+        options, by their type hints."""
         ...
 
     @abstractmethod
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
-        """One completion per prompt, in order. It depends on the prompt, the parameters and the prompt's seed, not on the rest of the batch."""
+        """One completion per prompt, in order. It depends on the prompt, the parameters and the prompt's seed, not on
+        the rest of the batch."""
         ...
 
     @abstractmethod
@@ -155,13 +159,14 @@ class Backend(Protocol):
         ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
-        """Scores of each sequence's sampled tokens. `top_k`: with the distribution over this policy's K likeliest entries; `ids`: over
-        these entries instead; `contexts`: tokens that stand in front of each sequence."""
+        """Scores of each sequence's sampled tokens. `top_k`: with the distribution over this policy's K likeliest
+        entries; `ids`: over these entries instead; `contexts`: tokens that stand in front of each sequence."""
         ...
 
     @abstractmethod
     def update(self, batch: Batch, loss: LossSpec, per_term: bool = False) -> dict[str, float]:
-        """One optimiser step on `harness.losses.policy_loss` of a whole step's batch; metrics (`loss/<term>`, `gradient_norm`, `lr`, ...).
+        """One optimiser step on `harness.losses.policy_loss` of a whole step's batch; metrics (`loss/<term>`,
+        `gradient_norm`, `lr`, ...).
 
         per_term: also the gradient norm of each term alone (`gradient/<term>`).
         """
@@ -174,7 +179,8 @@ class Backend(Protocol):
 
     @abstractmethod
     def load(self, path: Path | str) -> None:
-        """Weights and trainer's state of a saved directory: training goes on as if it had never stopped. The initial policy stays as it was."""
+        """Weights and trainer's state of a saved directory: training goes on as if it had never stopped. The initial
+        policy stays as it was."""
         ...
 
     def release(self) -> None:
@@ -192,7 +198,8 @@ def backend_class(named: PlugSettings) -> Any:
     cls = resolve(named.plug, "backend", Backend)
     if not hasattr(cls, "from_start"):
         raise UserError(
-            f"backend {named.plug!r} has no from_start(start, settings): harness.protocols.backend.Backend says what a backend does"
+            f"backend {named.plug!r} has no from_start(start, settings): "
+            "harness.protocols.backend.Backend says what a backend does"
         )
     checked_options(cls.from_start, named.options, f"backend {named.plug}")
     return cls

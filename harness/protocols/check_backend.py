@@ -37,7 +37,8 @@ class BackendError(ValueError):
 
 
 def check_backend(named: PlugSettings, model: Path, scratch: Path) -> None:
-    """Raise BackendError naming everything that is wrong, unless the backend keeps the contract on the model in a directory.
+    """Raise BackendError naming everything that is wrong, unless the backend keeps the contract on the model in a
+    directory.
 
     scratch: a folder that may be written and is removed.
     """

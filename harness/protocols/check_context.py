@@ -20,7 +20,8 @@ class ContextError(ValueError):
 
 
 def check_context(source: ContextSource, seeds: Sequence[int] = range(40)) -> None:
-    """Raise ContextError, naming each broken property once with the seed that shows it, unless `source` keeps them all."""
+    """Raise ContextError, naming each broken property once with the seed that shows it, unless `source` keeps them
+    all."""
     broken: dict[str, int] = {}
     if not (isinstance(source.name, str) and source.name.strip()):
         broken["name must be text that a table's footnote can print"] = 0
@@ -49,11 +50,12 @@ def _problems(source: ContextSource, group: RolloutGroup, index: int, seed: int)
     if not all(isinstance(literal, str) for literal in first.literals):
         found.append("literals must be text")
     own = _actions(group.episodes[index])
-    others = {_actions(peer) for place, peer in enumerate(group.episodes) if place != index}
-    if own in text and not any(own in other for other in (*others, *(group.solution or ()), group.answer or "")):
+    others = ["\n".join(_actions(peer)) for place, peer in enumerate(group.episodes) if place != index]
+    # A single action may well be what a sibling, or the solution, says too.
+    if len(own) > 1 and "\n".join(own) in text and not any("\n".join(own) in other for other in others):
         found.append("an episode's teacher reads that episode's own transcript")
     return found
 
 
-def _actions(episode: Episode) -> str:
-    return "\n".join(str(message["content"]) for message in episode.messages if message["role"] == "assistant")
+def _actions(episode: Episode) -> list[str]:
+    return [str(message["content"]) for message in episode.messages if message["role"] == "assistant"]

@@ -63,7 +63,7 @@ def _problems(env: Any, samples: int, seed: int) -> Iterator[str]:
     inner: Any = env.unwrapped
     missing = [name for name in CONTRACT if not hasattr(inner, name)]
     if missing:
-        yield f"it lacks {', '.join(missing)} (deriving from environments.text.TextEnv supplies them)"
+        yield f"it lacks {', '.join(missing)} (harness.protocols.environment.TextEnvironment says what they are)"
         return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

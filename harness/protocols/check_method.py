@@ -54,8 +54,9 @@ class Step:
 def random_step(rng: np.random.Generator, needs: Needs, rewards: str = "any", siblings: int | None = None) -> Step:
     """Ragged multi-turn groups over a vocabulary of 13 tokens, and the evidence `needs` asks for.
 
-    rewards: "any" of binary, equal or real ones, or one of "binary", "equal", "real" for all groups. Some episodes have no
-    teacher, some tokens are masked literals, some groups have a solution or an answer; every array is read-only.
+    rewards: "any" of binary, equal or real ones, or one of "binary", "equal", "real" for all groups. Some episodes
+    have no teacher, some tokens are masked literals, some groups have a solution or an answer; every array is
+    read-only.
     """
     groups, evidence = [], []
     for number in range(int(rng.integers(1, 4))):
@@ -192,7 +193,8 @@ def problems(method: Any, rng: np.random.Generator, permutable: bool = True) -> 
 
 
 def check_method(method: Any, seeds: Sequence[int] = range(40), permutable: bool = True) -> None:
-    """Raise MethodError, naming each broken property once with the seed that shows it, unless `method` keeps them all."""
+    """Raise MethodError, naming each broken property once with the seed that shows it, unless `method` keeps them
+    all."""
     what = type(original(method)).__name__
     try:
         method = completed(method, Method, "it")

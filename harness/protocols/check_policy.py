@@ -21,7 +21,8 @@ class PolicyError(ValueError):
 
 
 def check_policy(policy: TextPolicy, environment: TextEnvironment, tasks: int = TASKS) -> None:
-    """Raise PolicyError naming everything that is wrong, unless `policy` keeps the contract on the default split's first tasks.
+    """Raise PolicyError naming everything that is wrong, unless `policy` keeps the contract on the default split's
+    first tasks.
 
     An EndpointError passes through: a model that cannot be reached says nothing about the policy.
     """

@@ -16,8 +16,8 @@ from harness.core.types import ContextRequest, RolloutGroup
 class ContextSource(Protocol):
     """Says what the teacher of an episode reads. Its fields are a spec's `options`.
 
-    It renders in the environment's own grammar, is a function of the group, the index and the random stream alone, and never shows an episode its
-    own transcript.
+    It renders in the environment's own grammar, is a function of the group, the index and the random stream alone,
+    and never shows an episode its own transcript.
     """
 
     @property

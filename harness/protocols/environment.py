@@ -32,7 +32,8 @@ class TextEnvironment(Protocol):
     """Changes whenever tasks, rules, rewards or rendering change. It is part of an experiment's fingerprint, so rows of
     different versions never stand in one table."""
     max_turns: int | None = None
-    """Actions after which an episode is truncated, as `info["max_turns"]` of reset says too; None where it is not known."""
+    """Actions after which an episode is truncated, as `info["max_turns"]` of reset says too; None where it is not
+    known."""
     terse: bool = False
     """Whether a teacher may be shown `answer` only, never the working in `gold`."""
     tools: Sequence[Mapping[str, Any]] | None = None

@@ -1,7 +1,7 @@
 """The contract of a credit-assignment method: everything the engine ever asks of one.
 
-    needs ----------> evidence is gathered ----> assign(groups, evidence, state) ----> credits, the next state, diagnostics
-    context() ------> what its teacher reads, where the method brings a context of its own
+    needs ----------> evidence is gathered ----> assign(groups, evidence, state) ----> credits, the next state,
+    diagnostics context() ------> what its teacher reads, where the method brings a context of its own
     describe() -----> what a table says of its row besides numbers
     verdict() ------> whether, by its own diagnostics, a finished run was worth the method's name
 
@@ -28,7 +28,8 @@ class MethodFacts:
     """What a table says of a method's row besides its numbers."""
 
     reference_kl: float | None = None
-    """Weight of the pull to the reference policy; 0 where there is none, None where it moves during training or is not known."""
+    """Weight of the pull to the reference policy; 0 where there is none, None where it moves during training or is
+    not known."""
     context: str | None = None
     """Name of the privileged context that the method brings itself, for the row's footnote."""
     summariser: str | None = None
@@ -39,7 +40,8 @@ class MethodFacts:
 
 @runtime_checkable
 class Method(Protocol[State]):
-    """A credit-assignment method: it annotates tokens, and nothing else. Its fields are its hyperparameters (a spec's `options`)."""
+    """A credit-assignment method: it annotates tokens, and nothing else. Its fields are its hyperparameters (a spec's
+    `options`)."""
 
     paper: ClassVar[str] = ""
     """Where it is from: authors, year, arXiv id."""
@@ -63,8 +65,8 @@ class Method(Protocol[State]):
         ...
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
-        """What the teacher of `group.episodes[index]` reads; None where this group has nothing to offer. A method that does not define it reads the
-        experiment's context source."""
+        """What the teacher of `group.episodes[index]` reads; None where this group has nothing to offer. A method
+        that does not define it reads the experiment's context source."""
         missing = f"{type(self).__name__} brings no context of its own"
         raise NotImplementedError(missing)
 

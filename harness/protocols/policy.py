@@ -1,4 +1,5 @@
-"""The contract of a text policy: one that acts in text and is not trained here (gold replay, do-nothing, a model at an endpoint)."""
+"""The contract of a text policy: one that acts in text and is not trained here (gold replay, do-nothing, a model at
+an endpoint)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from harness.core.types import Message
 
 @runtime_checkable
 class TextPolicy(Protocol):
-    """A policy that acts in text. Its constructor's arguments are a spec's or a command's options. Safe to share between threads where `concurrency` > 1."""
+    """A policy that acts in text. Its constructor's arguments are a spec's or a command's options. Safe to share
+    between threads where `concurrency` > 1."""
 
     name: str
     """What tables and records call it."""
@@ -25,9 +27,10 @@ class TextPolicy(Protocol):
     def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str:
         """The next action, in answer to the conversation so far.
 
-        environment: the unwrapped environment (`harness.protocols.environment`), to be asked and never stepped. info: the environment's, plus
-        `turn`, `seed` (of this turn's chance), `greedy`, and `usage`, a dict of counts the policy may add to. Raises EndpointError where a model's
-        endpoint failed: that is the infrastructure's failure and never the agent's.
+        environment: the unwrapped environment (`harness.protocols.environment`), to be asked and never stepped. info:
+        the environment's, plus `turn`, `seed` (of this turn's chance), `greedy`, and `usage`, a dict of counts the
+        policy may add to. Raises EndpointError where a model's endpoint failed: that is the infrastructure's failure
+        and never the agent's.
         """
         ...
 

@@ -1,4 +1,5 @@
-"""Everything under a results tree, rendered anew from its records: tables and plots of experiments, fidelity, the joining page, excerpts in the README."""
+"""Everything under a results tree, rendered anew from its records: tables and plots of experiments, fidelity, the
+joining page, excerpts in the README."""
 
 from __future__ import annotations
 

@@ -30,9 +30,12 @@ def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> No
     grid = Grid("task", "success", "reward", "doing nothing", "turns", "ending", "episode")
     for row in summary["tasks"]:
         grid.add_row(
-            row["task"], f"{row['succeeded']}/{row['finished']}", *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
-            row["endings"], ", ".join(map(str, row["episodes"])),
-        )  # fmt: skip
+            row["task"],
+            f"{row['succeeded']}/{row['finished']}",
+            *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
+            row["endings"],
+            ", ".join(map(str, row["episodes"])),
+        )
     console.print(grid)
     console.rule(f"{summary['heading'] or name}   {summary['policy']}")
     idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"

@@ -19,7 +19,8 @@ EXCERPT = re.compile(
 
 
 def write_excerpts(document: Path) -> Path:
-    """Write every excerpt of a Markdown document anew. UserError naming a table that is missing, UnknownNameError a block that it lacks."""
+    """Write every excerpt of a Markdown document anew. UserError naming a table that is missing, UnknownNameError a
+    block that it lacks."""
     text = document.read_text(encoding="utf-8")
 
     def fresh(found: re.Match[str]) -> str:

@@ -17,6 +17,7 @@ from harness.evaluation.fidelity.measure import Measurement, Row
 from harness.evaluation.fidelity.metrics import LEVEL, METRICS, NEGLIGIBLE, RESAMPLES, Figure, Tokens, judge
 from harness.report.escaping import markdown as escaped
 from harness.report.escaping import one_line
+from harness.report.grids import historical_note
 
 TITLES = {
     "sign": "Sign accuracy",
@@ -53,9 +54,11 @@ class Judged:
     tokens: Tokens
     credits: dict[str, np.ndarray]
     lines: list[Line]
+    historical: str | None = None
+    """The code revision that recorded the measurement, where the code beside it has changed since."""
 
 
-def build(measurement: Measurement) -> Judged:
+def build(measurement: Measurement, historical: str | None = None) -> Judged:
     """The figures of every method's whole loss, of its own streams, and of two controls.
 
     The controls are random signs and sizes, and the truth estimated again by other re-rolls.
@@ -86,14 +89,16 @@ def build(measurement: Measurement) -> Judged:
         for (name, credit), figures in zip(credits.items(), judged, strict=True)
     ]
     order = list(CAPTIONS)
-    return Judged(measurement, tokens, credits, sorted(lines, key=lambda line: order.index(line.kind)))
+    return Judged(measurement, tokens, credits, sorted(lines, key=lambda line: order.index(line.kind)), historical)
 
 
 def heading(judged: Judged) -> list[str]:
     """What was measured, in sentences."""
     facts, tokens = judged.measurement.facts, judged.tokens
     certain = int(tokens.certain.sum())
+    old = judged.historical
     return [
+        *([historical_note(old)] if old is not None else []),
         f"{facts['tasks']} tasks of the {facts['split']} split x {facts['group_size']} siblings of one fixed policy "
         f"({facts['policy']}, weights {facts['weights'][:12]}, success {facts['success']:.2f}), seed {facts['seed']}.",
         f"{len(tokens.truth):,} sampled tokens on {facts['prefixes']:,} distinct prefixes, "

@@ -12,6 +12,7 @@ from harness.evaluation.fidelity.measure import Measurement
 from harness.report.fidelity import Judged, build, csv_text, example_pair, markdown
 from harness.report.fidelity_plots import dots, examples
 from harness.report.plots import write_plot
+from harness.runs.plan import code_of_plug, code_revision
 
 FACTS, EPISODES = "facts.json", "episodes.jsonl.gz"
 
@@ -31,13 +32,23 @@ def render(folder: Path) -> Judged:
 
 
 def _write_renderings(measurement: Measurement, folder: Path) -> Judged:
-    judged = build(measurement)
+    judged = build(measurement, historical(measurement))
     write_whole(folder / "table.md", markdown(judged))
     write_whole(folder / "table.csv", csv_text(judged))
     write_plot(dots(judged), folder / "fidelity")
     if (pair := example_pair(measurement.episodes)) is not None:
         write_plot(examples(judged, pair), folder / "example")
     return judged
+
+
+def historical(measurement: Measurement) -> str | None:
+    """The code revision that recorded a measurement, where its code (or a measured method's) is another today; None
+    where it is current. Empty for records that do not name it."""
+    facts, methods = measurement.facts, measurement.methods
+    sources = facts.get("sources") or ()
+    unchanged = all(code_of_plug(method["plug"]) == method.get("code") for method in methods)
+    current = sources and code_revision(sources) == facts["code"] and unchanged
+    return None if current else str(facts.get("code", ""))
 
 
 def read(folder: Path) -> Measurement:

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import records
-from harness.core.errors import MissingDataError
+from harness.core.errors import MissingDataError, UnmatchedError
 from harness.core.fingerprint import fingerprint
 from harness.core.provenance import provenance
 from harness.experiment import Experiment, read_experiment
 from harness.protocols.backend import Start
 from harness.report import plots
 from harness.report.files import write_table
-from harness.runs.plan import Job, code_revision, slug
+from harness.runs.plan import Job, code_of_plug, code_revision, slug
 from harness.runs.record import Records, gather_records
 from harness.tables.table import Table, build
 
@@ -51,9 +51,26 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     """The table of an experiment from its records; a historical one is marked so."""
     runs = [run | {"budget": run["budget"] | _wall(found, run)} for run in found.runs]
     title = experiment.title or experiment.name
+    _check_rows(experiment, found, allow_missing)
     extra = experiment.evaluation.extra
     table = build(runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing)
     return replace(table, historical=historical(found.runs))
+
+
+def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> None:
+    """MissingDataError for a method of the spec without a run: a row is never dropped in silence. A run whose plug or
+    options the spec has changed since is another method's."""
+    for wanted in experiment.methods:
+        runs = [run for run in found.runs if run["method"] == wanted.label]
+        changed = next((run for run in runs if (run["plug"], run["options"]) != (wanted.plug, wanted.options)), None)
+        if changed is not None:
+            was = f"{changed['plug']} with options {changed['options']}"
+            raise UnmatchedError(
+                f"{wanted.label} was recorded as {was}, the spec says {wanted.plug} with options {wanted.options}; "
+                "run the experiment again"
+            )
+        if not runs and not allow_missing:
+            raise MissingDataError(f"no run of {wanted.label!r}; run the experiment, or allow missing results")
 
 
 def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
@@ -63,15 +80,18 @@ def _wall(found: Records, run: dict[str, Any]) -> dict[str, float]:
 
 
 def historical(runs: Sequence[dict[str, Any]]) -> str | None:
-    """The code revision that recorded these runs, where the code that they would run today is another; None where they are current.
+    """The code revision that recorded these runs, where the code that they would run today is another; None where
+    they are current.
 
     Records that do not name the modules of their code are older than the fingerprints of today, and historical.
     """
-    recorded = str(runs[0]["matched"].get("code")) if runs else None
-    sources = runs[0].get("sources") if runs else None
-    if recorded is None or (sources and code_revision(sources) == recorded):
+    if not runs:
         return None
-    return recorded
+    recorded = str(runs[0]["matched"].get("code"))
+    sources = runs[0].get("sources") or ()
+    plugs = {(run["plug"], run.get("code", "")) for run in runs if run["plug"]}
+    unchanged = all(code_of_plug(plug) == code for plug, code in plugs)
+    return None if sources and code_revision(sources) == recorded and unchanged else recorded
 
 
 # ---------------------------------------------------------------- records
@@ -89,7 +109,8 @@ def write_records(found: Records, folder: Path) -> None:
 
 
 def read_records(folder: Path) -> Records:
-    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be read whole."""
+    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be
+    read whole."""
     if not (folder / RUNS).is_file():
         raise MissingDataError(f"{folder} holds no records ({RUNS}): run its experiment with: harness bench {folder}")
     runs, rows = records.read(folder / RUNS), records.read(folder / ROWS)

@@ -34,11 +34,7 @@ def heading(table: Table) -> list[str]:
         f"episodes per task and seed: {samples}"
     ]
     if table.historical is not None:
-        lines.insert(
-            0,
-            f"A historical table: it was recorded by code revision {table.historical}; the code beside it has changed "
-            "since, and running the experiment again may give other numbers.",
-        )
+        lines.insert(0, historical_note(table.historical))
     if facts.get("environment.protocol"):
         lines.append(f"Protocol: {facts['environment.protocol']}")
     lines += [metric.note for metric in table.extra if metric.note]
@@ -53,6 +49,16 @@ def heading(table: Table) -> list[str]:
     lines.append(f"Evaluation episodes lost to infrastructure failures: {table.failed}")
     lines += [f"INCOMPLETE: {warning}" for warning in table.warnings]
     return lines
+
+
+def historical_note(revision: str) -> str:
+    """The line that marks a table whose code has changed. revision: of the code that recorded it; empty where the
+    records do not name it."""
+    by = f"by code revision {revision}" if revision else "before records named their code revision"
+    return (
+        f"A historical table: it was recorded {by}; the code beside it has changed since, "
+        "and running the experiment again may give other numbers."
+    )
 
 
 def blocks(table: Table, cost: bool) -> list[Grid]:

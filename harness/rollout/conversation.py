@@ -16,7 +16,8 @@ from harness.core.types import ContextRequest, Ending, Episode, Message, TokenSe
 
 @dataclass(frozen=True)
 class Prefix:
-    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token for token."""
+    """The beginning of an episode of a token policy; another episode goes on from it, in the same environment, token
+    for token."""
 
     sampled: tuple[tuple[int, ...], ...]
     """What the policy had sampled in each turn; the last turn may be unfinished."""
@@ -68,6 +69,7 @@ class Conversation:
     failure: EnvironmentFailure | None = None
 
     def add(self, tokens: Sequence[int], sampled: bool, logprobs: Sequence[float] | None = None) -> None:
+        """Append tokens of this turn."""
         self.tokens.extend(tokens)
         self.mask.extend([sampled] * len(tokens))
         self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
@@ -89,6 +91,7 @@ class Conversation:
         return script[self.turn] if self.turn < len(script) else ""
 
     def episode(self) -> Episode:
+        """The finished episode."""
         failed = self.failure is not None
         metrics = {} if failed else dict(self.info.get("metrics", {}))
         if self.cut_mass:

@@ -33,8 +33,8 @@ class Deadlines:
     def run(self, calls: Sequence[Call]) -> list[Any]:
         """The calls' results in order; in place of a result an EnvironmentFailure where a call raised or took too long.
 
-        An error with a true attribute `fatal` is raised here instead: whoever raises it knows that trying again is of no use, and that going on
-        would spoil what is measured.
+        An error with a true attribute `fatal` is raised here instead: whoever raises it knows that trying again is of
+        no use, and that going on would spoil what is measured.
         """
         asked = _Asked(list(enumerate(calls))[::-1])
         for worker in self._workers:

@@ -61,7 +61,8 @@ def _checked_options(settings: EnvironmentSettings, spec: Any) -> dict[str, Any]
 
 
 class EnvironmentPool:
-    """Instances of one environment, made when first needed and used again; a failed one is closed and never used again."""
+    """Instances of one environment, made when first needed and used again; a failed one is closed and never used
+    again."""
 
     def __init__(self, settings: EnvironmentSettings) -> None:
         self.settings = settings
@@ -71,6 +72,7 @@ class EnvironmentPool:
         self._idle: list[Any] = []
 
     def take(self) -> Any:
+        """An idle instance, or a fresh one."""
         return self._idle.pop() if self._idle else self.fresh()
 
     def fresh(self) -> Any:
@@ -86,6 +88,7 @@ class EnvironmentPool:
 
     def close(self) -> None:
         # Within the deadline, and whatever it raises: an episode is complete before its environment is closed.
+        """Close all instances; failures of closing are ignored."""
         self.deadlines.run([environment.close for environment in (*self._idle, self.environment)])
         self._idle.clear()
         self.deadlines.close()

@@ -1,7 +1,8 @@
-"""What credit needs from models: a teacher reading privileged contexts, the same tokens without them, the reference policy.
+"""What credit needs from models: a teacher reading privileged contexts, the same tokens without them, the reference
+policy.
 
-Passes are batched over the whole step, asked for only where a method needs them, and counted. Within a step, equal context and equal tokens are
-scored once.
+Passes are batched over the whole step, asked for only where a method needs them, and counted. Within a step, equal
+context and equal tokens are scored once.
 """
 
 from __future__ import annotations

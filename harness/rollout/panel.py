@@ -37,7 +37,8 @@ class Panel:
 def panel(environment: TextEnvironment, split: str, tasks: int, whole_scenarios: bool = False) -> list[str]:
     """The tasks everybody is judged on: the same for all seeds and methods, spread over the split.
 
-    whole_scenarios: draw scenarios with all their variants, as scenario goal completion needs, as many as `tasks` allows.
+    whole_scenarios: draw scenarios with all their variants, as scenario goal completion needs, as many as `tasks`
+    allows.
     """
     known = tasks_of(environment, split)
     if not known:
@@ -54,7 +55,8 @@ def panel(environment: TextEnvironment, split: str, tasks: int, whole_scenarios:
 
 
 def _scenarios(environment: TextEnvironment, tasks: Sequence[str]) -> list[list[str]]:
-    """The tasks by scenario. UserError where scenarios have different numbers of variants: a rate over them would weigh them differently."""
+    """The tasks by scenario. UserError where scenarios have different numbers of variants: a rate over them would
+    weigh them differently."""
     groups: dict[str, list[str]] = {}
     for task in tasks:
         groups.setdefault(environment.scenario_of(task), []).append(task)
@@ -110,8 +112,8 @@ def play_panel(
 def panel_rows(
     episodes: Sequence[Sequence[Episode]], decoding: str, split: str, judged: Panel, environment: TextEnvironment
 ) -> list[Row]:
-    """One row per task of a panel: means over its finished episodes, and what the experiment's success metrics need beside them. Episodes lost to the
-    infrastructure are counted, and in no mean."""
+    """One row per task of a panel: means over its finished episodes, and what the experiment's success metrics need
+    beside them. Episodes lost to the infrastructure are counted, and in no mean."""
     rows: list[Row] = []
     for of_task in episodes:
         finished = [episode for episode in of_task if not math.isnan(episode.reward)]

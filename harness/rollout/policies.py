@@ -59,7 +59,8 @@ class TokenPolicy:
         if request.context is not None:
             conversation.add(self.renderer.context(request.context), False)
         conversation.add(self.renderer.opening(conversation.messages, conversation.info.get("tools")), False)
-        # Of an opening that leaves no room to speak, only what the model can read is kept: the episode ends here, nothing in it is sampled.
+        # Of an opening that leaves no room to speak, only what the model can read is kept: the episode ends here,
+        # nothing in it is sampled.
         conversation.cut(self.window)
 
     def act(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
@@ -98,7 +99,8 @@ class TokenPolicy:
         )
 
     def _check_kept(self, conversation: Conversation) -> None:
-        """The next prompt extends what was sampled, token for token: credit stands on it, so a breach stops everything."""
+        """The next prompt extends what was sampled, token for token: credit stands on it, so a breach stops
+        everything."""
         if conversation.turn:
             start, tokens = self._sampled[conversation.key]
             kept = slice(start, start + len(tokens))

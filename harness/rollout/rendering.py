@@ -1,7 +1,7 @@
 """Messages to token ids and back, token in, token out: a conversation's next prompt extends the tokens it already has.
 
-Nothing is ever tokenised twice. What the environment says after a completion is rendered as a *bridge*: the text the model's own chat template
-puts between the end of the agent's turn and the beginning of its next.
+Nothing is ever tokenised twice. What the environment says after a completion is rendered as a *bridge*: the text the
+model's own chat template puts between the end of the agent's turn and the beginning of its next.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Renderer:
         return self._opening(_key(messages))
 
     def bridge(self, messages: Sequence[Message], stopped: bool) -> tuple[int, ...]:
-        """Tokens between the agent's last sampled token and its next: `stopped` says that it sampled its own end of turn."""
+        """Tokens between the agent's last sampled token and its next: `stopped` says that it sampled its own end of
+        turn."""
         return self._bridge(_key(messages), stopped)
 
     def context(self, request: ContextRequest) -> tuple[int, ...]:
@@ -69,7 +70,8 @@ class Renderer:
         return mask
 
     def _spans(self, tokens: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
-        """The tokens' text and where in it each begins and ends; the tokens that make up one character share its place."""
+        """The tokens' text and where in it each begins and ends; the tokens that make up one character share its
+        place."""
         text, spans, pending = "", np.zeros((len(tokens), 2), dtype=np.int64), 0
         for place in range(len(tokens)):
             piece = str(self.tokenizer.decode(tokens[pending : place + 1].tolist()))

@@ -1,4 +1,5 @@
-"""What an environment answered, read with suspicion: a well-formed reset or step, or else an `EnvironmentFailure`; never a wrong reward.
+"""What an environment answered, read with suspicion: a well-formed reset or step, or else an `EnvironmentFailure`;
+never a wrong reward.
 
 messages, info = answers.reset(environment.reset(...))
 """
@@ -19,7 +20,8 @@ REPORTED = tuple(ending.value for ending in Ending if ending is not Ending.ERROR
 
 
 def reset(answer: Any) -> tuple[tuple[Message, ...], dict[str, Any]]:
-    """(messages, info) of a reset. An EnvironmentFailure that is given instead is raised, and so is one for anything malformed."""
+    """(messages, info) of a reset. An EnvironmentFailure that is given instead is raised, and so is one for anything
+    malformed."""
     return _read(_reset, answer)
 
 

@@ -2,8 +2,8 @@
 
     request -> reset -> opening tokens -> [sample -> step -> bridge tokens] ... -> Episode
 
-An episode whose environment or whose policy's endpoint failed is tried once more in a fresh environment; if that fails too, it ends with
-`Ending.ERROR` and reward NaN. That is decided here and nowhere else.
+An episode whose environment or whose policy's endpoint failed is tried once more in a fresh environment; if that
+fails too, it ends with `Ending.ERROR` and reward NaN. That is decided here and nowhere else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Rollouts:
         self._on_failure = on_failure
 
     def play(self, requests: Sequence[Request], policy: ActingPolicy, at_once: int | None = None) -> list[Episode]:
-        """One episode per request, in order. at_once: episodes in flight at most (default: the environment's `concurrency`)."""
+        """One episode per request, in order. at_once: episodes in flight at most (default: the environment's
+        `concurrency`)."""
         width = min(at_once or self.pool.settings.concurrency, self.pool.settings.concurrency)
         episodes: list[Episode | None] = [None] * len(requests)
         waiting = list(range(len(requests)))

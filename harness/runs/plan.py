@@ -1,7 +1,8 @@
-"""Which runs an experiment needs: plain data, made from its spec and from what was found out about tasks, environment, weights and code.
+"""Which runs an experiment needs: plain data, made from its spec and from what was found out about tasks,
+environment, weights and code.
 
-Work lives under `runs/`, one folder a run, named by what decides its result. A run that is finished is never run again, a run that was killed goes on
-from its last checkpoint.
+Work lives under `runs/`, one folder a run, named by what decides its result. A run that is finished is never run
+again, a run that was killed goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -50,10 +51,12 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Label and seed, for people."""
         return f"{self.method.label}, seed {self.seed}"
 
     @property
     def done(self) -> bool:
+        """Whether the run is finished and whole."""
         return (self.folder / "done.json").is_file()
 
 
@@ -63,7 +66,13 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
     base = root / slug(experiment.name) / fingerprint(seen.matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
-        decided_by = [role, method.plug, method.options, code_of(method), context_plug(experiment, method, role)]
+        decided_by = [
+            role,
+            method.plug,
+            method.options,
+            code_of_plug(method.plug),
+            context_plug(experiment, method, role),
+        ]
         own = fingerprint(decided_by)[:8]
         for seed in seeds:
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
@@ -132,9 +141,9 @@ def code_revision(sources: Sequence[str]) -> str:
     return revision(*sources)[:16]
 
 
-def code_of(method: MethodSettings) -> str:
-    """The revision of a method's (or policy's) own code; empty where there is none."""
-    return revision(method.plug.partition(":")[0]) if method.plug else ""
+def code_of_plug(plug: str) -> str:
+    """The revision of a method's (or policy's) own code, as its runs hold it; empty where there is none."""
+    return code_revision([plug.partition(":")[0]]) if plug else ""
 
 
 def context_plug(experiment: Experiment, method: MethodSettings, role: Role) -> Any:

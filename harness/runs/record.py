@@ -1,4 +1,5 @@
-"""What is recorded of runs: their facts, their rows, and how they went. Tables are functions of these records and nothing else."""
+"""What is recorded of runs: their facts, their rows, and how they went. Tables are functions of these records and
+nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint
 from harness.protocols.context import make_context
 from harness.protocols.method import AnyMethod, MethodFacts, make_method
-from harness.runs.plan import Job, code_of, context_plug
+from harness.runs.plan import Job, code_of_plug, context_plug
 
 Row = dict[str, Any]
 
@@ -39,7 +40,7 @@ def describe(job: Job) -> Row:
         "role": job.role,
         "plug": job.method.plug,
         "options": job.method.options,
-        "code": code_of(job.method)[:16],
+        "code": code_of_plug(job.method.plug),
         "exploratory": job.method.exploratory,
         "matched": job.matched,
         "sources": list(job.sources),
@@ -83,8 +84,8 @@ def _benefit_notes(job: Job, context: str) -> list[str]:
 def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
     """The records of finished jobs.
 
-    Raises DamagedRecordError naming file and line of a row that cannot be read; with `allow_missing` the rows that can be are used, and the
-    run's notes name the others.
+    Raises DamagedRecordError naming file and line of a row that cannot be read; with `allow_missing` the rows that
+    can be are used, and the run's notes name the others.
     """
     found = Records()
     for job in jobs:
@@ -94,7 +95,8 @@ def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
         reading = records.read(job.folder / "rows.jsonl")
         if reading.damaged and not allow_missing:
             raise DamagedRecordError(
-                f"{'; '.join(map(str, reading.damaged))}; the other runs are whole: remove done.json beside it and run the experiment "
+                f"{'; '.join(map(str, reading.damaged))}; the other runs are whole: "
+                "remove done.json beside it and run the experiment "
                 "again to evaluate this one anew, or allow missing results"
             )
         damage = [f"damaged and left out: {where}" for where in reading.damaged]
@@ -121,8 +123,8 @@ def wall_seconds(folder: Path) -> float:
 
 
 def run_notes(job: Job) -> list[str]:
-    """What a reader of the row has to know of how the run went, from its own log: whether the method's credit was worth its name, and how
-    much of the gradient its terms beside the surrogate had."""
+    """What a reader of the row has to know of how the run went, from its own log: whether the method's credit was
+    worth its name, and how much of the gradient its terms beside the surrogate had."""
     file = job.folder / "steps.jsonl"
     if not file.is_file():
         return []
@@ -145,7 +147,8 @@ def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
 
 
 def _term_shares(rows: Sequence[Row]) -> list[str]:
-    """Gradient norm of each term beside the surrogate's, where they were measured; terms in the order in which they were recorded."""
+    """Gradient norm of each term beside the surrogate's, where they were measured; terms in the order in which they
+    were recorded."""
     prefix, surrogate = "gradient/", "gradient/surrogate"
     terms = dict.fromkeys(key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix))
     notes = []

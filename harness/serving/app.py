@@ -28,7 +28,7 @@ LARGEST_BODY = 32 * 1024 * 1024
 """Bytes of a request."""
 IDLE_S = 120.0
 """Seconds of silence, between requests and within one, after which a client is given up."""
-NOBODY_READS = Response(status_code=499)
+CLIENT_GONE = Response(status_code=499)
 """For a client that has hung up."""
 
 
@@ -47,7 +47,7 @@ def make_app(service: ChatService, local_names: Collection[str] | None) -> Starl
             asked = await run_in_threadpool(service.read, await _body(request))
             drawn = await _computed(service, asked, request)
         except ClientDisconnect:
-            return NOBODY_READS
+            return CLIENT_GONE
         return await run_in_threadpool(lambda: _json(service.reply(asked, drawn)))
 
     guard = [] if local_names is None else [Middleware(LoopbackGuard, local_names)]

@@ -38,7 +38,8 @@ def test_rules_by_hand():
         trace(False, "look", "shout", "shout"),
     ]
     # All successes share look, check, cancel; failures make look and cancel too: what tells them apart is check.
-    # Only failures shout. After look, one failure cancels and two shout where the first success checks: the commoner wins.
+    # Only failures shout. After look, one failure cancels and two shout where the first success checks: the commoner
+    # wins.
     assert RuleBased()(traces) == "good: check\nbad: shout\nturn 2: check not shout"
     assert RuleBased()(traces[:2]) == RuleBased()(traces[2:]) == RuleBased()([]) == ""
     # Nothing shared by the successes: the shortest one stands for them.

@@ -1,4 +1,5 @@
-"""Runs the benchmarks that are named, or all of them, each in a process of its own: `python -m tests.benchmarks sampling update`."""
+"""Runs the benchmarks that are named, or all of them, each in a process of its own: `python -m tests.benchmarks
+sampling update`."""
 
 from __future__ import annotations
 

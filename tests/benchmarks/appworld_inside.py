@@ -1,6 +1,8 @@
-"""Seconds that a step takes inside the engine's process: `python -P appworld_inside.py OPTIONS`, in AppWorld's interpreter.
+"""Seconds that a step takes inside the engine's process: `python -P appworld_inside.py OPTIONS`, in AppWorld's
+interpreter.
 
-Reads `{"task_id": ..., "code": ..., "times": N}` from each line and answers with the seconds that N steps took there, no process between.
+Reads `{"task_id": ..., "code": ..., "times": N}` from each line and answers with the seconds that N steps took there,
+no process between.
 """
 
 from __future__ import annotations

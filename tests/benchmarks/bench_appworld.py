@@ -1,8 +1,10 @@
-"""What an AppWorld episode costs: CPU seconds beside the raw engine's own loop in the same run, our own share of a step, and what the cache saves.
+"""What an AppWorld episode costs: CPU seconds beside the raw engine's own loop in the same run, our own share of a
+step, and what the cache saves.
 
-The work is whole episodes of the own world: the raw loop opens a world, executes six blocks, evaluates and closes, in one warm process; ours is
-reset and six steps through gymnasium, the CPU of every process counted. The two take turns, and no task is played twice the same way, so
-that no verdict is remembered. `python -m tests.benchmarks.bench_appworld [FOLDER]` also tells the hit rates of the caches in FOLDER.
+The work is whole episodes of the own world: the raw loop opens a world, executes six blocks, evaluates and closes, in
+one warm process; ours is reset and six steps through gymnasium, the CPU of every process counted. The two take turns,
+and no task is played twice the same way, so that no verdict is remembered. `python -m tests.benchmarks.bench_appworld
+[FOLDER]` also tells the hit rates of the caches in FOLDER.
 """
 
 from __future__ import annotations
@@ -91,8 +93,13 @@ def other(script: Path, *arguments: str | Path) -> Iterator[Callable[[Any], Any]
     """A script in AppWorld's interpreter that answers a line with a line."""
     command = [install.interpreter(), "-P", script, *arguments]
     with subprocess.Popen(
-        command, env=install.environ(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:  # fmt: skip
+        command,
+        env=install.environ(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
 
         def ask(question: Any) -> Any:
             assert process.stdin is not None
@@ -121,7 +128,8 @@ def episode_costs(env: Any, known: Sequence[Episode], ask: Callable[[Any], Any])
 
 
 def step_costs(env: Any) -> dict[str, float]:
-    """Milliseconds of the smallest block: a step here, the same inside the engine's process, and what the difference is our own."""
+    """Milliseconds of the smallest block: a step here, the same inside the engine's process, and what the difference
+    is our own."""
     root, task = env.known.root, env.tasks("train")[0]
     options = {"root": str(root.serve), "truth": str(root.truth), "first_task": root.first_task}
     whole: list[float] = []

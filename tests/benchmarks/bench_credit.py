@@ -1,7 +1,8 @@
-"""CPU seconds of credit for one step: 64 episodes of 4,096 sampled tokens, groups of 8. Run: python tests/benchmarks/bench_credit.py
+"""CPU seconds of credit for one step: 64 episodes of 4,096 sampled tokens, groups of 8. Run: python
+tests/benchmarks/bench_credit.py
 
-Beside each figure stands its share of what the step's update would cost on the same core, at the rate measured here for a
-policy of about 0.8 M parameters (a plain forward and backward pass in torch).
+Beside each figure stands its share of what the step's update would cost on the same core, at the rate measured here
+for a policy of about 0.8 M parameters (a plain forward and backward pass in torch).
 """
 
 from __future__ import annotations

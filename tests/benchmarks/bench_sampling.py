@@ -1,7 +1,7 @@
 """Sampled tokens per CPU second: multi-turn conversations of siblings, beside Hugging Face `generate` turn by turn.
 
-Every conversation: four times 24 observed and 24 sampled tokens; eight siblings share the first prompt. Ours also returns each token's
-log-probability and draws every row from a random stream of its own; `generate` is spared both.
+Every conversation: four times 24 observed and 24 sampled tokens; eight siblings share the first prompt. Ours also
+returns each token's log-probability and draws every row from a random stream of its own; `generate` is spared both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ TURNS, NEW, OBSERVED, SIBLINGS = 4, 24, 24, 8
 
 
 class Talk(TextEnv):
-    """Says the same line of `OBSERVED` tokens (the template's included) in every turn, and then the conversation is over."""
+    """Says the same line of `OBSERVED` tokens (the template's included) in every turn, and then the conversation is
+    over."""
 
     def __init__(self, line: str) -> None:
         super().__init__({"test": [f"{n:02d}" for n in range(100)]}, max_turns=TURNS, version="1", terse=True)
@@ -130,7 +131,8 @@ def main() -> None:
     one_thread()
     shown = Table(
         "KV heads", "batch", "sampler", "rollouts", "generate", "generate, cache kept", "sampler / generate",
-        title=f"Sampled tokens per CPU second: {TURNS} turns of {OBSERVED} observed and {NEW} sampled tokens, 0.8 M parameters",
+        title=f"Sampled tokens per CPU second: {TURNS} turns of {OBSERVED} observed and {NEW} sampled tokens, "
+        "0.8 M parameters",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         for kv_heads in (1, 4):

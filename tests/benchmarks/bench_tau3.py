@@ -1,4 +1,5 @@
-"""How fast τ³-bench airline is graded: gold replay through gymnasium.make, beside loading, copying and hashing the database.
+"""How fast τ³-bench airline is graded: gold replay through gymnasium.make, beside loading, copying and hashing the
+database.
 
 Run with `pytest tests/benchmarks/bench_tau3.py`. Times are CPU seconds of one core, so a busy machine does not matter.
 """

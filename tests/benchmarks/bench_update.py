@@ -1,7 +1,9 @@
-"""One training step on 16 groups of 8 siblings, 64 prompt + 32 sampled tokens: CPU time and memory, beside plain ways and TRL.
+"""One training step on 16 groups of 8 siblings, 64 prompt + 32 sampled tokens: CPU time and memory, beside plain ways
+and TRL.
 
-Each variant runs in a process of its own, so that its peak memory is its own: what the process holds at most during a step beyond what it
-held before the first. Ours and the plain step clip and step the optimiser too; TRL is timed on its loss and backward pass alone.
+Each variant runs in a process of its own, so that its peak memory is its own: what the process holds at most during a
+step beyond what it held before the first. Ours and the plain step clip and step the optimiser too; TRL is timed on
+its loss and backward pass alone.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ def plain(directory: Path) -> Callable[[], None]:
 
     tokens = rows(lambda n: sequences[n].tokens)
     behaviour, advantages = (
-        rows(lambda n: sequences[n].logprobs[PROMPT:]).float(), rows(lambda n: credits[n].advantages[PROMPT:]).float(),  # type: ignore[index]
+        rows(lambda n: sequences[n].logprobs[PROMPT:]).float(), rows(lambda n: credits[n].advantages[PROMPT:]).float(),
     )  # fmt: skip
 
     def step() -> None:
@@ -98,7 +100,7 @@ def trl(directory: Path) -> Callable[[], None]:
 
     sequences, credits = step_of_siblings()
     trainer = trainer_of(directory, directory.parent / "trl", len(sequences), loss_type="dapo")
-    inputs = loss_inputs(sequences, [float(credit.advantages[-1]) for credit in credits], torch.float32)  # type: ignore[index]
+    inputs = loss_inputs(sequences, [float(credit.advantages[-1]) for credit in credits], torch.float32)
 
     def step() -> None:
         trainer.model.zero_grad()
@@ -145,7 +147,8 @@ def main() -> None:
     positions = GROUPS * SIBLINGS * (PROMPT + NEW)
     shown = Table(
         "variant", "tokens / CPU s", "peak memory, MB", "ours is faster by",
-        title=f"A training step: {GROUPS} groups of {SIBLINGS} siblings, {PROMPT} + {NEW} tokens each, 0.8 M parameters",
+        title=f"A training step: {GROUPS} groups of {SIBLINGS} siblings, {PROMPT} + {NEW} tokens each, "
+        "0.8 M parameters",
     )  # fmt: skip
     names = [name for name in VARIANTS if "TRL" not in name or find_spec("trl")]
     with tempfile.TemporaryDirectory() as folder:

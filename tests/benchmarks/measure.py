@@ -1,4 +1,5 @@
-"""What the speed benchmarks share: a 0.8 M-parameter policy that never stops by itself, and medians of interleaved CPU times."""
+"""What the speed benchmarks share: a 0.8 M-parameter policy that never stops by itself, and medians of interleaved
+CPU times."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def policy_directory(folder: Path, kv_heads: int, window: int = 256) -> Path:
     """A random Llama (width 128, 4 layers, 4 heads) over a byte-level tokenizer trained on this project's own source.
 
-    Its end of turn is a token that the model has no logit for, so that every variant samples exactly as many tokens as it is asked to.
+    Its end of turn is a token that the model has no logit for, so that every variant samples exactly as many tokens
+    as it is asked to.
     """
     from transformers import AutoTokenizer, GenerationConfig
 
@@ -32,7 +34,8 @@ def policy_directory(folder: Path, kv_heads: int, window: int = 256) -> Path:
 
 
 def interleaved(variants: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each variant; they take turns, so that a machine that slows down slows them all. One warm-up round."""
+    """Median CPU seconds of each variant; they take turns, so that a machine that slows down slows them all. One
+    warm-up round."""
     took: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats + 1):
         for name, work in variants.items():

@@ -141,18 +141,18 @@ def _draw_owe(rng: random.Random, number: int) -> Values:
     entries = _entries(rng, NAMES, rng.choice((2, 3)))
     name, amount = rng.choice(list(entries.items()))
     return {
-        "entries": entries, "name": name, "amount": amount, "said": f"pay back {name}",
+        "entries": entries, "name": name, "amount": amount, "asked": f"pay back {name}",
         "gold": Line(f"note({name})\n---\npay({name}, {amount})"), "wrong": Line(f"pay({name}, {GUESS})"),
     }  # fmt: skip
 
 
-def _draw_of_thing(said: str, command: str) -> Draw:
+def _draw_of_thing(asked: str, command: str) -> Draw:
     def draw(rng: random.Random, number: int) -> Values:
         entries = _entries(rng, THINGS, rng.choice((2, 3)))
         thing, amount = rng.choice(list(entries.items()))
         name = rng.choice(NAMES)
         return {
-            "entries": entries, "name": name, "amount": amount, "said": said.format(name=name, thing=thing),
+            "entries": entries, "name": name, "amount": amount, "asked": asked.format(name=name, thing=thing),
             "gold": Line(f"note({thing})\n---\n{command}({name}, {amount})"),
             "wrong": Line(f"{command}({name}, {GUESS})"),
         }  # fmt: skip
@@ -163,7 +163,7 @@ def _draw_of_thing(said: str, command: str) -> Draw:
 def _draw_accept(rng: random.Random, number: int) -> Values:
     entries = _entries(rng, NAMES, 3)
     name, amount = list(entries.items())[number]
-    return {"entries": entries, "name": name, "amount": amount, "said": f"accept {name}"}
+    return {"entries": entries, "name": name, "amount": amount, "asked": f"accept {name}"}
 
 
 def _draw_tick(rng: random.Random, number: int) -> Values:
@@ -171,7 +171,7 @@ def _draw_tick(rng: random.Random, number: int) -> Values:
     item, day = list(entries.items())[number]
     other = next(there for there in entries if there != item)
     return {
-        "entries": entries, "name": item, "said": f"tick {day}",
+        "entries": entries, "name": item, "asked": f"tick {day}",
         "gold": Line(f"todo({day})\n---\ntick({item})"), "wrong": Line(f"tick({other})"),
     }  # fmt: skip
 
@@ -180,7 +180,7 @@ def _draw_got(rng: random.Random, number: int) -> Values:
     entries = _entries(rng, NAMES, rng.choice((2, 3)))
     name, amount = rng.choice(list(entries.items()))
     return {
-        "entries": entries, "amount": amount, "said": f"how much from {name}",
+        "entries": entries, "amount": amount, "asked": f"how much from {name}",
         "gold": Line(f"got({name})\n---\nanswer({amount})"), "wrong": Line(f"answer({GUESS})"),
     }  # fmt: skip
 
@@ -193,7 +193,7 @@ def _draw_unless(rng: random.Random, number: int) -> Values:
     amount = sent[name] if paid else rng.choice(AMOUNTS)
     act = "done()" if paid else f"pay({name}, {amount})"
     return {
-        "sent": sent, "name": name, "amount": amount, "said": f"pay {name} {amount} unless sent",
+        "sent": sent, "name": name, "amount": amount, "asked": f"pay {name} {amount} unless sent",
         "gold": Line(f"sent({name})\n---\n{act}"), "wrong": Line(f"pay({name}, {amount})"),
     }  # fmt: skip
 
@@ -207,7 +207,7 @@ def _draw_owe_unless(rng: random.Random, number: int) -> Values:
     act = "done()" if paid else f"pay({v['name']}, {v['amount']})"
     look = f"sent({v['name']})\n---\n" + ("" if paid else f"note({v['name']})\n---\n")
     return v | {
-        "entries": dict(entries), "said": f"pay back {v['name']} unless sent",
+        "entries": dict(entries), "asked": f"pay back {v['name']} unless sent",
         "gold": Line(f"{look}{act}"), "wrong": Line(f"note({v['name']})\n---\npay({v['name']}, {v['amount']})"),
     }  # fmt: skip
 
@@ -236,7 +236,7 @@ def scenarios() -> Iterator[Scenario]:
                     name=f"{split.replace('_', '')}{name}{place}",
                     split=split,
                     difficulty=difficulty,
-                    instruction="{said}",
+                    instruction="{asked}",
                     variants=tuple({"me": ME.key} | draw(rng, number) for number in range(3)),
                     prepare=prepare,
                     gold=f"{TOOLS}\n---\n<<gold>>",

@@ -30,7 +30,8 @@ TRAINER_STATE = "trainer_state.pt"
 class TorchBackend:
     """Samples, scores and trains one causal language model (`harness.protocols.backend.Backend`).
 
-    directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the schedule is laid out for.
+    directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the
+    schedule is laid out for.
     temperature: divides all logits, of the loss too.
     """
 
@@ -67,7 +68,8 @@ class TorchBackend:
     # Sampling
 
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
-        """Completions of token prompts. A prompt with a key keeps its cache for the turn that extends it, until `release`."""
+        """Completions of token prompts. A prompt with a key keeps its cache for the turn that extends it, until
+        `release`."""
         for prompt in prompts:
             if len(prompt.tokens) >= self.window:
                 raise ValueError(f"a prompt of {len(prompt.tokens)} tokens leaves no room in a window of {self.window}")
@@ -93,7 +95,8 @@ class TorchBackend:
         ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
-        """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see `Backend.score`)."""
+        """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see
+        `Backend.score`)."""
         forward = self._forward if policy == "current" else self._initial_forward()
         fronts = (
             [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
@@ -153,7 +156,8 @@ class TorchBackend:
         return metrics | self._optimiser.step()
 
     def differentiable(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None, Batch]]:
-        """The batch in micro-batches, each with the current policy's log-probabilities of its labels (and of its distillation support)."""
+        """The batch in micro-batches, each with the current policy's log-probabilities of its labels (and of its
+        distillation support)."""
         tokens, lengths = batch.tokens.numpy(), batch.lengths.tolist()
         rows = [tokens[row, :length] for row, length in enumerate(lengths)]
         wide = torch.float64 if self.dtype == "float64" else torch.float32
@@ -189,7 +193,8 @@ class TorchBackend:
             torch.save(self._optimiser.state(), Path(path) / TRAINER_STATE)
 
     def load(self, path: Path | str) -> None:
-        """Weights and optimiser state of a saved directory; the initial policy stays the one this backend was made from."""
+        """Weights and optimiser state of a saved directory; the initial policy stays the one this backend was made
+        from."""
         model, _ = load_model(path, self.dtype, self.device)
         self.model.load_state_dict(model.state_dict())
         self.release()
@@ -223,14 +228,16 @@ def _scores(sequence: TokenSequence, places: np.ndarray, logprobs: Tensor, k: in
 
 
 def _likeliest(logprobs: Tensor, k: int) -> Tensor:
-    """The k likeliest entries; the whole vocabulary in its own order, which needs no sorting and compares across policies."""
+    """The k likeliest entries; the whole vocabulary in its own order, which needs no sorting and compares across
+    policies."""
     if k >= logprobs.shape[1]:
         return torch.arange(logprobs.shape[1], device=logprobs.device).expand(logprobs.shape)
     return logprobs.topk(k, dim=1).indices
 
 
 def _add_ratios(metrics: dict[str, float], logprobs: Tensor, batch: Batch, loss: LossSpec) -> None:
-    """How far the policy being trained has left the one that sampled: on the first update both are the same up to rounding."""
+    """How far the policy being trained has left the one that sampled: on the first update both are the same up to
+    rounding."""
     ratio = (logprobs - batch.logprobs)[batch.mask]
     outside = (ratio > math.log1p(loss.clip_high)) | (ratio < math.log1p(-loss.clip_low))
     share = float(outside.double().sum()) / max(batch.step_tokens, 1)

@@ -1,10 +1,12 @@
-"""The forward pass of Llama-shaped models, written for siblings: ragged rows share one cache, and a prompt is computed once for all that begin with it.
+"""The forward pass of Llama-shaped models, written for siblings: ragged rows share one cache, and a prompt is
+computed once for all that begin with it.
 
-It reads the weights of a Hugging Face model in place and matches that model's own forward; attention biases (Qwen2) and query/key norms (Qwen3)
-are part of the family. Two ways in:
+It reads the weights of a Hugging Face model in place and matches that model's own forward; attention biases (Qwen2)
+and query/key norms (Qwen3) are part of the family. Two ways in:
 
-    extend   inference: adds the next tokens of many rows to a pre-allocated key-value cache, each row at its own position
-    score    training and scoring: whole rows, differentiable, optionally after shared prompts whose keys and values are gathered, not recomputed
+    extend   inference: adds the next tokens of many rows to a pre-allocated key-value cache, each row at its own
+    position score    training and scoring: whole rows, differentiable, optionally after shared prompts whose keys and
+    values are gathered, not recomputed
 """
 
 from __future__ import annotations
@@ -20,16 +22,18 @@ from torch import Tensor
 
 FAMILY = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FUSE_BELOW = 50_000_000
-"""Parameters up to which projections are concatenated before use: a few large products beat many small ones, at the cost of a copy."""
+"""Parameters up to which projections are concatenated before use: a few large products beat many small ones, at the
+cost of a copy."""
 EXTEND_TOKENS = 2048
-"""Tokens of one pass of `extend`: what is in flight then stays in a CPU's cache, and attention masks of long prompts stay small."""
+"""Tokens of one pass of `extend`: what is in flight then stays in a CPU's cache, and attention masks of long prompts
+stay small."""
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 
 class Cache:
-    """Keys and values [row, kv, position, head] of many rows, packed to the left: row r holds positions 0 .. lengths[r]-1; what lies
-    beyond is never read."""
+    """Keys and values [row, kv, position, head] of many rows, packed to the left: row r holds positions 0 ..
+    lengths[r]-1; what lies beyond is never read."""
 
     def __init__(self, keys: list[Tensor], values: list[Tensor], lengths: Int[Tensor, " row"]) -> None:
         self.keys, self.values, self.lengths = keys, values, lengths
@@ -48,7 +52,8 @@ class Cache:
         return Cache([k[rows] for k in self.keys], [v[rows] for v in self.values], self.lengths[rows])
 
     def part(self, first: int, last: int) -> Cache:
-        """Rows first .. last-1 as a view: what is written there is written here (lengths apart), as long as neither grows."""
+        """Rows first .. last-1 as a view: what is written there is written here (lengths apart), as long as neither
+        grows."""
         keys, values = ([store[first:last] for store in stores] for stores in (self.keys, self.values))
         return Cache(keys, values, self.lengths[first:last])
 
@@ -107,17 +112,19 @@ class LlamaForward:
         return Cache(keys, values, torch.zeros(rows, dtype=torch.int64, device=weight.device))
 
     def freeze(self) -> None:
-        """Concatenate the projections once, for many `extend` calls under the same weights; `thaw` before the weights change."""
+        """Concatenate the projections once, for many `extend` calls under the same weights; `thaw` before the weights
+        change."""
         self._frozen = [self._projections(layer) for layer in self.model.model.layers] if self.fuse else None
 
     def thaw(self) -> None:
+        """Undo `freeze`: the weights may change again."""
         self._frozen = None
 
     def extend(
         self, ids: Int[Tensor, "row step"], counts: Int[Tensor, " row"], cache: Cache
     ) -> Float[Tensor, "row width"]:
-        """Add the next tokens of every row: its first `counts[r]`, the rest of its line is padding. Returns the hidden state after the last
-        one (garbage where there was none)."""
+        """Add the next tokens of every row: its first `counts[r]`, the rest of its line is padding. Returns the
+        hidden state after the last one (garbage where there was none)."""
         rows, steps = ids.shape
         cache.reserve(int(cache.lengths.max()) + steps)
         size = max(1, EXTEND_TOKENS // steps)
@@ -152,7 +159,8 @@ class LlamaForward:
     def score(
         self, ids: Int[Tensor, "row step"], prompts: Prompts | None = None
     ) -> tuple[Float[Tensor, "row step width"], list[Tensor], list[Tensor]]:
-        """Hidden states of whole rows (padded on the right), with the keys and values they made; rows continue their prompts where given."""
+        """Hidden states of whole rows (padded on the right), with the keys and values they made; rows continue their
+        prompts where given."""
         rows, steps = ids.shape
         own = torch.arange(steps, device=ids.device)
         made: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -190,7 +198,8 @@ class LlamaForward:
     def _layers(
         self, ids: Tensor, positions: Tensor, attend: Attend, only: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """Hidden states of all tokens, or of `only` one a row: from the last layer's queries on, nothing else is computed then."""
+        """Hidden states of all tokens, or of `only` one a row: from the last layer's queries on, nothing else is
+        computed then."""
         core = self.model.model
         # Only padding can lie beyond the window.
         positions = positions.clamp(max=self.window - 1)
@@ -214,7 +223,8 @@ class LlamaForward:
         return torch.cat([part.weight for part in parts]), bias, torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
 
     def _qkv(self, number: int, layer: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries and keys side by side [row, step, heads + kv, head], and values: what follows treats queries and keys alike."""
+        """Queries and keys side by side [row, step, heads + kv, head], and values: what follows treats queries and
+        keys alike."""
         attention = layer.self_attn
         if self.fuse:
             weight, bias, _ = self._frozen[number] if self._frozen else self._projections(layer)
@@ -243,8 +253,8 @@ class LlamaForward:
         return F.rms_norm(x, (x.shape[-1],), weight, self.epsilon)
 
     def _rotary(self, core: Any) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position, from the model's own rotary module (so that scaled variants come out right); the first half of
-        the sines is negated, as `_rotate` wants it."""
+        """cos and sin of every position, from the model's own rotary module (so that scaled variants come out right);
+        the first half of the sines is negated, as `_rotate` wants it."""
         weight = self.model.lm_head.weight
         if (
             self._rotation is None

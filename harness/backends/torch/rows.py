@@ -1,4 +1,5 @@
-"""Cutting a step's rows into micro-batches in which siblings stay together, so that their shared prompt is computed once."""
+"""Cutting a step's rows into micro-batches in which siblings stay together, so that their shared prompt is computed
+once."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ def micro_batches(
 ) -> Iterator[Rows]:
     """Micro-batches of at most about `limit` padded token positions each (one row at least), longest first.
 
-    A row's prompt is everything before the token in front of its first sampled one: that last token is computed with the row, because the
-    first sampled token is predicted from it.
+    A row's prompt is everything before the token in front of its first sampled one: that last token is computed with
+    the row, because the first sampled token is predicted from it.
     """
     cuts = [max(first - 1, 0) for first in first_sampled]
     families: dict[bytes, list[int]] = {}

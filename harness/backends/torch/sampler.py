@@ -19,7 +19,8 @@ COMPACT_AT = 0.5
 
 @dataclass
 class Live:
-    """Conversations whose cache is kept: `tokens[r]` are the tokens row r stands for, of which `cache.lengths[r]` are computed."""
+    """Conversations whose cache is kept: `tokens[r]` are the tokens row r stands for, of which `cache.lengths[r]` are
+    computed."""
 
     keys: list[Hashable]
     tokens: list[list[int]]
@@ -100,7 +101,8 @@ class Sampler:
     def _decode(
         self, prompts: Sequence[Prompt], params: SamplingParams, cache: Any, hidden: Tensor, first: int
     ) -> list[Completion]:
-        """Token by token until every row has stopped or is at its limit; `cache` ends up with all but each row's last token."""
+        """Token by token until every row has stopped or is at its limit; `cache` ends up with all but each row's last
+        token."""
         rows, most = len(prompts), params.max_new_tokens
         limits = torch.tensor([min(most, most if p.limit is None else p.limit) for p in prompts], device=self.device)
         uniforms = None if params.greedy else self._uniforms(prompts, int(limits.max()))
@@ -143,7 +145,8 @@ class Sampler:
 def _choose(
     logits: Float[Tensor, "row vocabulary"], params: SamplingParams, uniforms: Float[Tensor, " row"] | None
 ) -> tuple[Int[Tensor, " row"], Float[Tensor, " row"], Float[Tensor, " row"]]:
-    """A token per row by inversion of the cumulative distribution, its log-probability before top-p, and the mass top-p cut off."""
+    """A token per row by inversion of the cumulative distribution, its log-probability before top-p, and the mass
+    top-p cut off."""
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     full = (wide / params.temperature).log_softmax(-1)
     lost = torch.zeros(len(full), dtype=torch.float64, device=full.device)

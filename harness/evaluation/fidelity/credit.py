@@ -4,12 +4,14 @@ Where the loss reads log pi(y_t) of the sampled token alone (surrogate, likeliho
 
     credit_t = -N dL/d log pi(y_t)                                N undoes the mean over the step's tokens
 
-A distillation term moves the whole distribution. Its gradient is an expectation over the policy, sum_v pi_v a_v grad log pi_v, of an advantage a
-with mean 0; the sampled token's share of it is
+A distillation term moves the whole distribution. Its gradient is an expectation over the policy, sum_v pi_v a_v grad
+log pi_v, of an advantage a with mean 0; the sampled token's share of it is
 
-    credit_t = a(y_t) = -N (dL/dz(y_t)) / pi(y_t)                 z the logits: q/pi - 1 for the forward KL, log(q/pi) + KL for the reverse
+    credit_t = a(y_t) = -N (dL/dz(y_t)) / pi(y_t)                 z the logits: q/pi - 1 for the forward KL, log(q/pi)
+    + KL for the reverse
 
-Its sign is the direction of the sampled token's logit. The true advantage stands in the same place: dV/dz(y) = pi(y) (V(prefix y) - V(prefix)).
+Its sign is the direction of the sampled token's logit. The true advantage stands in the same place: dV/dz(y) = pi(y)
+(V(prefix y) - V(prefix)).
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ Streams = list[Float[np.ndarray, " _"]]
 def directions(
     sequences: Sequence[TokenSequence], credits: Sequence[Credit], backend: Backend, loss: LossSettings
 ) -> Streams:
-    """The credit of every sampled token of every sequence, as defined above. The clip range and dual clip are the experiment's."""
+    """The credit of every sampled token of every sequence, as defined above. The clip range and dual clip are the
+    experiment's."""
     batch = pack(sequences, credits)
     policy = batch.logprobs.clone().requires_grad_()
     support = _support(sequences, credits, batch, backend)
@@ -54,7 +57,8 @@ def directions(
 
 
 def own_streams(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Streams | None:
-    """The likelihood stream on sampled tokens: what a method says of single tokens beside the advantage. None where no credit has one."""
+    """The likelihood stream on sampled tokens: what a method says of single tokens beside the advantage. None where
+    no credit has one."""
     if all(credit.likelihood is None for credit in credits):
         return None
     return [
@@ -64,7 +68,8 @@ def own_streams(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -
 
 
 def _support(sequences: Sequence[TokenSequence], credits: Sequence[Credit], batch: Batch, backend: Backend) -> Any:
-    """The policy's log-probabilities where the batch's distillation stands, as a leaf of the graph; None without distillation."""
+    """The policy's log-probabilities where the batch's distillation stands, as a leaf of the graph; None without
+    distillation."""
     if batch.distillation is None:
         return None
     k = batch.distillation.ids.shape[-1]
@@ -85,7 +90,8 @@ def _support(sequences: Sequence[TokenSequence], credits: Sequence[Credit], batc
 def _implied(
     labels: np.ndarray, ids: np.ndarray, gradient: np.ndarray, logprobs: np.ndarray
 ) -> Float[np.ndarray, " sampled"]:
-    """-(dD/dz_y) / pi_y = sum_v g_v - g_y / pi_y from g = dD/dlog pi over [token, entry], the tail last; y in the tail stands for the tail."""
+    """-(dD/dz_y) / pi_y = sum_v g_v - g_y / pi_y from g = dD/dlog pi over [token, entry], the tail last; y in the
+    tail stands for the tail."""
     found = ids == labels[:, None]
     column = np.where(found.any(axis=1), found.argmax(axis=1), ids.shape[1])
     places = np.arange(len(labels))

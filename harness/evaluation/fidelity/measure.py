@@ -3,7 +3,8 @@
     groups of siblings -> evidence -> every method's credit (credit)
                        -> re-rolls -> every token's truth (truth)     -> agreement (metrics) -> table and plot (report)
 
-The policy is fixed: nothing is trained. Groups are drawn, evidence is gathered and credit is assigned as in a run's first step.
+The policy is fixed: nothing is trained. Groups are drawn, evidence is gathered and credit is assigned as in a run's
+first step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
+from harness.core.sources import revision
 from harness.core.types import Ending, RolloutGroup
 from harness.evaluation.fidelity.credit import directions, own_streams
 from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
@@ -26,7 +28,7 @@ from harness.protocols.backend import BackendSettings, SamplingParams, Start, ma
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, brings_context, make_method
 from harness.rollout.conversation import Prefix, Request
-from harness.rollout.environments import EnvironmentPool
+from harness.rollout.environments import EnvironmentPool, environment_module
 from harness.rollout.evidence import gather
 from harness.rollout.panel import tasks_of
 from harness.rollout.policies import TokenPolicy
@@ -56,9 +58,11 @@ def measure(
     checkpoint: Path | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Measurement:
-    """The credit of the experiment's methods on `tasks` groups of one policy (the start, or `checkpoint`), beside the truth by `rolls` re-rolls a set.
+    """The credit of the experiment's methods on `tasks` groups of one policy (the start, or `checkpoint`), beside the
+    truth by `rolls` re-rolls a set.
 
-    Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an environment that does not replay.
+    Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an
+    environment that does not replay.
     """
     if not experiment.methods:
         raise UserError(f"experiment {experiment.name!r} names no methods to measure")
@@ -88,7 +92,7 @@ def measure(
         for n, world in enumerate(worlds)
         for index in range(len(world.group.episodes))
     ]
-    facts = {
+    facts: dict[str, Any] = {
         "environment": experiment.environment.id,
         "version": pool.environment.version,
         "split": experiment.environment.train_split,
@@ -100,7 +104,9 @@ def measure(
         "rolls": rolls,
         "seed": seed,
         "success": float(np.mean([episode["success"] for episode in episodes])),
+        "sources": [__name__, experiment.backend.module, environment_module(pool)],
     }
+    facts["code"] = revision(*facts["sources"])[:16]
     return Measurement(facts, methods, episodes)
 
 
@@ -112,8 +118,8 @@ def sample_worlds(
     tasks: int,
     seeds: SeedTree,
 ) -> list[World]:
-    """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in one world. A group with a
-    failed episode is left out."""
+    """Groups of siblings on the first tasks of the seed's order, as a run's first step draws them, but every group in
+    one world. A group with a failed episode is left out."""
     environment, split, size = pool.environment, experiment.environment.train_split, experiment.sampling.group_size
     known = tasks_of(environment, split)
     if not environment.trainable(split):
@@ -145,7 +151,8 @@ def sample_worlds(
 def assign(
     experiment: Experiment, groups: Sequence[RolloutGroup], backend: Any, seeds: SeedTree
 ) -> tuple[list[Row], dict[str, list[list[np.ndarray]]]]:
-    """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it has one, its own stream."""
+    """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it
+    has one, its own stream."""
     named = experiment.context
     source = make_context(named.plug, named.options) if named else None
     sequences = [episode.sequence for group in groups for episode in group.episodes]
@@ -158,6 +165,7 @@ def assign(
         flat = [credit for row in assigned for credit in row]
         facts: Row = {
             "plug": settings.plug,
+            "code": revision(settings.plug.partition(":")[0])[:16],
             "options": settings.options,
             "context": _context_name(method, source),
             "teacher_share": gathered.with_context / len(sequences),

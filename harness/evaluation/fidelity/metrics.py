@@ -1,9 +1,10 @@
 """How well a credit agrees with the truth: signs, ranks, mass, each with a bootstrap interval clustered by task.
 
-    sign   share of the certain tokens (|truth| > 2 standard errors) whose credit has the truth's sign; a credit of 0 counts half
-    rank   Spearman's correlation of credit and truth over all tokens
-    within the same inside each episode, mean over the episodes in which the truth varies; a constant credit ranks nothing and counts 0
-    mass   share of the sum of |credit| that lies on the tenth of the tokens with the greatest |truth|; 0.1 for a uniform credit
+    sign   share of the certain tokens (|truth| > 2 standard errors) whose credit has the truth's sign; a credit of 0
+    counts half rank   Spearman's correlation of credit and truth over all tokens
+    within the same inside each episode, mean over the episodes in which the truth varies; a constant credit ranks
+    nothing and counts 0 mass   share of the sum of |credit| that lies on the tenth of the tokens with the greatest
+    |truth|; 0.1 for a uniform credit
 
 A figure is NaN where there is nothing to measure: no certain token, no episode whose truth varies, no credit at all.
 """
@@ -48,6 +49,7 @@ class Tokens:
 
     @property
     def certain(self) -> Bool[np.ndarray, " token"]:
+        """bool[token]: the truth lies beyond two of its standard errors."""
         return np.asarray(np.abs(self.truth) > CERTAIN * self.error)
 
 
@@ -71,7 +73,8 @@ def sign_agreement(credits: Credits, tokens: Tokens) -> Credits:
 
 
 def rank_correlation(credits: Credits, truth: Truths) -> Figures:
-    """Spearman's rho of every credit with the truth, ties given their mean rank; 0 where credit or truth is constant."""
+    """Spearman's rho of every credit with the truth, ties given their mean rank; 0 where credit or truth is
+    constant."""
     ranks = stats.rankdata(np.vstack([truth, credits]), axis=1)
     ranks -= ranks.mean(axis=1, keepdims=True)
     sizes = np.sqrt((ranks**2).sum(axis=1))
@@ -90,7 +93,8 @@ def within_episodes(credits: Credits, tokens: Tokens) -> Float[np.ndarray, "cred
 
 
 def mass_on_consequential(credits: Credits, truth: Truths) -> Figures:
-    """Share of |credit| on the tenth (rounded up) of the tokens with the greatest |truth|; tokens tied at its border share alike."""
+    """Share of |credit| on the tenth (rounded up) of the tokens with the greatest |truth|; tokens tied at its border
+    share alike."""
     size, mass = np.abs(truth), np.abs(credits)
     wanted = math.ceil(CONSEQUENTIAL * len(size))
     border = np.partition(size, len(size) - wanted)[len(size) - wanted]
@@ -100,7 +104,8 @@ def mass_on_consequential(credits: Credits, truth: Truths) -> Figures:
 
 
 def judge(credits: Credits, tokens: Tokens, seeds: SeedTree) -> list[dict[str, Figure]]:
-    """The four metrics of every credit, all under the same resampled tasks (percentile bootstrap, clustered by task)."""
+    """The four metrics of every credit, all under the same resampled tasks (percentile bootstrap, clustered by
+    task)."""
     credits = clear(credits)
     measure = _measure(credits, tokens)
     clusters = [np.flatnonzero(tokens.task == task) for task in np.unique(tokens.task)]

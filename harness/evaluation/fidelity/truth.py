@@ -1,10 +1,13 @@
-"""What a sampled token was truly worth: the policy plays on from before it and from after it, many times, and the success rates are subtracted.
+"""What a sampled token was truly worth: the policy plays on from before it and from after it, many times, and the
+success rates are subtracted.
 
-    truth of token t = V(prefix + token t) - V(prefix)        V = chance of success when the same policy goes on from there
+    truth of token t = V(prefix + token t) - V(prefix)        V = chance of success when the same policy goes on from
+    there
 
-Every distinct prefix of a group is valued once, by two independent sets of re-rolls: a token's truth takes one set after it and the other before it,
-so that the two values of a difference share no roll, and neighbouring tokens' errors neither. An environment that answers the same actions
-differently under the same seed has no such values; it is refused.
+Every distinct prefix of a group is valued once, by two independent sets of re-rolls: a token's truth takes one set
+after it and the other before it, so that the two values of a difference share no roll, and neighbouring tokens'
+errors neither. An environment that answers the same actions differently under the same seed has no such values; it is
+refused.
 """
 
 from __future__ import annotations
@@ -34,7 +37,8 @@ BEFORE, AFTER = 0, 1
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A group of siblings that all met the environment under the same seeds, so that a shared beginning has one value."""
+    """A group of siblings that all met the environment under the same seeds, so that a shared beginning has one
+    value."""
 
     group: RolloutGroup
     environment: SeedTree
@@ -146,7 +150,8 @@ def truth_of(place: int, group: RolloutGroup, index: int, values: Values) -> Tru
 
 
 def variance(successes: Float[np.ndarray, "*n"], rolls: int) -> Float[np.ndarray, "*n"]:
-    """Variance of a success rate. The chance is taken as (s + 1) / (n + 2) (Laplace), so that 0 or n successes do not pretend to be certain: with it,
-    two standard errors of a difference cover at least 94 % at 64 re-rolls, whatever the chances."""
+    """Variance of a success rate. The chance is taken as (s + 1) / (n + 2) (Laplace), so that 0 or n successes do not
+    pretend to be certain: with it, two standard errors of a difference cover at least 94 % at 64 re-rolls, whatever
+    the chances."""
     chance = (successes + 1) / (rolls + 2)
     return np.asarray(chance * (1 - chance) / rolls)

@@ -67,17 +67,20 @@ def test_token_importance():
 
 
 def test_craft_by_hand():
-    # Two siblings, rewards 1 and 0: A = +-0.5 / (sqrt(1/2) + 1e-6) = +-a. Both have the first token, the first has a second.
+    # Two siblings, rewards 1 and 0: A = +-0.5 / (sqrt(1/2) + 1e-6) = +-a. Both have the first token, the first has a
+    # second.
     win, loss = episode([0, 0], 1.0), episode([0], 0.0)
     group = RolloutGroup("t", (win, loss))
     known = (taught(win, [0.3, 0.2]), taught(loss, [-1.0]))
     a = 0.5 / (math.sqrt(0.5) + 1e-6)
     credits, _, log = CRAFT(phase_aware=False, kl=0.0).assign([group], [known], {})
-    # One sibling has weight 1: CTI = -a - a = -2a for the success, 2a for the failure; the lone token falls back to A * 0.2.
+    # One sibling has weight 1: CTI = -a - a = -2a for the success, 2a for the failure; the lone token falls back to A
+    # * 0.2.
     expected = [math.tanh(2.5 * -2 * a), math.tanh(2.5 * a * 0.2)]
     np.testing.assert_allclose(credits[0][0].likelihood[1:], 0.01 * np.array(expected), rtol=1e-13)
     np.testing.assert_allclose(credits[0][1].likelihood[1:], [0.01 * math.tanh(2.5 * 2 * a)], rtol=1e-13)
-    # Signs: -, + on the success (A > 0), + on the failure (A < 0): one of three agrees. One sibling: effective number 1.
+    # Signs: -, + on the success (A > 0), + on the failure (A < 0): one of three agrees. One sibling: effective number
+    # 1.
     assert log["sign_agreement"] == pytest.approx(1 / 3)
     assert log["effective_siblings"] == 1.0
     assert log["gate_share"] == 1.0
@@ -85,7 +88,8 @@ def test_craft_by_hand():
 
 def test_gaps_are_clamped_before_they_tilt():
     # Deltas of 30 and 21 both count as 20 nats, so the failure weighs its siblings alike.
-    # Rewards 1 0 0 0: the siblings of the last have A = 3/4 (gap 30), -1/4 (21), -1/4 (-50, a weight of e^-40 beside theirs).
+    # Rewards 1 0 0 0: the siblings of the last have A = 3/4 (gap 30), -1/4 (21), -1/4 (-50, a weight of e^-40 beside
+    # theirs).
     episodes = tuple(episode([0], reward) for reward in (1.0, 0.0, 0.0, 0.0))
     known = tuple(taught(e, [gap]) for e, gap in zip(episodes, (30.0, 21.0, -50.0, 0.0), strict=True))
     method = CRAFT(phase_aware=False, kl=0.0, beta_plus=0.1, lam=1.0)
@@ -113,13 +117,15 @@ def test_controller():
     state = controller.advance(state, 1.0)
     assert state == {"rho": 0.75, "steps": 2.0}  # 0.5 * 0.5 + 0.5 * 1
     assert controller.weights(state) == (2.5, 12.5)  # 1 + 2 * 0.75; 10 + 10 * 0.25
-    # target 0.25 shifts the operating point by a quarter: 0.75 + 0.25 = 1; target 1: 0.75 - 0.5 = 0.25; both clipped to [0, 1].
+    # target 0.25 shifts the operating point by a quarter: 0.75 + 0.25 = 1; target 1: 0.75 - 0.5 = 0.25; both clipped
+    # to [0, 1].
     for target, weights in ((0.25, (3.0, 10.0)), (1.0, (1.5, 17.5)), (0.0, (3.0, 10.0))):
         assert Controller(1.0, 3.0, 10.0, 20.0, 0.5, 1, target).weights(state) == weights
 
 
 def test_controller_of_a_run_is_used_one_step_late():
-    # Four tokens, |c| > 0.1 on all: gate 1. Warm-up 1: the weights of steps 0, 1 and 2 come from 0.5, 0.5 and 0.95 * 0.5 + 0.05.
+    # Four tokens, |c| > 0.1 on all: gate 1. Warm-up 1: the weights of steps 0, 1 and 2 come from 0.5, 0.5 and 0.95 *
+    # 0.5 + 0.05.
     win, loss = episode([0, 0], 1.0), episode([0, 0], 0.0)
     known = (taught(win, [0.1, 0.1]), taught(loss, [0.1, 0.1]))
     method = CRAFT(n_warmup=1, kl=0.0, mu_min=0.0, mu_max=0.0)
@@ -131,7 +137,8 @@ def test_controller_of_a_run_is_used_one_step_late():
 
 
 def test_rlsd():
-    # A = a on the success, Delta = 5 is clipped to 1.2, Delta = -5 to 0.8, Delta = 0 is 1; lam 0.5: factors 1.1, 0.9, 1.
+    # A = a on the success, Delta = 5 is clipped to 1.2, Delta = -5 to 0.8, Delta = 0 is 1; lam 0.5: factors 1.1, 0.9,
+    # 1.
     win, loss = episode([0, 0, 0], 1.0), episode([0, 0, 0], 0.0)
     known = (taught(win, [5.0, -5.0, 0.0]), taught(loss, [5.0, -5.0, 0.0]))
     group = RolloutGroup("t", (win, loss))
@@ -192,8 +199,8 @@ def test_the_sampled_token_has_a_bin_of_its_own():
 
 def test_segmenter_by_hand():
     # Ten tokens of one turn. d: median 0, MAD 0, so scores are d / max(Q75, 1e-3). Sorted: seven 0, then 0.2 0.4 0.8;
-    # Q75 lies at place 6.75: 0.75 of the way from 0 to 0.2 = 0.15. Scores: 0.8 -> 5.33 spikes, 0.4 -> 2.67 and 0.2 -> 1.33
-    # carry, 0 ends. Q95 at place 8.55: 0.4 + 0.55 * 0.4 = 0.62. Heights: 1, 0.4 / 0.62, 0.2 / 0.62.
+    # Q75 lies at place 6.75: 0.75 of the way from 0 to 0.2 = 0.15. Scores: 0.8 -> 5.33 spikes, 0.4 -> 2.67 and 0.2 ->
+    # 1.33 carry, 0 ends. Q95 at place 8.55: 0.4 + 0.55 * 0.4 = 0.62. Heights: 1, 0.4 / 0.62, 0.2 / 0.62.
     d = np.array([0, 0, 0.8, 0.2, 0.4, 0, 0, 0, 0, 0])
     flat, turns, free = np.ones(10), np.zeros(10, int), np.zeros(10, bool)
     got = Segmenter().saliency(d, flat, turns, free)
@@ -251,7 +258,8 @@ def test_segmenter_reaches_its_aim():
 
 
 def test_where_an_episode_leaves_its_peers():
-    # 1 2 3 4 against the successes 1 9 9 9 and 1 2 9: it leaves the second at index 2. The failure 1 2 3 4 5 does not count.
+    # 1 2 3 4 against the successes 1 9 9 9 and 1 2 9: it leaves the second at index 2. The failure 1 2 3 4 5 does not
+    # count.
     group = RolloutGroup(
         "t",
         tuple(

@@ -120,7 +120,8 @@ def test_an_empty_credit_reference_weighs_nothing(seed, k):
 @few
 @given(seeds)
 def test_pillars_off_are_the_paths_without_them(seed):
-    """CRAFT with a static controller is CRAFT whose controller has nowhere to go; unpolarised is k3 with the same weights."""
+    """CRAFT with a static controller is CRAFT whose controller has nowhere to go; unpolarised is k3 with the same
+    weights."""
     step = random_step(np.random.default_rng(seed), Needs("sampled", reference=True))
     pinned = CRAFT(lam_min=0.01, lam_max=0.01, mu_min=0.01, mu_max=0.01)
     assert_same(credits(CRAFT(phase_aware=False), step), credits(pinned, step), step)

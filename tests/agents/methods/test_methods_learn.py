@@ -1,5 +1,6 @@
-"""Every shipped method trains: those with a policy gradient solve more of Guess-v0, the others lower their own objective on it, and all of them
-go through a short run on ReasoningMini-v0 with nothing but finite numbers in its log."""
+"""Every shipped method trains: those with a policy gradient solve more of Guess-v0, the others lower their own
+objective on it, and all of them go through a short run on ReasoningMini-v0 with nothing but finite numbers in its
+log."""
 
 from __future__ import annotations
 
@@ -52,13 +53,19 @@ def guessing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Star
         model={"tiny": TINY},
         context=CONTEXTS[0],
         warm_start={
-            "steps": 150, "batch": 16, "lr": 5e-3, "habit_share": 0.6, "measure": 14, "context_share": 0.2, "contexts": CONTEXTS,
+            "steps": 150,
+            "batch": 16,
+            "lr": 5e-3,
+            "habit_share": 0.6,
+            "measure": 14,
+            "context_share": 0.2,
+            "contexts": CONTEXTS,
         },
         sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
         optimiser={"lr": 5e-4},
         budget={"steps": 25, "checkpoint_every": 25},
         evaluation={"every": 0, "tasks": 14, "samples": 8},
-    )  # fmt: skip
+    )
     start = start_of(experiment, folder / "cache")
     return experiment, start, sampled_success(run(experiment, start, "base", folder / "base"))
 
@@ -72,14 +79,20 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start
         model={"tiny": TINY},
         context=CONTEXTS[0],
         warm_start={
-            "steps": 150, "batch": 32, "lr": 3e-3, "habit_share": 0.5, "measure": 20, "demonstrations": 800,
-            "context_share": 0.3, "contexts": CONTEXTS,
+            "steps": 150,
+            "batch": 32,
+            "lr": 3e-3,
+            "habit_share": 0.5,
+            "measure": 20,
+            "demonstrations": 800,
+            "context_share": 0.3,
+            "contexts": CONTEXTS,
         },
         sampling={"group_size": 8, "prompts_per_step": 8, "max_new_tokens": 12},
         optimiser={"lr": 3e-4},
         budget={"steps": 12, "checkpoint_every": 12},
         evaluation={"every": 0, "tasks": 20, "samples": 1},
-    )  # fmt: skip
+    )
     return experiment, start_of(experiment, folder / "cache")
 
 

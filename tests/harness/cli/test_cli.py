@@ -377,7 +377,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(
     """A method that raises: its runs are named, the others' records stay, and the table is not written."""
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "my_raising_method.py").write_text(
-        "from agents.methods.grpo import GRPO\n\n\nclass Raising(GRPO):\n    def assign(self, *_):\n        raise ZeroDivisionError('mine')\n"
+        "from agents.methods.grpo import GRPO\n\n\nclass Raising(GRPO):\n    def assign(self, *_):\n"
+        "        raise ZeroDivisionError('mine')\n"
     )
     broken = {"label": "mine", "plug": "my_raising_method:Raising", "options": {"kl": 0.0}}
     file = spec(methods=[broken], seeds=[0], budget={"steps": 1})

@@ -15,8 +15,10 @@ NAMES = st.lists(st.one_of(st.text(max_size=5), st.integers(-9, 99)), max_size=4
 
 
 def test_a_place_is_the_same_in_every_process() -> None:
-    """Neither the hash seed of Python nor the process may matter; the numbers themselves are pinned, since recorded runs rest on them."""
-    said = "from harness.core.seeds import SeedTree; print(SeedTree(7)['sampling', 3, 'task'].integer(), SeedTree(7)['a'].rng().integers(1000))"
+    """Neither the hash seed of Python nor the process may matter; the numbers themselves are pinned, since recorded
+    runs rest on them."""
+    said = "from harness.core.seeds import SeedTree; "
+    said += "print(SeedTree(7)['sampling', 3, 'task'].integer(), SeedTree(7)['a'].rng().integers(1000))"
     ours = f"{SeedTree(7)['sampling', 3, 'task'].integer()} {SeedTree(7)['a'].rng().integers(1000)}"
     for hash_seed in ("1", "2"):
         done = subprocess.run(

@@ -1,4 +1,5 @@
-"""`harness evaluate`: what was played stays played, what was lost is tried again, and the numbers are those of the record."""
+"""`harness evaluate`: what was played stays played, what was lost is tried again, and the numbers are those of the
+record."""
 
 from __future__ import annotations
 
@@ -144,13 +145,30 @@ def test_what_changes_an_episode_changes_the_file_and_nothing_else_does(tmp_path
         asked = Evaluation(**({"env": base.env, "policy": base.policy} | changed))
         return asked.file(asked.identity(environment, policy)).name
 
-    same = {name(), name(tasks=9), name(samples=4), name(concurrency=3), name(env="environments:Tau3Airline-v0"), name(deadline_s=1.0),
-            name(env_options={"user_endpoint": {}}), name(policy_options={"prices": [1, 2]})}  # fmt: skip
+    same = {
+        name(),
+        name(tasks=9),
+        name(samples=4),
+        name(concurrency=3),
+        name(env="environments:Tau3Airline-v0"),
+        name(deadline_s=1.0),
+        name(env_options={"user_endpoint": {}}),
+        name(policy_options={"prices": [1, 2]}),
+    }
     assert len(same) == 2  # an option of the environment may change an episode; only its key may not
     secret = {"user_endpoint": {"api_key": "hidden", "base_url": "b"}}
     assert "hidden" not in json.dumps(Evaluation("E", "p", env_options=secret).identity("1", ""))
-    different = {name(environment="2"), name(policy="q"), name(seed=1), name(split="train"), name(greedy=True), name(temperature=0.5),
-                 name(max_new_tokens=9), name(env="Guess-v0"), name()}  # fmt: skip
+    different = {
+        name(environment="2"),
+        name(policy="q"),
+        name(seed=1),
+        name(split="train"),
+        name(greedy=True),
+        name(temperature=0.5),
+        name(max_new_tokens=9),
+        name(env="Guess-v0"),
+        name(),
+    }
     assert len(different) == 9
     assert all(re.fullmatch(r"[\w.-]+\.jsonl", each) for each in different)
 
@@ -228,13 +246,28 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
     assert (summary["episodes"], summary["lost"]) == (4, 1)
     assert summary["used"] == {"prompt_tokens": 35.0, "cost_usd": 0.75}
     assert summary["tasks"][0] == {
-        "task": "a", "succeeded": 1, "finished": 2, "reward": 0.5, "doing_nothing": 1.0, "turns": 3.0, "endings": "completed", "episodes": [4, 0],
-    }  # fmt: skip
+        "task": "a",
+        "succeeded": 1,
+        "finished": 2,
+        "reward": 0.5,
+        "doing_nothing": 1.0,
+        "turns": 3.0,
+        "endings": "completed",
+        "episodes": [4, 0],
+    }
     console = Console(file=io.StringIO(), width=120)
     print_summary("World-v0", summary | {"policy": "me"}, console)
     said = console.file.getvalue()  # type: ignore[attr-defined]
-    for part in ("a world   me", "success 0.750   doing nothing 0.500   2 tasks, 4 episodes", "pass^1 0.750   pass^2 0.500", "best 1.000",
-                 "words: x 1   y 0.500", "│ row  │ 0.250 │ - │", "prompt tokens 35, cost usd 0.75", "│ b    │ 2/2"):  # fmt: skip
+    for part in (
+        "a world   me",
+        "success 0.750   doing nothing 0.500   2 tasks, 4 episodes",
+        "pass^1 0.750   pass^2 0.500",
+        "best 1.000",
+        "words: x 1   y 0.500",
+        "│ row  │ 0.250 │ - │",
+        "prompt tokens 35, cost usd 0.75",
+        "│ b    │ 2/2",
+    ):
         assert part in said
 
 
@@ -242,8 +275,10 @@ def test_the_airline_says_what_it_must_say(tmp_path: Path) -> None:
     file, said = run(tmp_path, policy="do-nothing", split="base", tasks=50)
     summary = json.loads(file.with_suffix(".json").read_text())
     assert (summary["heading"], summary["success"], summary["doing_nothing"]) == (
-        "airline official tasks, oneshot user (not τ³-airline)", 0.46, 0.46,
-    )  # fmt: skip
+        "airline official tasks, oneshot user (not τ³-airline)",
+        0.46,
+        0.46,
+    )
     kinds = summary["environment"]["what the reference does"]
     assert {kind: row["tasks"] for kind, row in kinds.items()} == {
         "write": 26,

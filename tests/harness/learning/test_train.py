@@ -1,4 +1,5 @@
-"""Training: the same spec gives the same bytes, and no kill, full disk or failing environment changes what comes out in the end."""
+"""Training: the same spec gives the same bytes, and no kill, full disk or failing environment changes what comes out
+in the end."""
 
 from __future__ import annotations
 
@@ -107,8 +108,9 @@ def test_two_processes_do_not_work_on_one_run(tiny_directory: Path, tmp_path: Pa
 
 
 def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
-    """Guess-v0, two windows, from a start that counts up on most of its demonstrations. Under seeds 0 to 3, 20 steps raise success on held-out
-    tasks from 0.56 to between 0.71 and 0.86; a rate of 56 episodes has a standard error of 0.067."""
+    """Guess-v0, two windows, from a start that counts up on most of its demonstrations. Under seeds 0 to 3, 20 steps
+    raise success on held-out tasks from 0.56 to between 0.71 and 0.86; a rate of 56 episodes has a standard error of
+    0.067."""
     experiment = small(
         environment={"id": "environments:Guess-v0", "options": {"windows": 2, "players": 4}},
         model={
@@ -323,7 +325,8 @@ def test_mixed_groups_are_groups_with_unequal_rewards(tiny_directory: Path, tmp_
 
 
 def test_the_limit_of_candidates_holds(tiny_directory: Path, tmp_path: Path) -> None:
-    """Every task is always solved: no group is mixed, and the step is over after candidate_limit x prompts_per_step of them."""
+    """Every task is always solved: no group is mixed, and the step is over after candidate_limit x prompts_per_step
+    of them."""
     environment = {"id": "odd_environments:Parity-v0", "options": {"numbers": (1,)}}
     sampling = {"mixed_groups": True, "candidate_limit": 3, "prompts_per_step": 4}
     folder = finished(

@@ -1,4 +1,5 @@
-"""The starting policy: made once from demonstrations, cached by content, measured, and as imperfect as it was asked to be."""
+"""The starting policy: made once from demonstrations, cached by content, measured, and as imperfect as it was asked
+to be."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def test_a_half_made_start_under_the_right_name_is_replaced(cache: Path, tmp_pat
 
 
 def test_demonstrations_teach(cache: Path) -> None:
-    """Gold alone, long enough to know the train split by heart; the habit alone finds the three lowest secrets of seven."""
+    """Gold alone, long enough to know the train split by heart; the habit alone finds the three lowest secrets of
+    seven."""
     gold = start_of(experiment(steps=200, batch=12, lr=1e-2), cache)
     habit = start_of(experiment(steps=200, batch=12, lr=1e-2, habit_share=1.0), cache)
     train = {"train_split": "train", "eval_split": "train"}

@@ -41,7 +41,7 @@ def random_credit(rng: np.random.Generator, sequence: TokenSequence, divergence:
             np.abs(stream()),
             rng.choice(np.array(FORMS, dtype=object), length),
         ),
-        distillation=Distillation(TopK(ids, np.take_along_axis(logq, ids, 1)), np.abs(stream()), divergence, 0.3, 2.0),  # type: ignore[arg-type]
+        distillation=Distillation(TopK(ids, np.take_along_axis(logq, ids, 1)), np.abs(stream()), divergence, 0.3, 2.0),
     )
 
 
@@ -204,7 +204,8 @@ def test_a_stream_set_in_one_credit_counts_as_zero_elsewhere(ragged_groups: Call
 def test_clipping_by_hand(ragged_groups: Callable[..., Any]) -> None:
     tokens = TokenSequence(np.arange(5), np.array([False] + [True] * 4), np.zeros(5), np.zeros(5, dtype=int))
     # ratios 1.5, 0.5, 1.5, 0.5 against advantages 1, 1, -1, -1 and bounds 0.8 .. 1.2:
-    # min(1.5, 1.2) = 1.2; min(0.5, 0.8) = 0.5; min(-1.5, -1.2) = -1.5; min(-0.5, -0.8) = -0.8; mean = -0.15, loss = 0.15
+    # min(1.5, 1.2) = 1.2; min(0.5, 0.8) = 0.5; min(-1.5, -1.2) = -1.5; min(-0.5, -0.8) = -0.8; mean = -0.15, loss =
+    # 0.15
     batch = pack([tokens], [Credit(advantages=np.array([0, 1.0, 1.0, -1.0, -1.0]))])
     ratios = torch.tensor([[1.5, 0.5, 1.5, 0.5]], dtype=torch.float64)
     assert float(policy_loss(ratios.log(), batch, LossSettings()).total) == pytest.approx(0.15, rel=1e-12)

@@ -1,4 +1,5 @@
-"""Our loss against TRL's: `GRPOTrainer._compute_loss` on the same tokens, behaviour log-probabilities and advantages."""
+"""Our loss against TRL's: `GRPOTrainer._compute_loss` on the same tokens, behaviour log-probabilities and
+advantages."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ PAIRS = {
 
 
 def a_step(ragged_groups: Make, backend: Any) -> tuple[list[TokenSequence], list[float], list[np.ndarray]]:
-    """Multi-turn episodes whose behaviour lies up to 0.6 nat off the policy on either side, so that some ratios are clipped and some
-    are not; an advantage each, and reference log-probabilities."""
+    """Multi-turn episodes whose behaviour lies up to 0.6 nat off the policy on either side, so that some ratios are
+    clipped and some are not; an advantage each, and reference log-probabilities."""
     rng = np.random.default_rng(5)
     sequences = [sequence for group in ragged_groups(11) for sequence in group]
     near = []
@@ -101,7 +102,8 @@ def test_value_and_gradient_are_those_of_trl(
     clipped = trainer._metrics["train"]["clip_ratio/region_mean"][-1]
     assert 0.05 < clipped < 0.6  # both branches of the surrogate are looked at
     total, gradients = ours(backend, sequences, advantages, references, pair)
-    # float64 weights, but transformers' norms and rotations and TRL's log-probabilities are float32 (6e-8 each, hundreds of them in a row)
+    # float64 weights, but transformers' norms and rotations and TRL's log-probabilities are float32 (6e-8 each,
+    # hundreds of them in a row)
     assert total == pytest.approx(float(theirs.detach()), rel=1e-5)
     for parameter, expected in trainer.model.named_parameters():
         off = float((gradients[parameter] - expected.grad).abs().max())

@@ -121,7 +121,8 @@ def test_a_literal_is_masked_wherever_a_token_touches_it(
 
 
 def byte_table() -> dict[str, int]:
-    """GPT-2's letters for bytes, written out from their definition: printable Latin-1 stands for itself, the others follow from 256 on."""
+    """GPT-2's letters for bytes, written out from their definition: printable Latin-1 stands for itself, the others
+    follow from 256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + n): b for n, b in enumerate(others)}

@@ -1,4 +1,5 @@
-"""Rollouts: what is sampled is what is recorded, and whatever an environment does, it is an episode and never a crash or a wrong reward."""
+"""Rollouts: what is sampled is what is recorded, and whatever an environment does, it is an episode and never a crash
+or a wrong reward."""
 
 from __future__ import annotations
 
@@ -220,7 +221,8 @@ def test_a_privileged_context_stands_in_front(pool_of: Any, policy: TokenPolicy)
 
 @pytest.mark.parametrize("where", ["opening", "reply"])
 def test_a_full_window_ends_the_episode_and_not_the_run(pool_of: Any, backend_of: Any, where: str) -> None:
-    """96 tokens are the window of the tiny policy. What does not fit ends in TOKEN_LIMIT and goes through a training step."""
+    """96 tokens are the window of the tiny policy. What does not fit ends in TOKEN_LIMIT and goes through a training
+    step."""
     backend = backend_of()
     long, short = pool_of(**{where: " higher lower" * 60}), pool_of()
     policy = TokenPolicy(backend, SamplingParams(4))

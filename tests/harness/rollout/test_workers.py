@@ -1,4 +1,5 @@
-"""Deadlines and pools: every call comes back in time or is given up, and an environment's name is checked before anything runs."""
+"""Deadlines and pools: every call comes back in time or is given up, and an environment's name is checked before
+anything runs."""
 
 from __future__ import annotations
 
@@ -164,7 +165,8 @@ def test_options_are_checked_by_name_and_by_value() -> None:
 
 def test_an_environment_beside_the_user_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_environment.py").write_text(
-        "import gymnasium\nfrom environments.guess import Guess\ngymnasium.register('MyOwn-v0', Guess, disable_env_checker=True)\n"
+        "import gymnasium\nfrom environments.guess import Guess\n"
+        "gymnasium.register('MyOwn-v0', Guess, disable_env_checker=True)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # put back after the test

@@ -1,4 +1,5 @@
-"""Experiments from spec to table: what decides a run's folder, what is written, and real interruptions of the real command."""
+"""Experiments from spec to table: what decides a run's folder, what is written, and real interruptions of the real
+command."""
 
 from __future__ import annotations
 

@@ -227,9 +227,9 @@ apis.supervisor.complete_task()
 
 def _voice(world: World, values: Values) -> Truth:
     callers = [*related(world.me, "manager"), *related(world.me, "sibling"), *related(world.me, "coworker")]
-    spoken = [(person, 0.05 * (number + 1)) for number, person in enumerate(callers)]
-    spoken += [(callers[0], 0.12), (BY_KEY[values["late"]], 1.2), (callers[1], 2.0)]
-    for person, days in spoken:
+    mentioned = [(person, 0.05 * (number + 1)) for number, person in enumerate(callers)]
+    mentioned += [(callers[0], 0.12), (BY_KEY[values["late"]], 1.2), (callers[1], 2.0)]
+    for person, days in mentioned:
         _voice_message(world, person.key, f"Call me about {values['about']}.", days)
     today = [person.key for person in callers]
     wanted = [

@@ -1,4 +1,5 @@
-"""The direction of a credit: against hand numbers for the sampled token's terms, and against the gradient of the logits for distillation."""
+"""The direction of a credit: against hand numbers for the sampled token's terms, and against the gradient of the
+logits for distillation."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def test_an_anchor_pulls_by_its_derivative(
 def test_distillation_counts_as_the_logits_gradient_over_pi(
     sequences: list[TokenSequence], backend_of: Any, divergence: Any, k: int
 ) -> None:
-    """Autograd through the softmax, token by token. One episode in two has a teacher; with k = 5 most sampled tokens are in the tail."""
+    """Autograd through the softmax, token by token. One episode in two has a teacher; with k = 5 most sampled tokens
+    are in the tail."""
     backend = backend_of()
     vocabulary = backend.vocabulary
     k = min(k, vocabulary)

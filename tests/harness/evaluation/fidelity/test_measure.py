@@ -91,7 +91,8 @@ def test_grpos_credit_is_its_advantage(measured: Measurement) -> None:
 
 
 def test_printed_craft_opposes_its_advantage_and_aligned_does_not(measured: Measurement) -> None:
-    """With rewards of 0 and 1 on every token that has a sibling at its place; a token alone there has the fallback's sign in both."""
+    """With rewards of 0 and 1 on every token that has a sibling at its place; a token alone there has the fallback's
+    sign in both."""
     opposed = 0
     names = ("GRPO", "CRAFT printed, own stream", "CRAFT aligned, own stream")
     for advantage, printed, aligned in zip(*(arrays_of(measured, name) for name in names), strict=True):

@@ -66,7 +66,8 @@ def test_within_episodes_by_hand() -> None:
 
 
 def test_mass_by_hand() -> None:
-    # a tenth of 15 tokens, rounded up, is 2: the 0.9, and one of the three 0.5s, which share that place: (4 + (1 + 2 + 3) / 3) / 20
+    # a tenth of 15 tokens, rounded up, is 2: the 0.9, and one of the three 0.5s, which share that place: (4 + (1 + 2
+    # + 3) / 3) / 20
     truth = np.array([-0.9, 0.5, -0.5, 0.5, *[0.1] * 11])
     credit = np.array([[4.0, -1.0, 2.0, 3.0, 10.0, *[0.0] * 10], [0.0] * 15])
     found = mass_on_consequential(credit, truth)
@@ -118,7 +119,8 @@ def test_judge_knows_the_truth_and_knows_nothing_of_noise() -> None:
 
 
 def test_the_interval_is_over_tasks_not_tokens() -> None:
-    """200 equal tokens a task say as much as one: sign accuracy over 10 tasks, 6 of them right, is a share of 10 coins."""
+    """200 equal tokens a task say as much as one: sign accuracy over 10 tasks, 6 of them right, is a share of 10
+    coins."""
     right = np.repeat([1.0] * 6 + [-1.0] * 4, 200)
     tokens = tokens_of(np.ones(2000), tasks=10)
     figure = judge(right[None], tokens, SEEDS)[0]["sign"]

@@ -1,4 +1,5 @@
-"""Re-rolled values against values worked out exactly, standard errors against exact coverage, and episodes that go on from a prefix."""
+"""Re-rolled values against values worked out exactly, standard errors against exact coverage, and episodes that go on
+from a prefix."""
 
 from __future__ import annotations
 
@@ -138,7 +139,8 @@ def test_prefixes_by_hand() -> None:
 
 
 class Exact:
-    """Values by going through everything the policy may still say, from forward passes alone: no sampling, no environment."""
+    """Values by going through everything the policy may still say, from forward passes alone: no sampling, no
+    environment."""
 
     def __init__(self, policy: TokenPolicy, world: World, turns: int) -> None:
         self.backend, self.renderer, self.turns = policy.backend, policy.renderer, turns
@@ -248,7 +250,8 @@ def test_an_environment_that_does_not_replay_is_refused(rollouts_of: Any, policy
 
 
 def test_truth_by_hand() -> None:
-    # Two tokens; of 10 re-rolls: V() = .2 before, .4 after (never used: nothing comes before the start); V(5) = .7 before, .6 after; a success.
+    # Two tokens; of 10 re-rolls: V() = .2 before, .4 after (never used: nothing comes before the start); V(5) = .7
+    # before, .6 after; a success.
     episode = Episode(
         "t",
         TokenSequence(np.array([9, 5, 6]), np.array([False, True, True]), np.zeros(3), np.zeros(3, np.int64)),
@@ -268,7 +271,8 @@ def test_truth_by_hand() -> None:
 @pytest.mark.parametrize("after", [0.0, 0.02, 0.3, 0.5, 0.97, 0.99, None])
 @pytest.mark.parametrize("before", [0.001, 0.03, 0.05, 0.4, 0.5, 0.9, 0.97])
 def test_two_standard_errors_cover(before: float, after: float | None) -> None:
-    """The chance that V lies within two standard errors, summed over all outcomes of 64 and 64 re-rolls; None: a known outcome of 1."""
+    """The chance that V lies within two standard errors, summed over all outcomes of 64 and 64 re-rolls; None: a
+    known outcome of 1."""
     rolls = 64
     s = np.arange(rolls + 1)
     spread = variance(s.astype(np.float64), rolls)
