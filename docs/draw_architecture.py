@@ -104,8 +104,9 @@ def reduced(edges: Edges) -> Edges:
             raise ValueError(f"rooms import each other in a circle: {' -> '.join((*path, room))}")
         return edges[room].union(*(reach(target, (*path, room)) for target in edges[room]))
 
+    below = {room: reach(room) for room in edges}
     return {
-        room: {target for target in targets if not any(target in reach(other) for other in targets - {target})}
+        room: {target for target in targets if not any(target in below[other] for other in targets - {target})}
         for room, targets in edges.items()
     }
 

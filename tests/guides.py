@@ -1,4 +1,4 @@
-"""The guides under docs/ as a reader follows them: files written as the text says, commands run with the real command line."""
+"""The guides under docs/ as a reader follows them: files written as the text says, commands run by the real command."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import re
 import sys
-from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
@@ -108,7 +107,6 @@ def names_in(file: Path) -> set[str]:
 
 
 GUIDES = sorted(file.name for file in DOCS.glob("*.md"))
-Where = Callable[[str], Path | None]
 
 
 @pytest.mark.parametrize("name", [*GUIDES, "../README.md", "../CONTRIBUTING.md"])
@@ -121,6 +119,15 @@ def test_files_that_are_named_exist_and_hold_what_is_named_in_them(name: str) ->
         assert file.exists(), f"{name} names {path}"
         for entry in filter(None, (entry.strip().removesuffix("()") for entry in names.split(","))):
             assert entry in names_in(file), f"{name}: {path} has no {entry}"
+
+
+def test_methods_that_the_papers_page_names_exist() -> None:
+    """`file.py: name` without a folder means agents/methods."""
+    found = re.findall(r"`(\w+\.py): ([\w., ()=]+)`", (DOCS / "papers.md").read_text(encoding="utf-8"))
+    assert found
+    for file, names in found:
+        for entry in re.findall(r"[A-Za-z_][\w.]*", re.sub(r"\(.*?\)", "", names)):
+            assert entry in names_in(ROOT / "agents" / "methods" / file), f"{file} has no {entry}"
 
 
 @pytest.mark.parametrize("name", [*GUIDES, "../README.md", "../CONTRIBUTING.md", "../CHANGELOG.md"])

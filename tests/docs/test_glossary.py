@@ -1,4 +1,4 @@
-"""The glossary's third column: words that stand in no name of the product, phrases that stand in no text of the docs."""
+"""The glossary's third column: words that stand in no name of the product, phrases that stand in no text of docs/."""
 
 from __future__ import annotations
 
