@@ -148,7 +148,7 @@ def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
 
 
 def _term_shares(rows: Sequence[Row]) -> list[str]:
-    """Gradient norm of each term beside the surrogate's, where they were measured; in the order of a credit's streams."""
+    """Gradient norm of each term beside the surrogate's, where measured, in the order of a credit's streams."""
     prefix, surrogate = "gradient/", "gradient/surrogate"
     measured = {key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix)}
     order = [stream.name for stream in fields(Credit)]
