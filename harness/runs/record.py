@@ -7,13 +7,14 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from harness.core import records
 from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint
+from harness.core.types import Credit
 from harness.protocols.context import make_context
 from harness.protocols.method import AnyMethod, MethodFacts, make_method
 from harness.runs.plan import Job, code_of_plug, context_plug
@@ -147,10 +148,11 @@ def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
 
 
 def _term_shares(rows: Sequence[Row]) -> list[str]:
-    """Gradient norm of each term beside the surrogate's, where they were measured; terms in the order in which they
-    were recorded."""
+    """Gradient norm of each term beside the surrogate's, where measured, in the order of a credit's streams."""
     prefix, surrogate = "gradient/", "gradient/surrogate"
-    terms = dict.fromkeys(key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix))
+    measured = {key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix)}
+    order = [stream.name for stream in fields(Credit)]
+    terms = sorted(measured, key=lambda term: (order.index(term) if term in order else len(order), term))
     notes = []
     for term in terms:
         shares = [
