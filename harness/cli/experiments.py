@@ -182,7 +182,7 @@ def fidelity(
     from harness.report import fidelity_files
 
     experiment = read_experiment(spec)
-    folder = out or spec.parent
+    folder = out or _fidelity_folder(spec)
     with progress() as show:
         start = start_of(experiment, cache, show)
         wanted = tasks or experiment.sampling.prompts_per_step
@@ -274,6 +274,13 @@ def _laptop_spec(env: str) -> Experiment:
             "Name another spec with --spec.",
         )
     return read_experiment(known[wanted])
+
+
+def _fidelity_folder(spec: Path) -> Path:
+    """Beside the spec, unless a table of runs stands there."""
+    from harness.report.folder import RUNS
+
+    return spec.parent / "fidelity" if (spec.parent / RUNS).is_file() else spec.parent
 
 
 def _same_environment(template: Experiment, env: str, spec: Path | None) -> None:

@@ -73,7 +73,7 @@ def published(
 ) -> None:
     """Print the figures that papers publish, each with its place: cited, never compared with a run here.
 
-    Example: harness published --paper 2606.29476
+    Example: harness published --environment AppWorld --method GRPO
     """
     from harness.report.terminal import print_grid
     from harness.tables.published import choose, parse, published_grid

@@ -61,6 +61,7 @@ def start_of(experiment: Experiment, cache: Path, progress: Progress | None = No
                 "environment": [experiment.environment.id, experiment.environment.options, pool.environment.version],
                 "model": experiment.model.model_dump(exclude={"device"}),
                 "warm_start": settings.model_dump(),
+                "backend": experiment.backend.model_dump(),
                 "micro_tokens": experiment.optimiser.micro_tokens,
                 "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
                 "code": revision(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.core.errors import UserError
+from harness.core.errors import HarnessError, UserError
 from harness.core.plugs import checked_options, resolve
 from harness.core.types import ContextRequest, Message, Scores, TokenSequence
 from harness.experiment import OptimiserSettings, PlugSettings
@@ -189,17 +189,22 @@ class Backend(Protocol):
 
 def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:
     """The backend a spec names, made by its `from_start`. UserError where it is none or an option is wrong."""
-    made: Backend = backend_class(named).from_start(start, settings, **named.options)
+    cls, options = backend_class(named)
+    try:
+        made: Backend = cls.from_start(start, settings, **options)
+    except HarnessError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"backend {named.plug}: {error}") from error
     return made
 
 
-def backend_class(named: PlugSettings) -> Any:
-    """The class a spec names, its options checked against the hints of `from_start` before anything is loaded."""
+def backend_class(named: PlugSettings) -> tuple[Any, dict[str, Any]]:
+    """The class a spec names, and its options, checked against the hints of `from_start` before anything is loaded."""
     cls = resolve(named.plug, "backend", Backend)
     if not hasattr(cls, "from_start"):
         raise UserError(
             f"backend {named.plug!r} has no from_start(start, settings): "
             "harness.protocols.backend.Backend says what a backend does"
         )
-    checked_options(cls.from_start, named.options, f"backend {named.plug}")
-    return cls
+    return cls, checked_options(cls.from_start, named.options, f"backend {named.plug}")

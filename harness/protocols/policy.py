@@ -21,7 +21,8 @@ class TextPolicy(Protocol):
     concurrency: int = 1
     """Episodes it is glad to play at once."""
     version: str = ""
-    """What changes its actions beyond its name and options: part of a record's name."""
+    """Everything that changes its actions, its options included: part of a record's name. Where it is empty,
+    the options stand in for it."""
 
     @abstractmethod
     def act(self, environment: Any, task_id: str, messages: Sequence[Message], info: dict[str, Any]) -> str:

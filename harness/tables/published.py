@@ -42,12 +42,18 @@ def choose(entries: Sequence[Entry], **where: str | None) -> list[Entry]:
         if key not in FILTERS:
             raise UnknownNameError("key of published results", key, FILTERS)
         values = {str(entry[key]) for entry in entries if key in entry}
-        if value not in values:
+        if not any(_names(key, known, value) for known in values):
             raise UnknownNameError(f"{key} of published results", value, values)
-    chosen = [entry for entry in entries if all(entry.get(key) == value for key, value in asked.items())]
+    chosen = [entry for entry in entries if all(_names(key, entry.get(key), value) for key, value in asked.items())]
     if not chosen:
-        raise MissingDataError(f"no published result with {asked}; leave one of them out")
+        together = " and ".join(f"{key} {value!r}" for key, value in asked.items())
+        raise MissingDataError(f"no published result with {together}; leave one of them out")
     return chosen
+
+
+def _names(key: str, given: Any, wanted: str) -> bool:
+    """Whether a value is the one that is asked for; a paper may be named without its version."""
+    return given == wanted or (key == "paper" and str(given).partition("v")[0] == wanted)
 
 
 def published_grid(entries: Sequence[Entry], caption: str = "Published") -> Grid:

