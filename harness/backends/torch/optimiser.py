@@ -19,6 +19,7 @@ class Optimiser:
         # Steps of 1e-6 vanish in bfloat16: the optimiser works on float32 copies and writes the rounded values back.
         narrow = any(p.dtype == torch.bfloat16 for p in self.parameters)
         self.masters = [p.detach().float().clone() for p in self.parameters] if narrow else self.parameters
+        # Fused: one kernel over all parameters instead of one for each of them and each operation.
         self.adam = torch.optim.AdamW(
             self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
@@ -26,6 +27,7 @@ class Optimiser:
     def zero(self) -> None:
         """Forget the accumulated gradients."""
         for parameter in self.parameters:
+            # None and not 0: a parameter that the loss does not reach is then left alone, decay and momentum included.
             parameter.grad = None
 
     def step(self) -> dict[str, float]:
@@ -67,6 +69,7 @@ class Optimiser:
         self.adam.load_state_dict(state["adam"])
         self.done = int(state["done"])
         with torch.no_grad():
+            # None were saved where the masters are the parameters themselves, which come with the model.
             for master, saved in zip(self.masters, state["masters"], strict=False):
                 master.copy_(saved)
 

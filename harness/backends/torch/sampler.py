@@ -14,7 +14,8 @@ from torch import Tensor
 from harness.protocols.backend import Completion, Prompt, SamplingParams
 
 COMPACT_AT = 0.5
-"""Rows still speaking, as a share of those computed, below which the finished ones are dropped from the batch."""
+"""Rows not finished, as a share of those computed, below which the finished ones are dropped from the batch. Dropping
+copies the cache, so it is not done for every row that ends."""
 
 
 @dataclass
@@ -60,13 +61,16 @@ class Sampler:
 
     def _continued(self, prompts: Sequence[Prompt]) -> tuple[Any, Tensor] | None:
         """The kept cache extended by what is new in every prompt; None unless every prompt extends its conversation."""
+        # Taken away at once: a cache that is half extended when something fails must not be met again.
         live, self.live = self.live, None
         if live is None:
             return None
         place = {key: row for row, key in enumerate(live.keys)}
         rows = [place.get(prompt.key, -1) for prompt in prompts]
         if -1 in rows:
-            return None
+            return (
+                None  # one newcomer would need a cache of another length; computing all anew is rare and always right
+            )
         computed = live.cache.lengths.tolist()
         fresh: list[list[int]] = []
         for prompt, row in zip(prompts, rows, strict=True):
@@ -105,6 +109,7 @@ class Sampler:
         token."""
         rows, most = len(prompts), params.max_new_tokens
         limits = torch.tensor([min(most, most if p.limit is None else p.limit) for p in prompts], device=self.device)
+        # All of a row's chance is drawn beforehand, so that no row's tokens depend on when its neighbours stop.
         uniforms = None if params.greedy else self._uniforms(prompts, int(limits.max()))
         tokens = torch.zeros((rows, most), dtype=torch.int64, device=self.device)
         logprobs = torch.zeros((rows, most), dtype=torch.float64, device=self.device)
@@ -126,6 +131,7 @@ class Sampler:
             left = int(speaking.sum())
             if left == 0:
                 break
+            # Finished rows are computed along and thrown away until dropping them pays.
             if left <= COMPACT_AT * len(index) and self.forward.compacts:
                 if working is not cache:
                     cache.write_back(index, working, first)
