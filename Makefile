@@ -55,7 +55,7 @@ test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss aga
 
 check: setup ## format, lint, types, layers
 	@$(BIN)/ruff format --check harness environments agents tests
-	@$(BIN)/ruff check harness environments agents tests
+	@$(BIN)/ruff check harness environments agents tests docs
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_house.py
 

@@ -41,7 +41,9 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 """Commands by the heading under which `harness --help` shows them."""
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        # A negative number is an argument (the last episode), not an option.
+        settings = {"ignore_unknown_options": True} if command is show else {}
+        app.command(rich_help_panel=panel, context_settings=settings)(command)
 
 
 def main() -> None:

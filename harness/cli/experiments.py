@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def compare(
         Path | None,
         typer.Option(help="Spec to take everything else from (default: the laptop's for that environment)."),
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 (default: the spec's).")] = "",
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 or 0-2 (default: the spec's).")] = "",
     steps: Annotated[int, typer.Option(min=0, help="Optimiser steps (0: the spec's).")] = 0,
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
@@ -82,7 +83,7 @@ def compare(
     Example: harness compare grpo craft --env ReasoningMini-v0
     """
     from harness.core.catalogue import plug_of
-    from harness.experiment import MethodSettings, parse_experiment, read_experiment
+    from harness.experiment import MethodSettings, fingerprint, parse_experiment, read_experiment
     from harness.report.terminal import terminal
 
     if len(methods) < 2:
@@ -97,7 +98,9 @@ def compare(
     if steps:
         data["budget"] = data["budget"] | {"steps": steps}
     experiment = parse_experiment(data)
-    out = runs / "comparisons" / f"{experiment.name}-{'-'.join(name.rpartition(':')[2].lower() for name in methods)}"
+    decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
+    short = "-".join(name.rpartition(":")[2].lower() for name in methods)
+    out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
     terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
     line(f"written: {out}")
 
@@ -200,14 +203,35 @@ def fidelity(
 
 
 def spec_files(specs: Sequence[Path]) -> list[Path]:
-    """The spec files meant by paths of files and folders."""
+    """The spec files meant by paths of files and folders. UnknownNameError with the nearest one for a path that is
+    none."""
     found: list[Path] = []
     for path in specs:
-        inside = sorted([*path.glob("spec.toml"), *path.glob("*/spec.toml")]) if path.is_dir() else [path]
-        if not inside:
-            raise UserError(f"no spec.toml in {str(path)!r} or in a folder in it")
-        found += inside
+        if path.is_dir():
+            inside = sorted([*path.glob("spec.toml"), *path.glob("*/spec.toml")])
+            if not inside:
+                raise UserError(f"no spec.toml in {str(path)!r} or in a folder in it")
+            found += inside
+        elif path.is_file() and path.suffix != ".toml":
+            raise UserError(f"{path} is no spec: an experiment's spec is a TOML file, such as {_known_specs()[0]}")
+        elif not path.exists():
+            raise UnknownNameError("spec", str(path), [*_specs_beside(path), *_known_specs()])
+        else:
+            found.append(path)
     return found
+
+
+def _specs_beside(path: Path) -> list[str]:
+    """Spec files, and folders that hold one, around a path that is none."""
+    files = [*path.parent.glob("*.toml"), *path.parent.glob("*/spec.toml"), *path.parent.parent.glob(f"*/{path.name}")]
+    return [str(place) for file in files for place in ((file, file.parent) if file.name == "spec.toml" else (file,))]
+
+
+def _known_specs() -> list[str]:
+    """The specs that ship and the folders they stand in, relative to here where that is shorter to type."""
+    shipped = sorted((ROOT / "results").glob("**/spec.toml"))
+    places = [place for file in shipped for place in (file, file.parent, file.parent.parent)]
+    return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 
 
 def _run_experiment(
@@ -296,7 +320,9 @@ def _same_environment(template: Experiment, env: str, spec: Path | None) -> None
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(f"seeds are whole numbers separated by commas, got {text!r}") from None
+    """Seeds as people write them: "0,1,5-7"."""
+    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
+    if None in ranges:
+        raise UserError(f"seeds are whole numbers from 0 up, such as 0,1,2 or 0-2; got {text!r}")
+    pairs = [(int(found[1]), int(found[2] or found[1])) for found in ranges if found is not None]
+    return tuple(dict.fromkeys(seed for first, last in pairs for seed in range(first, last + 1)))

@@ -55,7 +55,7 @@ def evaluate(
 
 def show(
     file: Annotated[Path, typer.Argument(help="An episodes file (.jsonl or .jsonl.gz).")],
-    index: Annotated[int, typer.Argument(help="Which episode, counted from 0.")] = 0,
+    index: Annotated[int, typer.Argument(help="Which episode, counted from 0; -1 is the last.")] = 0,
     tokens: Annotated[bool, typer.Option(help="Also list the sampled tokens with their log-probabilities.")] = False,
 ) -> None:
     """Print one recorded episode.
@@ -65,11 +65,15 @@ def show(
     from rich.table import Table as Grid
 
     from harness.core.episodes import read_episodes
+    from harness.core.records import read
 
+    reading = read(file)
+    if reading.header.get("kind") != "episodes" and not any("tokens" in row for row in reading.rows):
+        raise UserError(f"{file} is no record of episodes (harness evaluate and a run's folder hold some)")
     episodes, damaged = read_episodes(file)
     for damage in damaged:
         console.print(f"[yellow]{damage}[/yellow]", highlight=False)
-    if not 0 <= index < len(episodes):
+    if not -len(episodes) <= index < len(episodes):
         raise UserError(f"{file} holds episodes 0 to {len(episodes) - 1}, there is no {index}")
     episode = episodes[index]
     console.rule(f"{episode.task_id}   reward {episode.reward:g}   {episode.ending.value}")

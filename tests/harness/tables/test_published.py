@@ -64,9 +64,7 @@ def test_what_was_not_published_is_said_with_the_nearest_name() -> None:
         choose(entries, environment="Chess")
     with pytest.raises(UnknownNameError, match="did you mean 'method'"):
         choose(entries, methods="SGCD")
-    with pytest.raises(
-        MissingDataError, match=r"no published result with environment 'AIME-25' and split 'dev'"
-    ):
+    with pytest.raises(MissingDataError, match=r"no published result with environment 'AIME-25' and split 'dev'"):
         choose(entries, environment="AIME-25", split="dev")
     with pytest.raises(UserError, match="published result 1 lacks table, environment"):
         parse('[[result]]\npaper = "1"\n')
