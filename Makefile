@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-full tables test test-all test-slow check benchmark clean
+.PHONY: help setup demo bench bench-full results tables test test-all test-slow check benchmark clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,11 +32,14 @@ setup: .venv/ready .venv/ready-appworld ## make .venv and .venvs/appworld with e
 demo: setup ## the main job in two minutes, printed here
 	@$(BIN)/harness demo
 
-bench: setup ## train and judge everything under results/laptop; finished runs are not repeated
+bench: setup ## train and judge everything under results/laptop, written to runs/results and compared with the record
+	@$(BIN)/harness bench results/laptop --out runs/results
+
+results: setup ## the maintainers' bench: replace the record under results/laptop
 	@$(BIN)/harness bench results/laptop
 
 bench-full: setup ## the long version: ten seeds and all baselines (hours)
-	@$(BIN)/harness bench results/full
+	@$(BIN)/harness bench results/full --out runs/results-full
 
 tables: setup ## write every committed table, plot and excerpt anew from the committed records
 	@$(BIN)/harness tables

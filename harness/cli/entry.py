@@ -13,7 +13,7 @@ import typer
 
 from harness import ROOT
 from harness.cli.checks import check_backend, check_context, check_env, check_method, check_policy
-from harness.cli.experiments import bench, compare, demo, fidelity, table, tables
+from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, table, tables
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.play import evaluate, serve, show
 from harness.core.errors import HarnessError, UserError
@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (bench, demo, compare, table, tables, fidelity),
+    "Experiments": (bench, demo, compare, reproduce, table, tables, fidelity),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend),

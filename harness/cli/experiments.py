@@ -28,16 +28,20 @@ FORMS = ("terminal", "markdown", "latex", "csv", "html")
 
 def bench(
     specs: Annotated[list[Path], typer.Argument(help="Spec files, or folders in which every */spec.toml is meant.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where results are written, a folder for each spec (default: beside the specs)."),
+    ] = None,
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Run experiments and write their tables beside their specs.
+    """Run experiments and write their tables: beside their specs, or under --out, compared with what is recorded there.
 
     Finished runs are not repeated, killed ones go on from their last checkpoint.
 
-    Example: harness bench results/laptop/reasoning-mini/spec.toml
+    Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
     from harness.experiment import read_experiment
     from harness.report import index
@@ -46,12 +50,44 @@ def bench(
     found = spec_files(specs)
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
+        folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
-        terminal(_run_experiment(experiment, file.parent, runs, cache, workers, allow_missing), console)
-        line(f"written: {file.parent}/table.md, table.csv, rows.jsonl.gz, curves\n")
-    for folder in {file.parent.parent for file in found}:
-        if (folder / "README.md").is_file() or folder == LAPTOP:
+        table = _run_experiment(experiment, folder, runs, cache, workers, allow_missing)
+        terminal(table, console)
+        if folder != file.parent:
+            _print_agreement(file.parent, table)
+        line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
+    joined = {file.parent.parent for file in found} if out is None else {out}
+    for folder in joined:
+        if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
+
+
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="A results folder: a spec, and the records of its runs.")],
+    out: Annotated[Path, typer.Option(help="Where the repetition is written.")] = Path("runs/reproductions"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+) -> None:
+    """Run the experiment of a results folder anew, and say for every row whether the two tables agree.
+
+    Runs of earlier calls of `bench` are not taken over; a repetition that was stopped goes on. The exit code is 1
+    where a row differs.
+
+    Example: harness reproduce results/laptop/reasoning-mini
+    """
+    from harness.experiment import read_experiment
+    from harness.report.folder import RUNS, read_records
+    from harness.runs.plan import slug
+
+    if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
+        read_records(folder)  # says what is missing, and how to make it
+        raise UserError(f"{folder} holds no spec.toml")
+    experiment = read_experiment(folder / "spec.toml")
+    place = out / slug(experiment.name)
+    table = _run_experiment(experiment, place, place / "runs", cache, workers, False)
+    if not _print_agreement(folder, table):
+        raise typer.Exit(1)
 
 
 def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
@@ -257,6 +293,23 @@ def _run_experiment(
             f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
         )
     return write_results(experiment, jobs, start, out, allow_missing)
+
+
+def _print_agreement(recorded: Path, table: Table) -> bool:
+    """Print how a table stands beside the one recorded in a folder; False where a row differs. Nothing is printed
+    where nothing is recorded."""
+    from harness.experiment import read_experiment
+    from harness.report.agreement import agreement_grid, verdict_line
+    from harness.report.folder import RUNS, build_table, read_records
+    from harness.report.terminal import print_grid
+    from harness.tables.agreement import agreements
+
+    if not (recorded / RUNS).is_file():
+        return True
+    found = agreements(build_table(read_experiment(recorded / "spec.toml"), read_records(recorded)), table)
+    print_grid(agreement_grid(found), console)
+    line(verdict_line(found))
+    return all(row.verdict != "differs" for row in found)
 
 
 def _default_workers(experiment: Experiment) -> int:
