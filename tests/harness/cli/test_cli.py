@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import tomli_w
-from experiments import GRPO, RLOO, small
+from experiments import GRPO, RLOO
 
 from harness import ROOT
-from harness.cli import entry as cli
-from harness.cli import screen
-from harness.cli.experiments import _numbers
 from harness.core.episodes import read_episodes
-from harness.core.errors import UserError
 
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
-
-
-@pytest.fixture
-def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """The command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("HARNESS_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(screen.console, "_width", 200)
-
-    def run(*words: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["harness", *words])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        return Said(int(exit_.value.code or 0), *capfd.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def spec(tiny_directory: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A spec file on Guess from the tiny policy."""
-
-    def write(**changes: Any) -> Path:
-        settings: dict[str, Any] = {
-            "name": "guessing",
-            "environment": {"id": "environments:Guess-v0"},
-            "model": {"name": str(tiny_directory)},
-            "budget": {"steps": 2},
-            "evaluation": {"every": 0, "tasks": 4},
-            "seeds": [0, 1],
-        }
-        data = json.loads(small(**settings | changes).model_dump_json(exclude_none=True))
-        file = tmp_path / "guessing" / "spec.toml"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(tomli_w.dumps(data))
-        return file
-
-    return write
+Command = Callable[..., Any]
 
 
 def rewritten(file: Path, old: str, new: str) -> Path:
@@ -391,51 +338,3 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(
     assert "1 of 4 runs failed; the others are kept" in said.err
     assert len(list((tmp_path / "runs").glob("guessing/*/*/done.json"))) == 3
     assert not (file.parent / "table.md").exists()
-
-
-# ---------------------------------------------------------------- what people type
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"), [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-2", (0, 1, 2)), ("3, 5-6,5", (3, 5, 6))]
-)
-def test_seeds_as_people_write_them(text: str, seeds: tuple[int, ...]) -> None:
-    assert _numbers(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["-1", "1,,2", "a", "1-", "1.5", ""])
-def test_seeds_that_are_none(text: str) -> None:
-    with pytest.raises(UserError, match=r"such as 0,1,2 or 0-2"):
-        _numbers(text)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("bench", "results/laptop/reasoning-min"), "did you mean"),
-        (("bench", "README.md"), "is no spec: an experiment's spec is a TOML file"),
-        (("show", "README.md"), "is no record of episodes"),
-        (("compare", "grpo", "rloo", "--env", "Guess-v0", "--spec", "SPEC"), "leave the environment to the spec"),
-    ],
-)
-def test_a_wrong_file_is_one_line(harness: Command, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    (tmp_path / "README.md").write_text("# a page\n")
-    spec = ROOT / "results" / "laptop" / "reasoning-mini" / "spec.toml"
-    done = harness(*(str(spec) if word == "SPEC" else word for word in words))
-    assert done.code == 2
-    assert message in done.err
-    assert done.err.count("\n") == 1
-
-
-def test_the_last_episode_is_minus_one(harness: Command) -> None:
-    file = ROOT / "results" / "laptop" / "reasoning-mini" / "episodes" / "grpo.jsonl.gz"
-    episodes, _ = read_episodes(file)
-    assert harness("show", str(file), "-1").out == harness("show", str(file), str(len(episodes) - 1)).out
-
-
-def test_the_committed_table_is_printed_without_a_run(harness: Command) -> None:
-    """From the records beside the spec: no start is trained, nothing is written."""
-    folder = ROOT / "results" / "laptop" / "reasoning-mini"
-    done = harness("table", str(folder / "spec.toml"), "--format", "csv")
-    assert done.out == (folder / "table.csv").read_text()
-    assert done.err == ""

@@ -1,0 +1,99 @@
+"""What people type and mistype, and repetitions of a recorded experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments import GRPO, RLOO
+
+from harness import ROOT
+from harness.cli.experiments import _numbers
+from harness.core.episodes import read_episodes
+from harness.core.errors import UserError
+from harness.core.records import write_rows
+from harness.report import folder
+
+Command = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-2", (0, 1, 2)), ("3, 5-6,5", (3, 5, 6))]
+)
+def test_seeds_as_people_write_them(text: str, seeds: tuple[int, ...]) -> None:
+    assert _numbers(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["-1", "1,,2", "a", "1-", "1.5", ""])
+def test_seeds_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match=r"such as 0,1,2 or 0-2"):
+        _numbers(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bench", "results/laptop/reasoning-min"), "did you mean"),
+        (("bench", "README.md"), "is no spec: an experiment's spec is a TOML file"),
+        (("show", "README.md"), "is no record of episodes"),
+        (("compare", "grpo", "rloo", "--env", "Guess-v0", "--spec", "SPEC"), "leave the environment to the spec"),
+    ],
+)
+def test_a_wrong_file_is_one_line(harness: Command, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    (tmp_path / "README.md").write_text("# a page\n")
+    spec = ROOT / "results" / "laptop" / "reasoning-mini" / "spec.toml"
+    done = harness(*(str(spec) if word == "SPEC" else word for word in words))
+    assert done.code == 2
+    assert message in done.err
+    assert done.err.count("\n") == 1
+
+
+def test_the_last_episode_is_minus_one(harness: Command) -> None:
+    file = ROOT / "results" / "laptop" / "reasoning-mini" / "episodes" / "grpo.jsonl.gz"
+    episodes, _ = read_episodes(file)
+    assert harness("show", str(file), "-1").out == harness("show", str(file), str(len(episodes) - 1)).out
+
+
+def test_the_committed_table_is_printed_without_a_run(harness: Command) -> None:
+    """From the records beside the spec: no start is trained, nothing is written."""
+    folder = ROOT / "results" / "laptop" / "reasoning-mini"
+    done = harness("table", str(folder / "spec.toml"), "--format", "csv")
+    assert done.out == (folder / "table.csv").read_text()
+    assert done.err == ""
+
+
+# ---------------------------------------------------------------- repetitions
+
+
+def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable[..., Path], tmp_path: Path) -> None:
+    """The same machine gives the same rows; a record that says otherwise is called different, and nothing of it is
+    touched."""
+    file = spec(methods=[GRPO.model_dump(), RLOO.model_dump()])
+    assert harness("bench", str(file)).code == 0
+    recorded = {place.name: place.read_bytes() for place in file.parent.iterdir() if place.is_file()}
+    again = harness("bench", str(file), "--out", "elsewhere")
+    assert again.code == 0
+    assert "rows are the same as recorded" in again.out
+    assert {place.name: place.read_bytes() for place in file.parent.iterdir() if place.is_file()} == recorded
+    assert (tmp_path / "elsewhere" / "guessing" / "table.md").is_file()
+    assert "guessing" in (tmp_path / "elsewhere" / "README.md").read_text()
+
+    done = harness("reproduce", str(file.parent))
+    assert done.code == 0
+    assert "rows are the same as recorded" in done.out
+
+    found = folder.read_records(file.parent)
+    changed = [row | ({"success": 1.0 - row["success"]} if row["method"] == "gold" else {}) for row in found.rows]
+    rows = [{key: value for key, value in row.items() if key != "matched"} for row in changed]
+    write_rows(file.parent / folder.ROWS, rows, "rows", matched=changed[0]["matched"])
+    differs = harness("reproduce", str(file.parent))
+    assert differs.code == 1
+    assert "1 differ" in differs.out
+
+
+def test_nothing_to_reproduce_is_said(harness: Command, tmp_path: Path) -> None:
+    done = harness("reproduce", str(tmp_path))
+    assert done.code == 2
+    assert "holds no records" in done.err
