@@ -45,7 +45,7 @@ tables: setup ## write every committed table, plot and excerpt anew from the com
 	@$(BIN)/harness tables
 
 test: setup ## the tests
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 8 --dist loadfile
 
 test-all: test test-slow ## all tests, the slow ones too
 

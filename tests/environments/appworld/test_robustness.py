@@ -204,18 +204,18 @@ def test_a_judge_that_fails_is_not_kept(calm: AppWorldEnv, tmp_path: Path) -> No
 
 
 class Killer(MessagePolicy):
-    """Recites scripts, and kills the player in the second turn of so many episodes."""
+    """Replays scripts, and kills the player in the second turn of so many episodes."""
 
     def __init__(self, times: int) -> None:
         super().__init__()
         self.left = times
 
-    def speak(self, conversations: Any) -> Any:
+    def act(self, conversations: Any) -> Any:
         for conversation in conversations:
             if conversation.turn == 1 and self.left:
                 self.left -= 1
                 os.kill(conversation.environment.unwrapped._worker.pid, signal.SIGKILL)
-        return super().speak(conversations)
+        return super().act(conversations)
 
 
 @pytest.mark.parametrize("times", [1, 2])
