@@ -13,6 +13,8 @@ from jaxtyping import install_import_hook
 # Before anything of ours is imported: every shape in a signature is then checked at every call.
 install_import_hook(["harness", "agents"], "beartype.beartype")
 
+import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ from harness.types import TokenSequence
 # No test asserts a time, and an fsync on a busy disk takes as long as it takes.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+# A shell that starts the tests in the background has Ctrl-C ignored, and every process they start would inherit that.
+with contextlib.suppress(ValueError):  # not the main thread: nothing can be set there
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TEXTS = ["3 + 5 - 2 + 6", "8 6 12 = 12", "guess 3 to 9", "higher", "lower", "yes"] * 5
 
