@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,7 +149,7 @@ def table(
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the table of an experiment: from the records beside its spec, or else from the runs there are.
+    """Print the table of an experiment: from the runs there are, or else from the records beside its spec.
 
     Example: harness table results/demo/spec.toml --format markdown
     """
@@ -156,16 +157,17 @@ def table(
     from harness.learning.warm_start import start_of
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.terminal import terminal
-    from harness.runs.plan import plan
+    from harness.runs.plan import plan, slug
     from harness.runs.record import gather_records
 
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
-    if (spec.parent / folder.RUNS).is_file():
+    if (spec.parent / folder.RUNS).is_file() and not (runs / slug(experiment.name)).is_dir():
         found = folder.read_records(spec.parent)
     else:
-        with progress() as show:
+        # A start may have to be made first: bars on a terminal, nothing between a table and a pipe.
+        with progress() if console.is_terminal else nullcontext() as show:
             start = start_of(experiment, cache, show)
         found = gather_records(plan(experiment, start, runs), allow_missing)
     built = folder.build_table(experiment, found, allow_missing)

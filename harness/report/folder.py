@@ -69,7 +69,7 @@ def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> 
                 f"{wanted.label} was recorded as {was}, the spec says {wanted.plug} with options {wanted.options}; "
                 "run the experiment again"
             )
-        if not runs and not allow_missing:
+        if found.runs and not runs and not allow_missing:
             raise MissingDataError(f"no run of {wanted.label!r}; run the experiment, or allow missing results")
 
 

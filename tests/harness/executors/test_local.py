@@ -35,7 +35,7 @@ def command(tiny_directory: Path, tmp_path: Path) -> Iterator[Callable[[], subpr
         words = [
             sys.executable,
             "-m",
-            "harness.cli.entry",
+            "harness.cli",
             "bench",
             "long",
             "--runs",
