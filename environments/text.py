@@ -227,6 +227,16 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         """The verdict when the turns run out (its content is not shown): by default no success and no reward."""
         return over(success=False)
 
+    def state(self) -> str | None:
+        """A name of the present state, equal where states are equal, for methods that compare states; None (the
+        default) where there is none. The agent does not see it."""
+        return None
+
+    def value(self) -> float | None:
+        """The exact value of the present state, where it can be computed (under which later actions, the environment's
+        documentation says); None by default. The agent does not see it."""
+        return None
+
     # The contract
 
     def tasks(self, split: str) -> list[str]:
@@ -257,7 +267,7 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         info: dict[str, Any] = {"task_id": self.task_id, "split": self.split, "max_turns": self.max_turns}
         if self.tools is not None:
             info["tools"] = [dict(tool) for tool in self.tools]
-        return opening.messages(), info
+        return opening.messages(), info | self._known_state()
 
     def step(self, action: str) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
         """One turn of the agent."""
@@ -279,7 +289,7 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         info: dict[str, Any] = {"task_id": self.task_id}
         if not (terminated or truncated):
             self._running = True
-            return messages, 0.0, False, False, info
+            return messages, 0.0, False, False, info | self._known_state()
         if truncated:
             reply = self.stop()
         info["success"] = reply.success
@@ -288,6 +298,10 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         if reply.answer is not None:
             info["answer"] = reply.answer
         return messages, float(reply.reward), terminated, truncated, info
+
+    def _known_state(self) -> dict[str, Any]:
+        known = {"state": self.state(), "value": self.value()}
+        return {name: entry for name, entry in known.items() if entry is not None}
 
     def _choose(self, options: Mapping[str, Any]) -> tuple[str, str]:
         for key in options:

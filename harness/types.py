@@ -16,6 +16,7 @@ from harness.core.types import (
     Scores,
     TokenSequence,
     TopK,
+    Values,
 )
 from harness.protocols.method import Method, MethodFacts, State
 
@@ -37,4 +38,5 @@ __all__ = [
     "State",
     "TokenSequence",
     "TopK",
+    "Values",
 ]

@@ -40,7 +40,8 @@ def episode_to_row(episode: Episode) -> Row:
         "logprobs": sequence.logprobs.astype(np.float64).tolist(),
         "turns": sequence.turns.tolist(),
     }
-    return row if episode.answer is None else row | {"answer": episode.answer}
+    known = {"answer": episode.answer, "states": list(episode.states), "state_values": list(episode.state_values)}
+    return row | {name: value for name, value in known.items() if value not in (None, [])}
 
 
 def episode_from_row(row: Mapping[str, Any]) -> Episode:
@@ -65,6 +66,8 @@ def episode_from_row(row: Mapping[str, Any]) -> Episode:
             metrics={key: math.nan if value is None else float(value) for key, value in row["metrics"].items()},
             seed=int(row["seed"]),
             answer=row.get("answer"),
+            states=tuple(row.get("states", ())),
+            state_values=tuple(map(float, row.get("state_values", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedRecordError(f"episode on {row.get('task_id')!r}: {type(error).__name__}: {error}") from error

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from harness.core.seeds import SeedTree
+
 Message = Mapping[str, Any]
 """One chat message: `role` (system, user, assistant or tool) and `content`, both text."""
 
@@ -80,6 +82,12 @@ class Episode:
     seed: int = 0
     answer: str | None = None
     """The final answer the environment read, where it reads one."""
+    states: tuple[str, ...] = ()
+    """The environment's own name of the state in which each turn began (`info["state"]`), where it gives one."""
+    state_values: tuple[float, ...] = ()
+    """The exact value of the state in which each turn began (`info["value"]`), where the environment knows it."""
+    origin: SeedTree | None = None
+    """Where the episode's randomness came from: going on from one of its prefixes needs it. Not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +131,36 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
+class Values:
+    """What re-rolls say of an episode: the mean reward when the policy goes on from a prefix; 0 off the mask."""
+
+    before: Float[np.ndarray, " token"]
+    """Value of the prefix in front of each sampled token (with `values_at = "turn"`: in front of its turn)."""
+    after: Float[np.ndarray, " token"]
+    """Value once that token (that turn) stands; at the episode's end its own reward."""
+    error: Float[np.ndarray, " token"]
+    """Standard error of `after - before`."""
+
+    def __post_init__(self) -> None:
+        _same_length("Values", before=self.before, after=self.after, error=self.error)
+
+
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What a method may know of one episode besides its tokens. `student` and `teacher` distributions stand on the
     same ids."""
 
     teacher: Scores | None = None
-    """The current policy reading the privileged context; None when there is none for this episode."""
+    """The teacher's weights (`Needs.teacher_policy`) reading the privileged context; None when there is none for this
+    episode."""
     student: Scores | None = None
     """The current policy without the context; set only when distributions are needed."""
     reference: Float[np.ndarray, " token"] | None = None
-    """Log-probabilities under the weights at the start of training."""
+    """Log-probabilities under the weights at the start of training (or as `Needs.reference_every` refreshes them)."""
     masked: Bool[np.ndarray, " token"] | None = None
     """Tokens of literals that credit must not touch."""
+    values: Values | None = None
+    """Values of the episode's prefixes by re-rolling; set where `Needs.values` asks for them."""
 
 
 class KLForm(Enum):
@@ -205,6 +231,19 @@ class Needs:
     ids_of: Literal["teacher", "student"] = "teacher"
     """Whose top-K ids both distributions stand on."""
     reference: bool = False
+    teacher_policy: Literal["current", "initial", "ema"] = "current"
+    """Whose weights the teacher has: those being trained, the frozen start, or a moving average of those being
+    trained that begins at the start."""
+    teacher_decay: float = 0.0
+    """With "ema": teacher <- decay * teacher + (1 - decay) * current, after every `teacher_every`-th step. Decay 0 is
+    a copy: every step the current policy, every n-th step a teacher that is synchronised now and then."""
+    teacher_every: int = 1
+    reference_every: int = 0
+    """Steps after which the reference becomes the current policy again; 0: it stays the start."""
+    values: int = 0
+    """Re-rolls of every prefix; 0 asks for no `Evidence.values`."""
+    values_at: Literal["token", "turn"] = "token"
+    """Whether every sampled token's prefix is re-rolled, or every turn's."""
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,10 @@ class TextEnvironment(Protocol):
         The reward is 0 before the end. At the end `info["success"]` is a bool, `info["metrics"]` a dict of floats, and
         `info["answer"]` the final answer, a string, where the environment read one. When the environment itself fails,
         the episode ends with truncated True and `info["failure"]` = {"kind", "message"}.
+
+        Where an environment knows more of its state than the agent sees, reset and every step that does not end the
+        episode may say so, for credit assignment alone: `info["state"]`, a string that is equal where states are
+        equal, and `info["value"]`, the exact value of the state (the environment says under which later actions).
         """
         ...
 

@@ -62,6 +62,8 @@ class Conversation:
     info: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     """What a text policy counted (calls, tokens, cost); it becomes part of the metrics, of a failed episode too."""
+    states: list[Any] = field(default_factory=list)
+    """What the environment says of the state in which each turn began: (name, exact value), None where it is silent."""
     turn: int = 0
     reward: float = 0.0
     ending: Ending | None = None
@@ -74,6 +76,10 @@ class Conversation:
         self.mask.extend([sampled] * len(tokens))
         self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
         self.turns.extend([self.turn] * len(tokens))
+
+    def note_state(self) -> None:
+        """Keep what the environment says of the state in which the next turn begins."""
+        self.states.append((self.info.pop("state", None), self.info.pop("value", None)))
 
     def cut(self, length: int) -> None:
         """Keep the first `length` tokens."""
@@ -97,6 +103,7 @@ class Conversation:
         if self.cut_mass:
             metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
         metrics |= self.usage
+        names, values = zip(*self.states, strict=True) if self.states else ((), ())
         return Episode(
             task_id=self.request.task_id,
             sequence=TokenSequence(
@@ -112,4 +119,7 @@ class Conversation:
             metrics=metrics,
             seed=self.request.seeds.integer(),
             answer=None if failed else self.info.get("answer"),
+            states=() if None in names else names,
+            state_values=() if None in values else values,
+            origin=(self.request.prefix or self.request).seeds,
         )

@@ -76,6 +76,11 @@ def _info(info: Any) -> dict[str, Any]:
         raise EnvironmentFailure("garbage", f"metrics must be finite, got {metrics}")
     if not isinstance(info.get("answer", ""), str):
         raise EnvironmentFailure("garbage", f"answer is {type(info['answer']).__name__}, not text")
+    if not isinstance(info.get("state", ""), str):
+        raise EnvironmentFailure("garbage", f"state is {type(info['state']).__name__}, not text")
+    value = info.get("value")
+    if "value" in info and not (isinstance(value, int | float) and math.isfinite(value)):
+        raise EnvironmentFailure("garbage", f"value must be a finite number, got {value!r}")
     if info.get("ending", Ending.COMPLETED) not in REPORTED:
         raise EnvironmentFailure(
             "garbage", f"ending is {info['ending']!r}; an environment reports one of {', '.join(REPORTED)}"

@@ -95,6 +95,7 @@ class Rollouts:
                 continue
             conversation.messages.extend(messages)
             conversation.info = info
+            conversation.note_state()
             policy.open(conversation)
             if policy.window is not None and len(conversation.tokens) >= policy.window:
                 conversation.ending = Ending.TOKEN_LIMIT
@@ -117,6 +118,7 @@ class Rollouts:
                 conversation.reward = reward
                 conversation.ending = replies.ending(terminated, info)
             else:
+                conversation.note_state()
                 fits = policy.observe(conversation, messages)
                 conversation.turn += 1
                 if not fits:
