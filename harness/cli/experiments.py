@@ -45,7 +45,7 @@ def bench(
     Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
     from harness.experiment import read_experiment
-    from harness.report import index
+    from harness.report import index, scaling
     from harness.report.terminal import terminal
 
     found = spec_files(specs)
@@ -58,6 +58,9 @@ def bench(
         if folder != file.parent:
             _print_agreement(file.parent, table)
         line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
+    for family in sorted({file.parent.parent for file in found}):
+        if (family / scaling.DECLARATION).is_file():
+            line(f"written: {scaling.write_scaling(out or family, family)}")
     joined = {file.parent.parent for file in found} if out is None else {out}
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):

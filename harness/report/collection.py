@@ -12,6 +12,7 @@ from harness.report import fidelity_files as fidelity
 from harness.report import folder
 from harness.report.excerpts import write_excerpts
 from harness.report.index import write_index
+from harness.report.scaling import DECLARATION, write_scaling
 
 INDEX = "README.md"
 
@@ -32,6 +33,9 @@ def render_all(places: Sequence[Path]) -> Iterator[Path]:
                 continue  # a sample of episodes
             found = True
             yield held
+    for family in sorted({file.parent for place in places for file in place.rglob(DECLARATION)}):
+        if any(family.glob(f"*/{folder.RUNS}")):
+            yield write_scaling(family)
     if not found:
         raise MissingDataError(
             f"no records below {', '.join(map(str, places))}; run an experiment with: harness bench SPEC"
