@@ -164,7 +164,10 @@ def problems(method: Any, rng: np.random.Generator, permutable: bool = True) -> 
     `permutable=False` excuses a method that draws among siblings from asking the same of every order of them.
     """
     found: list[str] = []
-    needs = method.needs
+    try:
+        needs = method.needs
+    except ValueError as error:
+        return [f"needs cannot be told: {error}"]
     if not isinstance(needs, Needs):
         return [f"needs is {needs!r}, not a harness.types.Needs"]
     state = method.initial_state()
