@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from agents.methods.base import Number, one_of
+from agents.methods.base import Number, one_of, within
 from harness.types import Needs, TeacherPolicy
 
 
@@ -24,7 +24,8 @@ class TeacherWeights:
 
     def __post_init__(self) -> None:
         one_of(self, "teacher", self.teacher, ("current", "initial", "ema"))
-        Needs(teacher_decay=self.teacher_decay, teacher_every=self.teacher_every)
+        within(self, 0, 1, teacher_decay=self.teacher_decay)
+        Needs(teacher_decay=float(self.teacher_decay), teacher_every=self.teacher_every)
 
     @classmethod
     def of(cls, method: object) -> TeacherWeights:

@@ -242,9 +242,7 @@ def sdpo(method, groups, evidence, state):
         for e, k in zip(group.episodes, known, strict=True):
             tokens += len(sampled(e))
             taught += len(sampled(e)) if k.teacher else 0
-    return each(
-        groups, evidence, lambda e, k, a: distillation(k, e, tokens / taught, method.divergence, method.alpha)
-    )
+    return each(groups, evidence, lambda e, k, a: distillation(k, e, tokens / taught, method.divergence, method.alpha))
 
 
 def quantile(values, q):
