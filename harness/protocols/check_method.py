@@ -164,10 +164,7 @@ def problems(method: Any, rng: np.random.Generator, permutable: bool = True) -> 
     `permutable=False` excuses a method that draws among siblings from asking the same of every order of them.
     """
     found: list[str] = []
-    try:
-        needs = method.needs
-    except ValueError as error:
-        return [f"needs cannot be told: {error}"]
+    needs = method.needs
     if not isinstance(needs, Needs):
         return [f"needs is {needs!r}, not a harness.types.Needs"]
     state = method.initial_state()

@@ -80,7 +80,7 @@ class Demanding(GRPO):
         (NotANumber(), ["'share' is not a finite float", "cannot be written to a checkpoint as JSON"]),
         (Moody(), ["not deterministic"]),
         (WrongContext(), ["context returned str"]),
-        (Demanding(), ["needs cannot be told: Needs: teacher_decay must be in [0, 1), got 1.0"]),
+        (Demanding(), ["Needs: teacher_decay must be in [0, 1), got 1.0"]),
     ],
     ids=lambda value: type(value).__name__,
 )
