@@ -50,7 +50,7 @@ class SGCD(Stateless):
     gamma 1, c 2: the paper's. K 100, the segmenter's constants and kl 0.01 are ours (unpublished).
     control: "weights" as above. W >= 1 raises the learning rate unseen; the arms beside it (ours):
         "norm" is A times one factor a step, `norm_factor`: GRPO with the gradient norm at the logits that the weights
-            would have given the step. This is the control of the scale.
+            would have given the step: the control of the scale, as near as a method comes to it.
         "matched" is the other way round, A W divided by that factor: the weights with GRPO's norm.
         "mean" is A times the step's mean W, "normalised" A W / mean W. They do not control the scale: the weights lie
             where the policy is unsure, and there gradients are large, so a mean W of 1.10 to 1.15 goes with 1.58 to
@@ -213,7 +213,7 @@ def norm_factor(groups: Sequence[RolloutGroup], read: Sequence[Sequence[Reading 
     Every token has logits of its own, so at the logits this is exact (for the whole vocabulary, at the policy that
     sampled); a common factor of this size gives GRPO that very norm there. Behind the logits the network's Jacobian
     mixes tokens, and no method sees it: the norm in the weights is matched as far as the Jacobian treats weighted
-    tokens like the others. 1 where nothing has an advantage. A token whose distribution is not known (its episode has
+    tokens like the others, and `gradient_norm` in the log says how far that is. 1 where nothing has an advantage. A token whose distribution is not known (its episode has
     no teacher) counts as one of two entries, itself and the rest.
     """
     plain = weighted = 0.0
