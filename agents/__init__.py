@@ -2,6 +2,7 @@
 
 CONTEXTS = {
     "successful_sibling": "agents.contexts:SuccessfulSibling",
+    "first_successful_sibling": "agents.contexts:FirstSuccessfulSibling",
     "reference_solution": "agents.contexts:ReferenceSolution",
     "answer": "agents.contexts:Answer",
     "sibling_and_answer": "agents.contexts:SiblingAndAnswer",

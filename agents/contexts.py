@@ -38,6 +38,18 @@ class SuccessfulSibling:
 
 
 @dataclass(frozen=True)
+class FirstSuccessfulSibling:
+    """The transcript of the group's first success other than the episode itself, the same at every call."""
+
+    name: ClassVar[str] = "first successful sibling"
+
+    def __call__(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
+        peers = (peer for place, peer in enumerate(group.episodes) if place != index and peer.success)
+        peer = next(peers, None)
+        return _request(transcript(peer)) if peer else None
+
+
+@dataclass(frozen=True)
 class ReferenceSolution:
     """The environment's reference actions, one a line."""
 

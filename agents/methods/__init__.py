@@ -12,6 +12,7 @@ SHORT = {
     "token_cringe": "agents.methods.adaptive_cringe:TokenCRINGE",
     "sdar": "agents.methods.sdar:SDAR",
     "grpo_opsd": "agents.methods.sdar:GRPOWithOPSD",
+    "grpo_mixed_opsd": "agents.methods.opsd:GRPOMixedOPSD",
     "opsd": "agents.methods.opsd:OPSD",
     "sdpo": "agents.methods.sdpo:SDPO",
     "rlsd": "agents.methods.rlsd:RLSD",

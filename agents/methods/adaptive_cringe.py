@@ -57,18 +57,14 @@ class AdaptiveCRINGE(Described):
     adaptive: bool = True
 
     def __post_init__(self) -> None:
-        within(self, 0, np.inf, beta=self.beta, lam=self.lam, kl=self.kl, n_warmup=self.n_warmup)
-        within(self, 0, np.inf, lam_min=self.lam_min, mu_min=self.mu_min)
-        within(self, self.lam_min, np.inf, lam_max=self.lam_max)
-        within(self, self.mu_min, np.inf, mu_max=self.mu_max)
-        within(self, 0, 1, alpha=self.alpha, rho_target=self.rho_target, theta_g=self.theta_g)
+        within(self, 0, np.inf, beta=self.beta, lam=self.lam, kl=self.kl)
+        within(self, 0, 1, theta_g=self.theta_g)
+        Controller.of(self)
 
     @property
     def controller(self) -> Controller:
         """What moves the two weights."""
-        return Controller(
-            self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
-        )
+        return Controller.of(self)
 
     def describe(self) -> MethodFacts:
         """The controller's ranges, where the weights move."""

@@ -117,10 +117,12 @@ def distillation(
     form: str = "forward",
     alpha: Number = 0.5,
     ratio_clip: Number | None = None,
+    entry_clip: Number | None = None,
 ) -> Distillation | None:
     """Pull towards the teacher's distributions with one weight on every sampled token; None without a teacher."""
     if known.teacher is None or known.teacher.distribution is None:
         return None
     divergence = cast(Literal["forward", "reverse", "jsd"], form)
-    clip = None if ratio_clip is None else float(ratio_clip)
-    return Distillation(known.teacher.distribution, on_mask(sequence, weight), divergence, float(alpha), clip)
+    ratio, entry = (None if clip is None else float(clip) for clip in (ratio_clip, entry_clip))
+    target = known.teacher.distribution
+    return Distillation(target, on_mask(sequence, weight), divergence, float(alpha), ratio, entry)

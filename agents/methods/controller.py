@@ -5,9 +5,11 @@ Meng & Chen 2026, arXiv 2606.29476, equations 11-13.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from agents.methods.base import Number, State
+import numpy as np
+
+from agents.methods.base import Number, State, within
 from harness.protocols.method import MethodFacts
 
 
@@ -29,6 +31,17 @@ class Controller:
     alpha: Number
     n_warmup: int
     rho_target: Number
+
+    def __post_init__(self) -> None:
+        within(self, 0, np.inf, lam_min=self.lam_min, mu_min=self.mu_min, n_warmup=self.n_warmup)
+        within(self, self.lam_min, np.inf, lam_max=self.lam_max)
+        within(self, self.mu_min, np.inf, mu_max=self.mu_max)
+        within(self, 0, 1, alpha=self.alpha, rho_target=self.rho_target)
+
+    @classmethod
+    def of(cls, method: object) -> Controller:
+        """The controller of a method that has the fields of these names. ValueError where one is out of range."""
+        return cls(**{entry.name: getattr(method, entry.name) for entry in fields(cls)})
 
     def describe(self) -> MethodFacts:
         """What a row of a table says of weights that move."""

@@ -107,12 +107,10 @@ class CRAFT(Described):
         one_of(self, "below", self.below, ("fallback", "zero"))
         within(self, 1e-6, np.inf, tau=self.tau)
         within(self, 2, np.inf, g_min=self.g_min)
-        within(self, 0, np.inf, beta_plus=self.beta_plus, beta_minus=self.beta_minus, n_warmup=self.n_warmup)
-        within(self, 0, np.inf, lam=self.lam, lam_min=self.lam_min, mu_min=self.mu_min, kl=self.kl)
+        within(self, 0, np.inf, beta_plus=self.beta_plus, beta_minus=self.beta_minus, lam=self.lam, kl=self.kl)
         within(self, 0, np.inf, sdar_coef=self.sdar_coef, sdar_beta=self.sdar_beta)
-        within(self, self.lam_min, np.inf, lam_max=self.lam_max)
-        within(self, self.mu_min, np.inf, mu_max=self.mu_max)
-        within(self, 0, 1, alpha=self.alpha, rho_target=self.rho_target, theta_g=self.theta_g, theta_kl=self.theta_kl)
+        within(self, 0, 1, theta_g=self.theta_g, theta_kl=self.theta_kl)
+        Controller.of(self)
 
     @property
     def baseline(self) -> SDAR:
@@ -122,9 +120,7 @@ class CRAFT(Described):
     @property
     def controller(self) -> Controller:
         """What moves the two weights."""
-        return Controller(
-            self.lam_min, self.lam_max, self.mu_min, self.mu_max, self.alpha, self.n_warmup, self.rho_target
-        )
+        return Controller.of(self)
 
     def describe(self) -> MethodFacts:
         """The controller's ranges, where the weights move."""

@@ -41,6 +41,17 @@ def entropy(p: Bins) -> Float[np.ndarray, " row"]:
     return sums
 
 
+def score_norm(own: Float[np.ndarray, " row"], p: Bins) -> Float[np.ndarray, " row"]:
+    """|e_y - p|^2 = 1 - 2 p_y + sum_b p_b^2 at every token: the squared norm of the gradient of log p_y in the logits.
+
+    own: log p_y of the sampled token. The tail counts as one entry: with the vocabulary cut this is never less than
+    the truth, with the whole of it it is exact.
+    """
+    squared = 1 - 2 * np.exp(own) + np.exp(2 * p).sum(axis=1)
+    norms: Float[np.ndarray, " row"] = np.maximum(squared, 0.0)
+    return norms
+
+
 def pair(
     episode: Episode, known: Evidence, rows: Bool[np.ndarray, " token"], with_sampled: bool = False
 ) -> tuple[Bins, Bins] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,8 +26,9 @@ from agents.methods.base import (
 )
 from agents.methods.diagnostics import gathered, mean, teacher_share
 from agents.methods.divergence import kl, pair
+from agents.methods.teachers import TeacherWeights
 from harness.protocols.method import MethodFacts
-from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
+from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup, TeacherPolicy
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,19 @@ class HSD(Stateless):
 
     Li, Hong & Lan 2026, arXiv 2606.15576. c_i is the reference answer and a successful peer drawn uniformly from the
     group's other successes, or the answer alone. No policy gradient; every rollout is trained on, those of groups
-    with equal rewards too. Ours: tasks without an answer string have the peer alone; the reference term is k3; the
-    mean is the experiment's aggregation (the paper averages per rollout). The paper's prose calls its direction
-    reverse, its equation is teacher || student, the forward KL: that is the default of `direction`, "reverse" and
-    "jsd" are options.
+    with equal rewards too. Ours: tasks without an answer string have the peer alone; the mean is the experiment's
+    aggregation (the paper averages per rollout). The paper's prose calls its direction reverse, its equation is
+    teacher || student, the forward KL: that is the default of `direction`, "reverse" and "jsd" are options.
 
-    kl: 1e-3, the paper's.
-    mix: share of the distillation; below 1 the rest is GRPO's advantage (the paper's hybrid: 0.5).
+    teacher: "current", the paper's; "initial", a frozen teacher, makes a row of its own (ours). The options are those
+        of `teachers.TeacherWeights`.
+    kl: 1e-3, the paper's. kl_form: the paper's term is the reverse KL of whole sequences; "sequence" estimates its
+        gradient as `sequence_kl` says (the estimator is ours), "token" is k3 on every token (ours, the default: it is
+        what every other method's anchor is).
+    reference_every: steps after which the reference becomes the policy again, as the paper refreshes it; 0, never, is
+        ours.
+    mix: share of the distillation; below 1 the rest is GRPO's advantage. Ours: the mixture of 0.5 is that of the
+        baseline GRPO+OPSD (`opsd.GRPOMixedOPSD`), and no variant of HSD.
     failures_only, fallback: train on failures alone; whether the answer alone serves where no peer succeeded.
     top_k: None is the full vocabulary, as in the paper; above about 8,000 entries take 100 and say so.
     window: tokens on either side of the divergence point that the log counts as near it.
@@ -59,6 +66,11 @@ class HSD(Stateless):
     fallback: bool = True
     top_k: int | None = None
     window: int = 5
+    teacher: TeacherPolicy = "current"
+    teacher_decay: Number = 0.95
+    teacher_every: int = 1
+    kl_form: Literal["token", "sequence"] = "token"
+    reference_every: int = 0
 
     def __post_init__(self) -> None:
         one_of(self, "direction", self.direction, FORMS)
@@ -66,13 +78,23 @@ class HSD(Stateless):
         within(self, 1e-6, 1 - 1e-6, alpha=self.alpha)
         within(self, 1e-6, 1, mix=self.mix)
         within(self, 1, np.inf, top_k=1 if self.top_k is None else self.top_k)
+        Needs(reference_every=self.reference_every)
+        one_of(self, "kl_form", self.kl_form, ("token", "sequence"))
+        TeacherWeights.of(self)
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
+        refreshed = self.reference_every if self.kl > 0 else 0
+        plain = Needs("distribution", self.top_k, reference=self.kl > 0, reference_every=refreshed)
+        return TeacherWeights.of(self).asked(plain)
 
     def describe(self) -> MethodFacts:
-        return MethodFacts(float(self.kl), context=SiblingAndAnswer.name)
+        notes = TeacherWeights.of(self).notes
+        if self.kl > 0 and self.kl_form == "sequence":
+            notes += ("its reference KL is the reverse KL of whole sequences",)
+        if self.kl > 0 and self.reference_every:
+            notes += (f"its reference becomes the policy every {self.reference_every} steps",)
+        return MethodFacts(float(self.kl), context=SiblingAndAnswer.name, notes=notes)
 
     def context(self, group: RolloutGroup, index: int, rng: np.random.Generator) -> ContextRequest | None:
         """(answer, peer), redrawn at every call from the run's stream."""
@@ -84,6 +106,7 @@ class HSD(Stateless):
     def assign(
         self, groups: Sequence[RolloutGroup], evidence: Sequence[Sequence[Evidence]], state: State
     ) -> Assignment:
+        tokens_per_episode = mean(np.array([e.sequence.mask.sum() for group in groups for e in group.episodes]))
         credits = []
         divergences: list[Float[np.ndarray, " _"]] = []
         near: list[float] = []
@@ -103,8 +126,12 @@ class HSD(Stateless):
                         parted.append(float(place))
                         near.append(mass_near(divergences[-1], place, self.window))
                 surrogate = on_mask(sequence, (1 - self.mix) * advantages[index]) if self.mix < 1 else None
-                anchor = reference_anchor(episode, seen, self.kl)
-                row.append(Credit(surrogate, anchor=anchor, distillation=target))
+                if self.kl_form == "sequence" and self.kl > 0:
+                    pull = sequence_kl(episode, seen, self.kl * tokens_per_episode)
+                    row.append(Credit(surrogate, pull, distillation=target))
+                else:
+                    anchor = reference_anchor(episode, seen, self.kl)
+                    row.append(Credit(surrogate, anchor=anchor, distillation=target))
             credits.append(row)
         log = {
             "degenerate_groups": degenerate_share(groups),
@@ -114,6 +141,28 @@ class HSD(Stateless):
             "credit_near_divergence": mean(np.array(near)),
         }
         return credits, state, log
+
+
+def sequence_kl(episode: Episode, seen: Evidence, weight: Number) -> Float[np.ndarray, " token"]:
+    """Likelihood weights whose gradient is, in expectation, that of weight * KL(pi(o | q) || r(o | q)), o the whole
+    sequence of sampled tokens and r the reference.
+
+    KL = E_o sum_t delta_t with delta_t = log pi(o_t | ..) - log r(o_t | ..), so (score function; the gradient of delta
+    itself has expectation 0, and a delta before t is constant given the prefix of t)
+
+        grad KL = E_o sum_t G_t grad log pi(o_t | ..)        G_t = sum_{s >= t} delta_s
+
+    and a likelihood weight of -weight * G_t gives the loss that gradient: no bias where the tokens were sampled from
+    the policy that is trained, one sample of the sum (Schulman's k1) and no baseline, so it varies more than k3's.
+    A mean over the step's tokens times the mean number of tokens of an episode is a mean over episodes: with it in
+    `weight` the term is kl times the mean of the episodes' KL under the experiment's token-mean.
+    """
+    if seen.reference is None:
+        raise ValueError(f"task {episode.task_id!r}: the KL to the reference needs Evidence.reference")
+    sequence = episode.sequence
+    delta = on_mask(sequence, sequence.logprobs - seen.reference)
+    ahead: Float[np.ndarray, " token"] = np.cumsum(delta[::-1])[::-1]
+    return on_mask(sequence, -weight * ahead)
 
 
 def divergence_point(group: RolloutGroup, index: int) -> int | None:

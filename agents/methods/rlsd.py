@@ -22,7 +22,9 @@ from agents.methods.base import (
     within,
 )
 from agents.methods.diagnostics import gathered, mean, teacher_share
-from harness.types import Credit, Evidence, Needs, RolloutGroup
+from agents.methods.teachers import TeacherWeights
+from harness.protocols.method import MethodFacts
+from harness.types import Credit, Evidence, Needs, RolloutGroup, TeacherPolicy
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class RLSD(Described):
     factor lies in [1 - lam * eps_w, 1 + lam * eps_w], so the sign of A never flips. An episode without a teacher
     keeps A.
 
-    lam 0.5, eps_w 0.2, decay_steps 50: the paper's; SDAR's suite (2605.15155) runs it with 100 steps. kl 0.01: the
-    tables'.
+    As in the paper the teacher's weights are those of the start, and take the policy's over every 10 steps (an "ema" of
+    decay 0; the options are those of `teachers.TeacherWeights`, and "current" is the policy at every step). It is asked
+    also once lam_k is 0 (ours: what a method needs is fixed for a run).
+
+    lam 0.5, eps_w 0.2, decay_steps 50, teacher_every 10: the paper's; SDAR's suite (2605.15155) runs it with 100
+    steps. kl 0.01: the tables'.
     """
 
     paper: ClassVar[str] = "Yang et al. 2026, arXiv 2604.03128"
@@ -43,16 +49,24 @@ class RLSD(Described):
     eps_w: Number = 0.2
     kl: Number = 0.01
     decay_steps: int = 50
+    teacher: TeacherPolicy = "ema"
+    teacher_decay: Number = 0.0
+    teacher_every: int = 10
 
     def __post_init__(self) -> None:
         within(self, 0, 1, lam=self.lam)
         within(self, 0, 1 - 1e-9, eps_w=self.eps_w)
         within(self, 0, np.inf, kl=self.kl)
         within(self, 1, np.inf, decay_steps=self.decay_steps)
+        TeacherWeights.of(self)
 
     @property
     def needs(self) -> Needs:
-        return Needs(teacher="sampled" if self.lam > 0 else "none", reference=self.kl > 0)
+        plain = Needs(teacher="sampled" if self.lam > 0 else "none", reference=self.kl > 0)
+        return TeacherWeights.of(self).asked(plain)
+
+    def describe(self) -> MethodFacts:
+        return MethodFacts(float(self.kl), notes=TeacherWeights.of(self).notes if self.lam > 0 else ())
 
     def initial_state(self) -> State:
         return {"steps": 0.0}

@@ -21,8 +21,12 @@ from harness.types import Credit, Evidence, Needs, RolloutGroup
 class SCGRPO(Stateless):
     """A_t = A * D_t / (D_t + max(P75(D), 1e-4)), D_t = KL(teacher || student) at the token.
 
-    Shan et al. 2026, arXiv 2606.18810. The factor lies in [0, 1): signs never flip, |A_t| <= |A|. P75 is taken over
-    the step's sampled tokens that have a teacher (ours). An episode without a teacher keeps A.
+    Shan et al. 2026, arXiv 2606.18810. The factor lies in [0, 1): signs never flip, |A_t| <= |A|. As in the paper only
+    groups with 2 <= successes < G are weighted; in every other group, and without a teacher, an episode keeps A. P75
+    is taken over the step's sampled tokens that are weighted (ours).
+
+    Not here: the paper's diversity term for groups in which none succeeds. What is openly quoted of the paper names it
+    and does not say what it computes.
 
     kl: weight of the k3 reference anchor; 0.01, the tables'. top_k: None is the full vocabulary.
     """
@@ -45,8 +49,9 @@ class SCGRPO(Stateless):
     ) -> Assignment:
         divergences: list[list[Float[np.ndarray, " _"] | None]] = []
         for group, known in members(groups, evidence):
+            taught = weighable(group)
             pairs = (pair(e, seen, e.sequence.mask) for e, seen in zip(group.episodes, known, strict=True))
-            divergences.append([None if both is None else kl(*both) for both in pairs])
+            divergences.append([kl(*both) if both and taught else None for both in pairs])
         everywhere = gathered([d for row in divergences for d in row if d is not None])
         scale = max(float(np.quantile(everywhere, 0.75)) if len(everywhere) else 0.0, 1e-4)
         credits = []
@@ -61,9 +66,15 @@ class SCGRPO(Stateless):
             credits.append(out)
         log = {
             "degenerate_groups": degenerate_share(groups),
+            "weighted_groups": mean(np.array([float(weighable(group)) for group in groups])),
             "teacher_share": teacher_share(evidence),
             "divergence_mean": mean(everywhere),
             "divergence_scale": scale,
             "weight_mean": mean(everywhere / (everywhere + scale)),
         }
         return credits, state, log
+
+
+def weighable(group: RolloutGroup) -> bool:
+    """Whether every success has a verified sibling, and not every episode is one: 2 <= successes < G."""
+    return 2 <= sum(episode.success for episode in group.episodes) < len(group.episodes)

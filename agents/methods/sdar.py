@@ -91,7 +91,11 @@ class SDAR(Stateless):
 @dataclass(frozen=True)
 class GRPOWithOPSD(SDAR):
     """GRPO plus ungated on-policy self-distillation, as SDAR's code runs it: SDAR with beta = 0, a gate of 0.5
-    everywhere."""
+    everywhere, on the sampled token alone.
+
+    The other method of this name, which mixes GRPO's loss and the distillation of whole distributions half and half,
+    is `opsd.GRPOMixedOPSD`.
+    """
 
     paper: ClassVar[str] = "baseline of Lu et al. 2026, arXiv 2605.15155"
 

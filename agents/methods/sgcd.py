@@ -24,12 +24,16 @@ from agents.methods.base import (
     within,
 )
 from agents.methods.diagnostics import gathered, mean, teacher_share
-from agents.methods.divergence import entropy, kl, pair
+from agents.methods.divergence import entropy, kl, pair, score_norm, with_tail
 from agents.methods.segmenter import Segmenter
+from agents.methods.teachers import TeacherWeights
 from agents.summariser import Summariser, structured_calls, summariser
 from agents.transcripts import acted_at
 from harness.protocols.method import MethodFacts
-from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup
+from harness.types import ContextRequest, Credit, Episode, Evidence, Needs, RolloutGroup, TeacherPolicy
+
+CONTROLS = ("weights", "norm", "matched", "mean", "normalised", "additive")
+"""The arms of `SGCD.control`."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,18 @@ class SGCD(Stateless):
     and episodes without a teacher keep A.
 
     gamma 1, c 2: the paper's. K 100, the segmenter's constants and kl 0.01 are ours (unpublished).
-    control: "weights" as above. Arms beside it: "mean" is A times the step's mean W (W >= 1 raises the learning rate
-    unseen),
-        "normalised" is A W / mean W, "additive" leaves A alone and distils q with weight gamma (the collapse baseline).
+    control: "weights" as above. W >= 1 raises the learning rate unseen; the arms beside it (ours):
+        "norm" is A times one factor a step, `norm_factor`: GRPO with the gradient norm at the logits that the weights
+            would have given the step: the control of the scale, as near as a method comes to it.
+        "matched" is the other way round, A W divided by that factor: the weights with GRPO's norm.
+        "mean" is A times the step's mean W, "normalised" A W / mean W. They do not control the scale: the weights lie
+            where the policy is unsure, and there gradients are large, so a mean W of 1.10 to 1.15 goes with 1.58 to
+            1.79 times the gradient norm.
+        "additive" leaves A alone and distils q with weight gamma (the collapse baseline).
     reference: "credit" is z; "self" lets the teacher read the task's opening messages a second time, a context that
-    knows
-        nothing of the siblings (plain self-context; the reading is ours).
+        knows nothing of the siblings (plain self-context; the reading is ours).
     summariser: "rules", "llm:MODEL" (any OpenAI-compatible endpoint) or an object.
+    teacher: "current", as printed; the options are those of `teachers.TeacherWeights`.
     """
 
     paper: ClassVar[str] = "Ding, Xin & De la Cruz Weinstein 2026, arXiv 2606.12634"
@@ -63,25 +72,31 @@ class SGCD(Stateless):
     summariser: str | Summariser = "rules"
     top_k: int | None = 100
     segmenter: Segmenter = field(default_factory=Segmenter)
+    teacher: TeacherPolicy = "current"
+    teacher_decay: Number = 0.95
+    teacher_every: int = 1
 
     def __post_init__(self) -> None:
         within(self, 0, np.inf, gamma=self.gamma, kl=self.kl)
         within(self, 1, np.inf, c=self.c, top_k=1 if self.top_k is None else self.top_k)
-        one_of(self, "control", self.control, ("weights", "mean", "normalised", "additive"))
+        one_of(self, "control", self.control, CONTROLS)
         one_of(self, "reference", self.reference, ("credit", "self"))
         CreditReference(self.summariser)
+        TeacherWeights.of(self)
 
     @property
     def needs(self) -> Needs:
         if self.gamma == 0:
             return Needs(reference=self.kl > 0)
-        return Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
+        plain = Needs(teacher="distribution", top_k=self.top_k, reference=self.kl > 0)
+        return TeacherWeights.of(self).asked(plain)
 
     def describe(self) -> MethodFacts:
+        notes = TeacherWeights.of(self).notes
         if self.reference == "self":
-            return MethodFacts(float(self.kl), context="the task's opening messages a second time")
+            return MethodFacts(float(self.kl), context="the task's opening messages a second time", notes=notes)
         context = CreditReference(self.summariser).name
-        return MethodFacts(float(self.kl), context, summariser(self.summariser).name)
+        return MethodFacts(float(self.kl), context, summariser(self.summariser).name, notes)
 
     @property
     def external_calls(self) -> int:
@@ -109,12 +124,14 @@ class SGCD(Stateless):
         tokens = sum(int(episode.sequence.mask.sum()) for group in groups for episode in group.episodes)
         weights = gathered([reading.weights for reading in readings])
         mean_weight = 1.0 + float((weights - 1.0).sum()) / max(tokens, 1)
+        factor = norm_factor(groups, read)
+        scale = {"mean": mean_weight, "normalised": 1 / mean_weight, "norm": factor, "matched": 1 / factor}
         credits = []
         for group, known, row in zip(groups, evidence, read, strict=True):
             advantages = group_advantages(group.rewards)
             credits.append(
                 [
-                    self.credit(episode, seen, advantage, reading, mean_weight)
+                    self.credit(episode, seen, advantage, reading, scale.get(self.control, 1.0))
                     for episode, seen, advantage, reading in zip(group.episodes, known, advantages, row, strict=True)
                 ]
             )
@@ -125,6 +142,7 @@ class SGCD(Stateless):
             "divergence_mean": mean(gathered([reading.divergence for reading in readings])),
             "dense_share": mean(gathered([reading.saliency for reading in readings]) > 0.1),
             "weight_mean": mean_weight,
+            "norm_factor": factor,
             **{f"weight_p{q}": float(np.percentile(weights, q)) if len(weights) else 1.0 for q in (50, 90, 100)},
             **tool_audit(groups),
         }
@@ -142,10 +160,16 @@ class SGCD(Stateless):
         divergence = kl(student, teacher)
         masked = np.zeros(len(divergence), dtype=bool) if seen.masked is None else seen.masked[sampled]
         saliency = self.segmenter.saliency(divergence, entropy(teacher), episode.sequence.turns[sampled], masked)
-        return Reading(divergence, saliency, np.clip(1 + self.gamma * saliency, 1, self.c))
+        assert seen.student is not None  # `pair` has seen it
+        return Reading(
+            divergence,
+            saliency,
+            np.clip(1 + self.gamma * saliency, 1, self.c),
+            score_norm(seen.student.logprobs[sampled], student),
+        )
 
     def credit(
-        self, episode: Episode, seen: Evidence, advantage: float, reading: Reading | None, mean_weight: float
+        self, episode: Episode, seen: Evidence, advantage: float, reading: Reading | None, scale: float
     ) -> Credit:
         """One episode's streams under the chosen arm."""
         stream = on_mask(episode.sequence, advantage)
@@ -153,12 +177,10 @@ class SGCD(Stateless):
         if self.control == "additive":
             target = distillation(episode.sequence, seen, self.gamma) if reading else None
             return Credit(stream, anchor=anchor, distillation=target)
-        if self.control in ("weights", "normalised") and reading:
+        if self.control in ("weights", "normalised", "matched") and reading:
             stream[episode.sequence.mask] *= reading.weights
-        if self.control == "mean":
-            stream *= mean_weight
-        elif self.control == "normalised":
-            stream /= mean_weight
+        if scale != 1:
+            stream *= scale
         return Credit(stream, anchor=anchor)
 
     def verdict(self, history: Sequence[Mapping[str, float]]) -> str | None:
@@ -180,6 +202,29 @@ class Reading:
     divergence: Float[np.ndarray, " token"]
     saliency: Float[np.ndarray, " token"]
     weights: Float[np.ndarray, " token"]
+    score: Float[np.ndarray, " token"]
+    """`divergence.score_norm` under the policy without the context."""
+
+
+def norm_factor(groups: Sequence[RolloutGroup], read: Sequence[Sequence[Reading | None]]) -> float:
+    """sqrt(sum (A W)^2 s^2 / sum A^2 s^2) over the step's sampled tokens, s^2 the squared norm of grad log pi in the
+    token's logits: how much longer the weights make the step's policy gradient, taken at the logits.
+
+    Every token has logits of its own, so at the logits this is exact (for the whole vocabulary, at the policy that
+    sampled); a common factor of this size gives GRPO that very norm there. Behind the logits the network's Jacobian
+    mixes tokens, and no method sees it: the norm in the weights is matched as far as the Jacobian treats weighted
+    tokens like the others, and `gradient_norm` in the log says how far that is. 1 where nothing has an advantage. A token whose distribution is not known (its episode has
+    no teacher) counts as one of two entries, itself and the rest.
+    """
+    plain = weighted = 0.0
+    for group, row in zip(groups, read, strict=True):
+        for episode, advantage, reading in zip(group.episodes, group_advantages(group.rewards), row, strict=True):
+            own = episode.sequence.logprobs[episode.sequence.mask]
+            score = score_norm(own, with_tail(own[:, None])) if reading is None else reading.score
+            weights = np.ones(len(score)) if reading is None else reading.weights
+            plain += float((advantage**2 * score).sum())
+            weighted += float((advantage**2 * weights**2 * score).sum())
+    return float(np.sqrt(weighted / plain)) if plain > 0 else 1.0
 
 
 def mixed(group: RolloutGroup) -> bool:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from harness.core.errors import UnknownNameError, UserError
 from harness.core.seeds import SeedTree
 
 Message = Mapping[str, Any]
@@ -198,6 +199,9 @@ class Distillation:
     """The teacher's share in the mixture of `jsd`."""
     ratio_clip: float | None = None
     """Detached importance weight min(ratio, ratio_clip), or none."""
+    entry_clip: float | None = None
+    """Most that one entry of the vocabulary (or the tail) adds to a token's divergence, in nats; beyond it an entry
+    has no gradient. None for no bound."""
 
     def __post_init__(self) -> None:
         _same_length("Distillation", target=self.target.ids, weights=self.weights)
@@ -221,9 +225,13 @@ class Credit:
         return ((name, value) for name, value in (*own, *self.more.items()) if value is not None)
 
 
+TeacherPolicy = Literal["current", "initial", "ema"]
+"""Whose weights a teacher has; see `Needs.teacher_policy`."""
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What a method wants in `Evidence`."""
+    """What a method wants in `Evidence`. UserError for a value that is none of those allowed."""
 
     teacher: Literal["none", "sampled", "distribution"] = "none"
     top_k: int | None = None
@@ -231,7 +239,7 @@ class Needs:
     ids_of: Literal["teacher", "student"] = "teacher"
     """Whose top-K ids both distributions stand on."""
     reference: bool = False
-    teacher_policy: Literal["current", "initial", "ema"] = "current"
+    teacher_policy: TeacherPolicy = "current"
     """Whose weights the teacher has: those being trained, the frozen start, or a moving average of those being
     trained that begins at the start."""
     teacher_decay: float = 0.0
@@ -244,6 +252,28 @@ class Needs:
     """Re-rolls of every prefix; 0 asks for no `Evidence.values`."""
     values_at: Literal["token", "turn"] = "token"
     """Whether every sampled token's prefix is re-rolled, or every turn's."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UnknownNameError(f"{name} of Needs", str(getattr(self, name)), allowed)
+        for name, least in (("teacher_every", 1), ("reference_every", 0), ("values", 0), ("top_k", 1)):
+            given = getattr(self, name)
+            if name == "top_k" and given is None:
+                continue
+            if isinstance(given, bool) or not isinstance(given, int) or given < least:
+                raise UserError(f"Needs: {name} must be a whole number from {least} on, got {given!r}")
+        decay = self.teacher_decay
+        if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+            raise UserError(f"Needs: teacher_decay must be in [0, 1), got {decay!r}")
+
+
+_CHOICES = {
+    "teacher": ("none", "sampled", "distribution"),
+    "ids_of": ("teacher", "student"),
+    "teacher_policy": get_args(TeacherPolicy),
+    "values_at": ("token", "turn"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One run: one method under one seed, from the shared starting weights to its last checkpoint. The loop fits on a
 screen.
 
-    sample groups -> gather evidence -> assign credit -> pack -> update -> record
+    sample groups -> gather evidence -> assign credit -> pack -> update -> follow -> record
 
 A run lives in a folder of its own and can be killed at any moment: `steps.jsonl` is append-only (a step recorded
 twice counts once, the later one), checkpoints appear whole or not at all, and everything random is derived from the
@@ -21,7 +21,7 @@ from harness.learning.judging import curve_point, final_evaluation
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
 from harness.losses import pack
-from harness.rollout.evidence import Gathered, gather
+from harness.rollout.evidence import Gathered, follow, gather
 
 TERM_GRADIENTS_EVERY = 10
 """Steps between measurements of each loss term's own gradient norm: one costs a backward pass per term."""
@@ -44,6 +44,7 @@ def train(run: Run) -> None:
             learned, state = learn(run, groups, state)
             row |= learned
         run.spent.step += 1
+        follow(run.method.needs, run.backend, run.spent.step)
         records.append(run.folder / "steps.jsonl", [row], kind="steps")
         records.append(run.folder / "timing.jsonl", [{"step": step, "wall_s": time.monotonic() - began}], kind="timing")
         last = run.spent.step == budget.steps

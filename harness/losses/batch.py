@@ -34,6 +34,7 @@ class DistillationBatch:
     divergence: Literal["forward", "reverse", "jsd"]
     alpha: float
     ratio_clip: float | None
+    entry_clip: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,13 +129,13 @@ class DistillationStream(Stream):
 
     def pack(self, values: Sequence[Distillation | None], column: Column) -> DistillationBatch:
         present = [entry for entry in values if entry is not None]
-        kinds = {(d.divergence, d.alpha, d.ratio_clip, d.target.ids.shape[1]) for d in present}
+        kinds = {(d.divergence, d.alpha, d.ratio_clip, d.entry_clip, d.target.ids.shape[1]) for d in present}
         if len(kinds) > 1:
             raise ValueError(
-                "one step needs one kind of distillation (divergence, alpha, ratio_clip, k), got "
+                "one step needs one kind of distillation (divergence, alpha, ratio_clip, entry_clip, k), got "
                 f"{sorted(map(str, kinds))}"
             )
-        divergence, alpha, ratio_clip, k = kinds.pop()
+        divergence, alpha, ratio_clip, entry_clip, k = kinds.pop()
         logprobs = column([d and _with_tail(d.target.logprobs) for d in values], np.float64, (k + 1,))
         return DistillationBatch(
             ids=Batch.tensor(column([d and d.target.ids for d in values], np.int64, (k,))),
@@ -144,13 +144,14 @@ class DistillationStream(Stream):
             divergence=divergence,
             alpha=alpha,
             ratio_clip=ratio_clip,
+            entry_clip=entry_clip,
         )
 
     def loss(self, packed: DistillationBatch, sampled: Sampled) -> Float[Tensor, ""]:
         if sampled.support is None:
             raise ValueError("the batch carries distillation: policy_loss needs support_logprobs")
         student, teacher = sampled.of(sampled.support), sampled.of(packed.logprobs)
-        values = vocabulary_divergence(teacher, student, packed.divergence, packed.alpha)
+        values = vocabulary_divergence(teacher, student, packed.divergence, packed.alpha, packed.entry_clip)
         if packed.ratio_clip is not None:
             ratio = log_ratio(sampled.current, sampled.behaviour).detach().exp()
             values = values * ratio.clamp(max=packed.ratio_clip)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -103,25 +104,45 @@ def _k3(delta: Tensor) -> Tensor:
 
 
 def vocabulary_divergence(
-    teacher: Float[Tensor, "t support"], student: Float[Tensor, "t support"], divergence: str, alpha: float
+    teacher: Float[Tensor, "t support"],
+    student: Float[Tensor, "t support"],
+    divergence: str,
+    alpha: float,
+    entry_clip: float | None = None,
 ) -> Float[Tensor, " t"]:
     """D(q, pi) over K entries and the tail: forward KL(q||pi), reverse KL(pi||q), or the generalised Jensen-Shannon
     divergence (1-alpha) KL(pi||M) + alpha KL(q||M) with M = (1-alpha) pi + alpha q (Agarwal et al. 2024, 2306.13649,
-    with alpha for beta)."""
+    with alpha for beta).
+
+    entry_clip: sum_v min(D_v, entry_clip) over the entries' parts D_v (point-wise clipping, Zhao et al. 2026,
+    2601.18734). What is clipped from above may have negative parts left, so the sum may fall below 0."""
+    if entry_clip is None:
+        return _divergence(teacher, student, divergence, alpha, _kl)
+    return _divergence(teacher, student, divergence, alpha, _kl_parts).clamp(max=entry_clip).sum(-1)
+
+
+def _divergence(
+    teacher: Tensor, student: Tensor, divergence: str, alpha: float, kl: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
     if divergence == "forward":
-        return _kl(teacher, student)
+        return kl(teacher, student)
     if divergence == "reverse":
-        return _kl(student, teacher)
+        return kl(student, teacher)
     if divergence == "jsd":
         if not 0 < alpha < 1:
             raise ValueError(f"the divergence 'jsd' needs 0 < alpha < 1, got {alpha}")
         mixture = torch.logaddexp(student + np.log1p(-alpha), teacher + np.log(alpha))
-        return (1 - alpha) * _kl(student, mixture) + alpha * _kl(teacher, mixture)
+        return (1 - alpha) * kl(student, mixture) + alpha * kl(teacher, mixture)
     raise ValueError(f"unknown divergence {divergence!r}; known: forward, reverse, jsd")
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
-    return (p.exp() * (p - q)).sum(-1)
+    return _kl_parts(p, q).sum(-1)
+
+
+def _kl_parts(p: Tensor, q: Tensor) -> Tensor:
+    """What every entry adds to KL(p||q)."""
+    return p.exp() * (p - q)
 
 
 def with_tail(logprobs: Float[Tensor, "*t k"]) -> Float[Tensor, "*t k+1"]:

@@ -1,9 +1,10 @@
-"""The contract of a trainer backend: five verbs over one policy, and the records they exchange (plain Python and
+"""The contract of a trainer backend: six verbs over one policy, and the records they exchange (plain Python and
 numpy).
 
     sample   prompts -> completions with token ids and log-probabilities
-    score    sequences -> Scores under the current or the initial weights, conditioned on any context
+    score    sequences -> Scores under the current, the initial or a snapshot's weights, conditioned on any context
     update   batch, loss -> metrics: one optimiser step
+    track    a snapshot of the weights moves towards the current ones
     save     a Hugging Face model directory plus the trainer's own state
     load     back from such a directory
 
@@ -16,18 +17,24 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from harness.core.errors import HarnessError, UserError
+from harness.core.errors import HarnessError, UnknownNameError, UserError
 from harness.core.plugs import checked_options, resolve
 from harness.core.types import ContextRequest, Message, Scores, TokenSequence
 from harness.experiment import OptimiserSettings, PlugSettings
 
 if TYPE_CHECKING:
     from harness.losses import Batch, LossSpec
+
+
+Snapshot = Literal["teacher", "reference"]
+"""Weights that follow the current ones at a distance (`Backend.track`). They begin as the initial weights."""
+Weights = Literal["current", "initial", Snapshot]
+"""Whose weights `Backend.score` asks."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +161,14 @@ class Backend(Protocol):
     def score(
         self,
         sequences: Sequence[TokenSequence],
-        policy: Literal["current", "initial"] = "current",
+        policy: Weights = "current",
         top_k: int | None = None,
         ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
-        """Scores of each sequence's sampled tokens. `top_k`: with the distribution over this policy's K likeliest
-        entries; `ids`: over these entries instead; `contexts`: tokens that stand in front of each sequence."""
+        """Scores of each sequence's sampled tokens under these weights. `top_k`: with the distribution over this
+        policy's K likeliest entries; `ids`: over these entries instead; `contexts`: tokens that stand in front of each
+        sequence. UnknownNameError for weights of another name."""
         ...
 
     @abstractmethod
@@ -173,18 +181,41 @@ class Backend(Protocol):
         ...
 
     @abstractmethod
+    def track(self, name: Snapshot, decay: float = 0.0) -> None:
+        """snapshot <- decay * snapshot + (1 - decay) * current, kept in at least float32. Decay 0 copies to the bit.
+        UserError for a decay outside [0, 1)."""
+        ...
+
+    @abstractmethod
     def save(self, path: Path | str) -> None:
-        """A model directory that opens in any tool, and beside it the trainer's own state."""
+        """A model directory that opens in any tool, and beside it the trainer's own state with the snapshots there
+        are."""
         ...
 
     @abstractmethod
     def load(self, path: Path | str) -> None:
-        """Weights and trainer's state of a saved directory: training goes on as if it had never stopped. The initial
-        policy stays as it was."""
+        """Weights, snapshots and trainer's state of a saved directory: training goes on as if it had never stopped. A
+        snapshot that was not saved is the initial policy again, which stays as it was."""
         ...
 
     def release(self) -> None:
         """Drop what is kept for unfinished conversations."""
+
+
+def check_weights(policy: str) -> None:
+    """UnknownNameError, with the nearest right name, unless `policy` is one of `Weights`."""
+    known = ("current", "initial", *get_args(Snapshot))
+    if policy not in known:
+        raise UnknownNameError("weights", policy, known)
+
+
+def check_snapshot(name: str, decay: float) -> None:
+    """UnknownNameError unless `name` is a `Snapshot`; UserError unless its decay lies in [0, 1): at 1 it never
+    moves."""
+    if name not in get_args(Snapshot):
+        raise UnknownNameError("snapshot", name, get_args(Snapshot))
+    if not 0 <= decay < 1:
+        raise UserError(f"decay of the snapshot {name!r} must be in [0, 1), got {decay!r}")
 
 
 def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:

@@ -1,4 +1,4 @@
-"""Is it a backend? A small model, and what must hold of the five verbs on it, against plain computations.
+"""Is it a backend? A small model, and what must hold of the six verbs on it, against plain computations.
 
 `harness check-backend my_backend:MyBackend` runs this suite.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from harness.core.errors import UserError
 from harness.core.types import Credit, TokenSequence
 from harness.experiment import LossSettings, OptimiserSettings, PlugSettings
 from harness.losses import pack
@@ -22,7 +23,9 @@ from harness.protocols.backend import (
     ConversationRenderer,
     Prompt,
     SamplingParams,
+    Snapshot,
     Start,
+    Weights,
     make_backend,
 )
 
@@ -48,7 +51,7 @@ def check_backend(named: PlugSettings, model: Path, scratch: Path) -> None:
         return make_backend(named, Start(model), settings)
 
     found = []
-    for check in (_declares, _samples, _scores, _conditions, _learns):
+    for check in (_declares, _samples, _scores, _conditions, _learns, _follows):
         found += _guarded(check, make)
     try:
         found += _guarded(lambda maker: _resumes(maker, scratch), make)
@@ -198,16 +201,63 @@ def _learns(make: Maker) -> Iterator[str]:
         yield "the initial policy moves with the current one"
 
 
+def _logprobs(backend: Backend, sequences: list[TokenSequence], policy: Weights) -> np.ndarray:
+    return np.concatenate([scores.logprobs for scores in backend.score(sequences, policy=policy)])
+
+
+def _follows(make: Maker) -> Iterator[str]:
+    """Snapshots begin as the initial policy, a copy is the current one, and an average lies between."""
+    backend = make()
+    sequences = _sequences(backend)
+    before = _logprobs(backend, sequences, "initial")
+    if not np.allclose(_logprobs(backend, sequences, "teacher"), before, atol=TOLERANCE):
+        yield "a snapshot does not begin as the initial policy"
+    for _ in range(3):
+        _update(backend, sequences)
+    if not np.allclose(_logprobs(backend, sequences, "teacher"), before, atol=TOLERANCE):
+        yield "a snapshot moves without track"
+    now = _logprobs(backend, sequences, "current")
+    backend.track("reference")
+    backend.track("teacher", 0.5)
+    if not np.array_equal(_logprobs(backend, sequences, "reference"), now):
+        yield "track with decay 0 does not copy the current policy to the bit"
+    between = _logprobs(backend, sequences, "teacher")
+    if np.allclose(between, now, atol=TOLERANCE) or np.allclose(between, before, atol=TOLERANCE):
+        yield "track with decay 0.5 leaves the snapshot at one of the two ends"
+    if not np.allclose(_logprobs(backend, sequences, "initial"), before, atol=TOLERANCE):
+        yield "track moves the initial policy"
+    if not np.array_equal(_logprobs(backend, sequences, "current"), now):
+        yield "track moves the current policy"
+    yield from _refuses(backend)
+
+
+def _refuses(backend: Backend) -> Iterator[str]:
+    for name, decay in (("techer", 0.5), ("current", 0.5), ("teacher", 1.0), ("teacher", -0.1)):
+        try:
+            backend.track(cast(Snapshot, name), decay)
+        except (UserError, TypeError):
+            continue
+        yield f"track({name!r}, {decay}) is not refused: a snapshot is a teacher or a reference, a decay in [0, 1)"
+
+
 def _resumes(make: Maker, scratch: Path) -> Iterator[str]:
     backend = make()
     sequences = _sequences(backend)
-    _update(backend, sequences)
+    for _ in range(2):
+        _update(backend, sequences)
+        backend.track("teacher", 0.5)
     scratch.mkdir(parents=True, exist_ok=True)
     backend.save(scratch)
     if not (scratch / "config.json").is_file():
         yield "save leaves no Hugging Face model directory (config.json is missing)"
     resumed = make()
+    _update(resumed, sequences)
+    resumed.track("reference")
     resumed.load(scratch)
+    if not np.array_equal(_logprobs(resumed, sequences, "reference"), _logprobs(resumed, sequences, "initial")):
+        yield "after load, a snapshot that was not saved is not the initial policy"
+    if not np.array_equal(_logprobs(backend, sequences, "teacher"), _logprobs(resumed, sequences, "teacher")):
+        yield "after load, a snapshot is not what it was"
     for one in (backend, resumed):
         _update(one, sequences)
     ours, theirs = backend.score(sequences), resumed.score(sequences)

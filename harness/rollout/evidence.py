@@ -1,5 +1,5 @@
 """What credit needs from models: a teacher reading privileged contexts, the same tokens without them, the reference
-policy.
+policy; and when the weights of teacher and reference follow the policy's.
 
 Passes are batched over the whole step, asked for only where a method needs them, and counted. Within a step, equal
 context and equal tokens are scored once.
@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 
 from harness.core.seeds import SeedTree
-from harness.core.types import ContextRequest, Evidence, RolloutGroup, Scores, TokenSequence
-from harness.protocols.backend import Backend
+from harness.core.types import (
+    ContextRequest,
+    Evidence,
+    Needs,
+    RolloutGroup,
+    Scores,
+    TeacherPolicy,
+    TokenSequence,
+)
+from harness.protocols.backend import Backend, Weights
 from harness.protocols.context import ContextSource
 from harness.protocols.method import AnyMethod, brings_context
 
@@ -52,7 +60,7 @@ def gather(
     out = Gathered([])
     sequences = [[episode.sequence for episode in group.episodes] for group in groups]
     if needs.reference:
-        _reference(backend, sequences, evidence)
+        _reference(backend, sequences, evidence, "reference" if needs.reference_every else "initial")
     if needs.teacher != "none":
         context = method.context if brings_context(method) else source
         plan = _requests(context, groups, backend, seeds, out)
@@ -61,9 +69,24 @@ def gather(
     return out
 
 
-def _reference(backend: Backend, sequences: list[list[TokenSequence]], evidence: list[list[dict[str, Any]]]) -> None:
+TEACHERS: dict[TeacherPolicy, Weights] = {"current": "current", "initial": "initial", "ema": "teacher"}
+"""Whose weights score for `Needs.teacher_policy`."""
+
+
+def follow(needs: Needs, backend: Backend, step: int) -> None:
+    """Let the teacher and the reference follow the policy, as a method needs it, once `step` steps are done."""
+    moving = needs.teacher != "none" and needs.teacher_policy == "ema"
+    if moving and step % needs.teacher_every == 0:
+        backend.track("teacher", needs.teacher_decay)
+    if needs.reference and needs.reference_every and step % needs.reference_every == 0:
+        backend.track("reference")
+
+
+def _reference(
+    backend: Backend, sequences: list[list[TokenSequence]], evidence: list[list[dict[str, Any]]], weights: Weights
+) -> None:
     flat = [sequence for row in sequences for sequence in row]
-    scores = iter(backend.score(flat, policy="initial"))
+    scores = iter(backend.score(flat, policy=weights))
     for row in evidence:
         for known in row:
             known["reference"] = next(scores).logprobs
@@ -90,7 +113,7 @@ def _requests(context: Any, groups: Sequence[RolloutGroup], backend: Backend, se
 
 
 def _teacher(
-    needs: Any,
+    needs: Needs,
     backend: Backend,
     sequences: list[list[TokenSequence]],
     plan: _Plan,
@@ -117,19 +140,21 @@ def _teacher(
 
 
 def _passes(
-    needs: Any, backend: Backend, sequences: list[TokenSequence], contexts: list[tuple[int, ...]]
+    needs: Needs, backend: Backend, sequences: list[TokenSequence], contexts: list[tuple[int, ...]]
 ) -> tuple[list[Scores], list[Scores] | None]:
-    """The teacher's scores and, where distributions are wanted, the student's on the same ids."""
+    """The teacher's scores and, where distributions are wanted, the student's on the same ids. The student has the
+    current weights, whoever teaches."""
     if not sequences:
         return [], []
+    weights = TEACHERS[needs.teacher_policy]
     if needs.teacher == "sampled":
-        return backend.score(sequences, contexts=contexts), None
+        return backend.score(sequences, weights, contexts=contexts), None
     k = backend.vocabulary if needs.top_k is None else min(needs.top_k, backend.vocabulary)
     if needs.ids_of == "teacher":
-        teacher = backend.score(sequences, top_k=k, contexts=contexts)
+        teacher = backend.score(sequences, weights, top_k=k, contexts=contexts)
         return teacher, backend.score(sequences, ids=_ids(teacher))
     student = backend.score(sequences, top_k=k)
-    return backend.score(sequences, ids=_ids(student), contexts=contexts), student
+    return backend.score(sequences, weights, ids=_ids(student), contexts=contexts), student
 
 
 def _ids(scores: Sequence[Scores]) -> list[np.ndarray]:

@@ -64,6 +64,12 @@ class WrongContext(GRPO):
         return "just text"
 
 
+class Demanding(GRPO):
+    @property
+    def needs(self):
+        return Needs(teacher="sampled", teacher_policy="ema", teacher_decay=1.0)
+
+
 @pytest.mark.parametrize(
     ("method", "says"),
     [
@@ -74,6 +80,7 @@ class WrongContext(GRPO):
         (NotANumber(), ["'share' is not a finite float", "cannot be written to a checkpoint as JSON"]),
         (Moody(), ["not deterministic"]),
         (WrongContext(), ["context returned str"]),
+        (Demanding(), ["Needs: teacher_decay must be in [0, 1), got 1.0"]),
     ],
     ids=lambda value: type(value).__name__,
 )

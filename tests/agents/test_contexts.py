@@ -8,6 +8,7 @@ import pytest
 from agents.contexts import (
     Answer,
     CreditReference,
+    FirstSuccessfulSibling,
     ReferenceSolution,
     SiblingAndAnswer,
     SiblingOrSolution,
@@ -85,6 +86,14 @@ def test_nobody_reads_itself_and_every_peer_is_drawn():
         assert read == {f"go {i}" for i in range(4) if i != index}
 
 
+def test_the_first_success_is_the_first_that_is_not_the_reader():
+    group = RolloutGroup("t", (LOSS, *(episode(f"go {i}", success=True) for i in range(3))))
+    read = [FirstSuccessfulSibling()(group, index, rng()).content for index in range(4)]
+    assert read == ["go 0", "go 1", "go 0", "go 0"]
+    assert FirstSuccessfulSibling()(RolloutGroup("t", (WIN, LOSS)), 0, rng()) is None
+    assert [SDPO().context(group, index, rng()).content for index in range(4)] == read
+
+
 def test_the_credit_reference_is_one_text_for_all_and_only_for_mixed_groups():
     group = RolloutGroup("t", (WIN, LOSS, OTHER))
     first, second = (CreditReference()(group, i, rng()) for i in (0, 1))
@@ -124,9 +133,9 @@ def test_the_self_context_repeats_the_opening_alone():
     assert SGCD(reference="self").context(group, 1, rng()).content == "opening system\nopening user"
 
 
-def test_sdpo_adds_the_reply_to_the_last_action_on_request():
+def test_sdpo_reads_its_own_feedback_where_nobody_else_succeeded_and_only_there():
     group = RolloutGroup("t", (WIN, LOSS))
     assert SDPO().context(group, 1, rng()).content == transcript(WIN)
-    assert SDPO(feedback=True).context(group, 1, rng()).content == transcript(WIN) + "\nno"
+    assert SDPO(feedback=True).context(group, 1, rng()).content == transcript(WIN)
     assert SDPO(feedback=True).context(group, 0, rng()).content == "done"
     assert SDPO().context(group, 0, rng()) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,21 @@ from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
+from harness.backends.torch.snapshots import Snapshots
 from harness.core.types import Scores, TokenSequence, TopK
 from harness.experiment import OptimiserSettings
 from harness.losses import Batch, LossSpec, policy_loss, with_tail
-from harness.protocols.backend import BackendSettings, Completion, Prompt, SamplingParams, Start
+from harness.protocols.backend import (
+    BackendSettings,
+    Completion,
+    Prompt,
+    SamplingParams,
+    Snapshot,
+    Start,
+    Weights,
+    check_snapshot,
+    check_weights,
+)
 from harness.rollout.rendering import Renderer
 
 TRAINER_STATE = "trainer_state.pt"
@@ -56,6 +67,7 @@ class TorchBackend:
         self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
         self._forward = _forward_of(self.model)
         self._sampler = Sampler(self._forward, self.renderer.stop_ids)
+        self._snapshots = Snapshots(self._pristine)
         self._initial: Any = None
 
     @classmethod
@@ -90,14 +102,14 @@ class TorchBackend:
     def score(
         self,
         sequences: Sequence[TokenSequence],
-        policy: Literal["current", "initial"] = "current",
+        policy: Weights = "current",
         top_k: int | None = None,
         ids: Sequence[Int[np.ndarray, "_ _"]] | None = None,
         contexts: Sequence[Sequence[int]] | None = None,
     ) -> list[Scores]:
         """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see
         `Backend.score`)."""
-        forward = self._forward if policy == "current" else self._initial_forward()
+        forward = self._forward_under(policy)
         fronts = (
             [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
         )
@@ -121,11 +133,20 @@ class TorchBackend:
         wide = logits if logits.dtype == torch.float64 else logits.float()
         return torch.log_softmax(wide / self.temperature, -1)
 
-    def _initial_forward(self) -> Any:
-        if self._initial is None:
-            model, _ = load_model(self.initial_directory, self.dtype, self.device)
-            self._initial = _forward_of(model.requires_grad_(False))
-        return self._initial
+    def _forward_under(self, policy: Weights) -> Any:
+        """The forward pass of these weights; a model that nobody asks for is never made."""
+        check_weights(policy)
+        if policy == "current":
+            return self._forward
+        if policy == "initial":
+            self._initial = self._initial or self._pristine()
+            return self._initial
+        return self._snapshots[policy].forward
+
+    def _pristine(self) -> Any:
+        """The forward pass of a model of its own with the initial weights."""
+        model, _ = load_model(self.initial_directory, self.dtype, self.device)
+        return _forward_of(model.requires_grad_(False))
 
     def _parts(self, rows: Sequence[np.ndarray], starts: Sequence[int], forward: Any) -> Iterator[Rows]:
         limit = self.settings.micro_tokens if self.settings else OptimiserSettings(lr=1e-3).micro_tokens
@@ -183,20 +204,29 @@ class TorchBackend:
             before = into.get(name, [None] * len(parameters))
             into[name] = [_sum(a, b) for a, b in zip(before, fresh, strict=True)]
 
+    def track(self, name: Snapshot, decay: float = 0.0) -> None:
+        """Move a snapshot towards the current weights (see `Backend.track`): the optimiser's float32 copies where there
+        are any, so that an average sees steps that bfloat16 has not."""
+        check_snapshot(name, decay)
+        masters = self._optimiser.masters if self._optimiser else list(self.model.parameters())
+        self._snapshots[name].follow(masters, decay)
+
     # Persistence
 
     def save(self, path: Path | str) -> None:
-        """A model directory that opens in any tool, and beside it the optimiser's state."""
+        """A model directory that opens in any tool, and beside it the snapshots and the optimiser's state."""
         self.model.save_pretrained(path)
         self.tokenizer.save_pretrained(path)
+        self._snapshots.save(Path(path))
         if self._optimiser is not None:
             torch.save(self._optimiser.state(), Path(path) / TRAINER_STATE)
 
     def load(self, path: Path | str) -> None:
-        """Weights and optimiser state of a saved directory; the initial policy stays the one this backend was made
-        from."""
+        """Weights, snapshots and optimiser state of a saved directory; the initial policy stays the one this backend
+        was made from."""
         model, _ = load_model(path, self.dtype, self.device)
         self.model.load_state_dict(model.state_dict())
+        self._snapshots.load(Path(path))
         self.release()
         state = Path(path) / TRAINER_STATE
         if self._optimiser is not None and state.is_file():

@@ -207,8 +207,16 @@ def distillation(k, episode, weight, divergence, alpha):
 
 
 def hsd(method, groups, evidence, state):
+    lengths = [len(sampled(e)) for g in groups for e in g.episodes]
+    per_episode = sum(lengths) / len(lengths) if lengths else 0.0
+
     def one(e, k, a):
-        out = reference(e, k, method.kl)
+        if method.kl_form == "sequence" and method.kl:
+            gaps = [float(e.sequence.logprobs[t]) - float(k.reference[t]) for t in sampled(e)]
+            ahead = [math.fsum(gaps[place:]) for place in range(len(gaps))]
+            out = {"likelihood": [-method.kl * per_episode * g for g in ahead]}
+        else:
+            out = reference(e, k, method.kl)
         if not (method.failures_only and e.success):
             out |= distillation(k, e, method.mix, method.direction, method.alpha)
         return {**out, "advantages": [(1 - method.mix) * a for _ in sampled(e)]} if method.mix < 1 else out
@@ -220,6 +228,23 @@ def opsd(method, groups, evidence, state):
     return each(groups, evidence, lambda e, k, a: distillation(k, e, 1.0, method.divergence, method.alpha))
 
 
+def mixed_opsd(method, groups, evidence, state):
+    def one(e, k, a):
+        pull = distillation(k, e, method.mix, method.divergence, method.alpha)
+        return {"advantages": [(1 - method.mix) * a for _ in sampled(e)], **reference(e, k, method.kl), **pull}
+
+    return each(groups, evidence, one)
+
+
+def sdpo(method, groups, evidence, state):
+    tokens = taught = 0
+    for group, known in zip(groups, evidence, strict=True):
+        for e, k in zip(group.episodes, known, strict=True):
+            tokens += len(sampled(e))
+            taught += len(sampled(e)) if k.teacher else 0
+    return each(groups, evidence, lambda e, k, a: distillation(k, e, tokens / taught, method.divergence, method.alpha))
+
+
 def quantile(values, q):
     ordered = sorted(values)
     place = q * (len(ordered) - 1)
@@ -229,23 +254,28 @@ def quantile(values, q):
 
 
 def sc_grpo(method, groups, evidence, state):
-    def divergence(e, k):
-        return [kl(bins(k.teacher, t), bins(k.student, t)) for t in sampled(e)] if k.teacher else None
+    def divergence(group, e, k):
+        wins = sum(episode.success for episode in group.episodes)
+        if k.teacher is None or wins < 2 or wins == len(group.episodes):
+            return None
+        return [kl(bins(k.teacher, t), bins(k.student, t)) for t in sampled(e)]
 
     seen = [
-        divergence(e, k)
+        [divergence(g, e, k) for e, k in zip(g.episodes, known, strict=True)]
         for g, known in zip(groups, evidence, strict=True)
-        for e, k in zip(g.episodes, known, strict=True)
     ]
-    pooled = [d for row in seen if row for d in row]
+    pooled = [d for rows in seen for row in rows if row for d in row]
     scale = max(quantile(pooled, 0.75), 1e-4) if pooled else 1e-4
-
-    def one(e, k, a):
-        ds = divergence(e, k)
-        stream = [a for _ in sampled(e)] if ds is None else [a * d / (d + scale) for d in ds]
-        return {"advantages": stream, **reference(e, k, method.kl)}
-
-    return each(groups, evidence, one)
+    return [
+        [
+            {
+                "advantages": [a for _ in sampled(e)] if ds is None else [a * d / (d + scale) for d in ds],
+                **reference(e, k, method.kl),
+            }
+            for e, k, a, ds in zip(group.episodes, known, advantages(group), rows, strict=True)
+        ]
+        for group, known, rows in zip(groups, evidence, seen, strict=True)
+    ]
 
 
 def saliency(d, entropy, turns, masked, rule):
@@ -286,15 +316,24 @@ def saliency(d, entropy, turns, masked, rule):
     return out
 
 
+def squared_score(probabilities, own):
+    """|e_y - p|^2 with one entry for every bin."""
+    return max(0.0, 1 - 2 * own + math.fsum(x * x for x in probabilities))
+
+
 def sgcd(method, groups, evidence, state):
     weights = []
+    plain, weighted = [], []
     for group, known in zip(groups, evidence, strict=True):
         wins = sum(e.success for e in group.episodes)
         row = []
-        for e, k in zip(group.episodes, known, strict=True):
+        for e, k, a in zip(group.episodes, known, advantages(group), strict=True):
             places = sampled(e)
             if method.gamma == 0 or k.teacher is None or not 0 < wins < len(group.episodes):
                 row.append([1.0 for _ in places])
+                own = [math.exp(e.sequence.logprobs[t]) for t in places]
+                plain += [a * a * squared_score([x, 1 - x], x) for x in own]
+                weighted += plain[len(plain) - len(own) :]
                 continue
             q = [bins(k.teacher, t, e.sequence.tokens[t]) for t in places]
             p = [bins(k.student, t, e.sequence.tokens[t]) for t in places]
@@ -303,10 +342,20 @@ def sgcd(method, groups, evidence, state):
             masked = [k.masked is not None and bool(k.masked[t]) for t in places]
             s = saliency(d, entropy, [int(e.sequence.turns[t]) for t in places], masked, method.segmenter)
             row.append([min(max(1 + method.gamma * x, 1.0), method.c) for x in s])
+            scores = [squared_score(b, math.exp(k.student.logprobs[t])) for b, t in zip(p, places, strict=True)]
+            plain += [a * a * x for x in scores]
+            weighted += [a * a * w * w * x for w, x in zip(row[-1], scores, strict=True)]
         weights.append(row)
     flat = [w for row in weights for episode in row for w in episode]
     mean = math.fsum(flat) / len(flat) if flat else 1.0
-    factor = {"weights": lambda w: w, "mean": lambda w: mean, "normalised": lambda w: w / mean}[method.control]
+    norm = math.sqrt(math.fsum(weighted) / math.fsum(plain)) if math.fsum(plain) else 1.0
+    factor = {
+        "weights": lambda w: w,
+        "mean": lambda w: mean,
+        "normalised": lambda w: w / mean,
+        "norm": lambda w: norm,
+        "matched": lambda w: w / norm,
+    }[method.control]
     return [
         [
             {"advantages": [a * factor(w) for w in row], **reference(e, k, method.kl)}
@@ -330,7 +379,8 @@ NAIVE = {
     "SkillSD": skill_sd,
     "HSD": hsd,
     "OPSD": opsd,
-    "SDPO": opsd,
+    "SDPO": sdpo,
+    "GRPOMixedOPSD": mixed_opsd,
     "SCGRPO": sc_grpo,
     "SGCD": sgcd,
 }

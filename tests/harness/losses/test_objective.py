@@ -256,3 +256,50 @@ def test_bad_calls_say_what_is_wrong(ragged_groups: Callable[..., Any]) -> None:
         policy_loss(batch.logprobs[:, 1:], batch, LossSettings())
     with pytest.raises(ValueError, match="unknown divergence 'sideways'"):
         vocabulary_divergence(torch.zeros(1, 2), torch.zeros(1, 2), "sideways", 0.5)
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse", "jsd"])
+def test_a_clip_bounds_what_every_entry_adds(divergence: str) -> None:
+    """sum_v min(D_v, clip), by a loop over the entries; an entry beyond the clip has no gradient."""
+    rng = np.random.default_rng(3)
+    teacher, student = (with_tail(torch.from_numpy(rng.normal(0, 2, (6, 40))).log_softmax(-1)[:, :K]) for _ in range(2))
+    student.requires_grad_()
+    clip, alpha = 0.05, 0.3
+
+    def part(q: float, p: float) -> float:
+        """What an entry of probabilities q (teacher) and p (student) adds."""
+        if divergence == "forward":
+            return q * math.log(q / p)
+        if divergence == "reverse":
+            return p * math.log(p / q)
+        m = (1 - alpha) * p + alpha * q
+        return (1 - alpha) * p * math.log(p / m) + alpha * q * math.log(q / m)
+
+    parts = [
+        [part(q, p) for q, p in zip(qs, ps, strict=True)]
+        for qs, ps in zip(teacher.exp().tolist(), student.detach().exp().tolist(), strict=True)
+    ]
+    got = vocabulary_divergence(teacher, student, divergence, alpha, clip)
+    np.testing.assert_allclose(got.detach(), [sum(min(x, clip) for x in row) for row in parts], rtol=1e-12)
+    got.sum().backward()
+    assert student.grad is not None
+    beyond = np.array(parts) > clip
+    assert 0 < beyond.sum() < beyond.size
+    assert np.array_equal(student.grad.numpy() == 0, beyond)
+    # a clip that nothing reaches changes the sum by rounding alone, and none at all is the plain path
+    plain = vocabulary_divergence(teacher, student, divergence, alpha)
+    torch.testing.assert_close(
+        vocabulary_divergence(teacher, student, divergence, alpha, 1e9), plain, rtol=1e-12, atol=0
+    )
+
+
+def test_the_clip_goes_from_the_credit_into_the_loss() -> None:
+    mask = np.array([False, True])
+    sequence = TokenSequence(np.array([0, 1]), mask, np.array([0.0, -0.5]), np.zeros(2, dtype=np.int64))
+    target = TopK(np.zeros((2, 1), dtype=np.int64), np.log(np.full((2, 1), 0.9)))
+    support = with_tail(torch.log(torch.full((1, 1, 1), 0.5, dtype=torch.float64)))
+    # forward KL: 0.9 ln 1.8 = 0.529 and 0.1 ln 0.2 = -0.161; clipped at 0.2: 0.2 - 0.161
+    for clip, told in ((None, 0.9 * math.log(1.8) + 0.1 * math.log(0.2)), (0.2, 0.2 + 0.1 * math.log(0.2))):
+        batch = pack([sequence], [Credit(distillation=Distillation(target, mask * 1.0, entry_clip=clip))])
+        loss = policy_loss(torch.zeros((1, 1), dtype=torch.float64), batch, LossSettings(), support)
+        assert float(loss.total) == pytest.approx(told, rel=1e-12)

@@ -17,7 +17,7 @@ from harness.backends.torch import TorchBackend
 from harness.core.catalogue import catalogue
 from harness.core.errors import UnknownNameError, UserError
 from harness.experiment import PlugSettings
-from harness.protocols.backend import make_backend
+from harness.protocols.backend import Snapshot, make_backend
 from harness.protocols.check_backend import BackendError, check_backend
 from harness.protocols.check_context import ContextError, check_context
 from harness.protocols.check_policy import PolicyError, check_policy
@@ -155,9 +155,45 @@ class Forgetful(TorchBackend):
         super().load(path)
 
 
+class Stiff(TorchBackend):
+    """Its snapshots never move."""
+
+    def track(self, name: Snapshot, decay: float = 0.0) -> None: ...
+
+
+class Hasty(TorchBackend):
+    """Its averages are copies, and any decay will do."""
+
+    def track(self, name: Snapshot, decay: float = 0.0) -> None:
+        super().track(name)
+
+
+class Amnesiac(TorchBackend):
+    """Loads everything but its snapshots."""
+
+    def load(self, path: Path | str) -> None:
+        Path(path, "snapshot_teacher.pt").unlink()
+        super().load(path)
+
+
+class Clinging(TorchBackend):
+    """Keeps the snapshots it had when it loads."""
+
+    def load(self, path: Path | str) -> None:
+        kept = self._snapshots._made.get("reference")
+        super().load(path)
+        if kept:
+            self._snapshots._made["reference"] = kept
+
+
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
+        ("Stiff", "decay 0 does not copy the current policy"),
+        ("Hasty", "leaves the snapshot at one of the two ends"),
+        ("Hasty", r"track\('teacher', 1.0\) is not refused"),
+        ("Amnesiac", "a snapshot is not what it was"),
+        ("Clinging", "a snapshot that was not saved is not the initial policy"),
         ("Batched", "depends on what else is in the batch"),
         ("Warm", "score differs from the sampled log-probabilities"),
         ("Deaf", "a context does not condition"),

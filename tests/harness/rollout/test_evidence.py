@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from harness.core.seeds import SeedTree
 from harness.protocols.context import ContextSource
-from harness.rollout.evidence import gather
+from harness.rollout.evidence import follow, gather
 from harness.types import ContextRequest, Credit, Ending, Episode, Evidence, Method, Needs, RolloutGroup, TokenSequence
 
 SEEDS = SeedTree(0)["step", 3]
@@ -123,6 +124,93 @@ def test_the_teacher_reads_the_context_and_the_same_tokens(groups: Any, backend_
     assert gathered.with_context == 3 + 4  # a silent sibling, and a group without a context
     assert gathered.teacher_tokens == tokens  # what two siblings share is read once
     assert len(distinct) == gathered.with_context - 1
+
+
+def moved(backend: Any) -> Any:
+    """A backend whose current, initial, averaged and refreshed weights are four different ones."""
+    for place in range(3):
+        with torch.no_grad():
+            for parameter in backend.model.parameters():
+                parameter += 0.05 * torch.sin(torch.arange(parameter.numel(), dtype=parameter.dtype)).reshape(
+                    parameter.shape
+                )
+        backend.track("teacher", 0.5)
+        if place == 0:
+            backend.track("reference")
+    return backend
+
+
+WEIGHTS = {"current": "current", "initial": "initial", "ema": "teacher"}
+
+
+@pytest.mark.parametrize("policy", WEIGHTS)
+@pytest.mark.parametrize("kind", ["sampled", "teacher", "student"])
+def test_the_teacher_has_the_weights_that_are_asked_for_and_the_student_the_current_ones(
+    groups: Any, backend_of: Any, policy: Any, kind: Any
+) -> None:
+    backend = moved(backend_of())
+    if kind == "sampled":
+        needs = Needs(teacher="sampled", teacher_policy=policy)
+    else:
+        needs = Needs(teacher="distribution", top_k=4, ids_of=kind, teacher_policy=policy)
+    gathered = gather(Asks(needs), groups, backend, by_task, SEEDS)
+    taught = [(e, known) for e, known in pairs(groups, gathered.evidence) if known.teacher is not None]
+    assert len(taught) == gathered.with_context == 7
+    for episode, known in taught:
+        sequence = episode.sequence
+        context = backend.renderer.context(by_task(RolloutGroup(episode.task_id, ()), 0, SEEDS.rng()))
+        alone = {w: backend.score([sequence], w, contexts=[context])[0].logprobs for w in WEIGHTS.values()}
+        for weights, logprobs in alone.items():
+            near = np.allclose(known.teacher.logprobs, logprobs, atol=1e-10)
+            assert near is (weights == WEIGHTS[policy]), weights
+        if kind == "sampled":
+            continue
+        plain = backend.score([sequence])[0].logprobs
+        np.testing.assert_allclose(known.student.logprobs, plain, atol=1e-10)
+        whose = (WEIGHTS[policy], [context]) if kind == "teacher" else ("current", None)
+        best = backend.score([sequence], whose[0], top_k=4, contexts=whose[1])[0].distribution
+        np.testing.assert_array_equal(known.teacher.distribution.ids[sequence.mask], best.ids[sequence.mask])
+
+
+@pytest.mark.parametrize("every", [0, 7])
+def test_a_refreshed_reference_is_the_snapshot_and_not_the_start(groups: Any, backend_of: Any, every: int) -> None:
+    backend = moved(backend_of())
+    needs = Needs(reference=True, reference_every=every)
+    gathered = gather(Asks(needs), groups, backend, None, SEEDS)
+    for episode, known in pairs(groups, gathered.evidence):
+        for weights in ("reference", "initial"):
+            alone = backend.score([episode.sequence], weights)[0].logprobs
+            same = np.allclose(known.reference, alone, atol=1e-10)
+            assert same is (weights == ("reference" if every else "initial")) or not episode.sequence.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("needs", "followed"),
+    [
+        (Needs(), {}),
+        (Needs(teacher="sampled", teacher_policy="initial"), {}),
+        (Needs(teacher_policy="ema"), {}),  # no teacher is asked for
+        (Needs(reference_every=2), {}),  # nor a reference
+        (Needs(teacher="sampled", teacher_policy="ema"), {"teacher": [1, 2, 3, 4, 5, 6]}),
+        (Needs(teacher="sampled", teacher_policy="ema", teacher_every=3), {"teacher": [3, 6]}),
+        (Needs(reference=True, reference_every=4), {"reference": [4]}),
+    ],
+)
+def test_who_follows_the_policy_after_which_steps(
+    needs: Needs, followed: dict[str, list[int]], backend_of: Any, groups: Any
+) -> None:
+    """The policy is somewhere else after every step, so that a snapshot that equals it was taken there."""
+    backend = backend_of()
+    sequences = [groups[0].episodes[0].sequence]
+    found: dict[str, list[int]] = {}
+    for step in range(1, 7):
+        for parameter in backend.model.parameters():
+            parameter.data += 0.01
+        follow(needs, backend, step)
+        for name in backend._snapshots._made:
+            if np.array_equal(backend.score(sequences, name)[0].logprobs, backend.score(sequences)[0].logprobs):
+                found.setdefault(name, []).append(step)
+    assert found == followed
 
 
 @pytest.mark.parametrize("ids_of", ["teacher", "student"])
