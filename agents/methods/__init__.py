@@ -18,4 +18,11 @@ SHORT = {
     "rlsd": "agents.methods.rlsd:RLSD",
     "skill_sd": "agents.methods.skill_sd:SkillSD",
     "sc_grpo": "agents.methods.sc_grpo:SCGRPO",
+    "gigpo": "agents.methods.gigpo:GiGPO",
+    "gagpo": "agents.methods.gagpo:GAGPO",
+    "vineppo": "agents.methods.vineppo:VinePPO",
+    "agent_opsd": "agents.methods.agent_opsd:AgentOPSD",
+    "grpo_lambda": "agents.methods.grpo_lambda:GRPOLambda",
+    "oracle": "agents.methods.oracle:Oracle",
+    "inverted": "agents.methods.oracle:Inverted",
 }

@@ -10,17 +10,18 @@ trainer's counters, the columns of the tables and the header of the CSV file all
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 
-def spent(title: str, meaning: str, total: bool = False) -> Any:
+def spent(title: str, meaning: str, total: bool = False, rare: bool = False) -> Any:
     """Declare a field of `Budget`: a count that starts at 0.
 
     title: its column in tables for people. meaning: what is counted. total: tables show the sum over the seeds instead
-    of their mean.
+    of their mean. rare: a table in which nobody spent any has no column of it.
     """
-    return dataclasses.field(default=0, metadata={"title": title, "meaning": meaning, "total": total})
+    return dataclasses.field(default=0, metadata={"title": title, "meaning": meaning, "total": total, "rare": rare})
 
 
 @dataclass
@@ -30,6 +31,8 @@ class Budget:
     rollouts: int = spent("Rollouts", "Episodes played, failed ones included.")
     generated_tokens: int = spent("Generated tokens", "Tokens the policy sampled.")
     teacher_tokens: int = spent("Teacher tokens", "Tokens a teacher read, its context included.")
+    re_rolls: int = spent("Re-rolls", "Episodes played on from a prefix to learn its value.", rare=True)
+    re_rolled_tokens: int = spent("Re-rolled tokens", "Tokens the policy sampled in re-rolls.", rare=True)
     external_calls: int = spent("External calls", "Calls to a language model other than the policy.")
     optimiser_steps: int = spent("Optimiser steps", "Updates of the weights.")
     candidates: int = spent(
@@ -48,6 +51,8 @@ class BudgetField:
     meaning: str
     total: bool
     """Summed over the seeds instead of averaged."""
+    rare: bool
+    """Without a column where nobody spent any."""
 
     @property
     def heading(self) -> str:
@@ -58,3 +63,9 @@ class BudgetField:
 def budget_fields() -> tuple[BudgetField, ...]:
     """The declared fields, in the order of their columns."""
     return tuple(BudgetField(field.name, **field.metadata) for field in dataclasses.fields(Budget))
+
+
+def budget_columns(rows: Iterable[Mapping[str, float]]) -> tuple[BudgetField, ...]:
+    """The fields that a table of these budgets shows: all but the rare ones that nobody spent any of."""
+    used = {name for row in rows for name, amount in row.items() if amount}
+    return tuple(field for field in budget_fields() if not field.rare or field.name in used)

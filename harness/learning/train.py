@@ -20,6 +20,7 @@ from harness.learning.checkpoints import resume, save_checkpoint
 from harness.learning.judging import curve_point, final_evaluation
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
+from harness.learning.valuing import valued
 from harness.losses import pack
 from harness.rollout.evidence import Gathered, follow, gather
 
@@ -61,8 +62,12 @@ def learn(run: Run, groups: list[RolloutGroup], state: Any) -> tuple[dict[str, f
     """One optimiser step on a step's groups: metrics for the log, and the method's next state."""
     method = run.method
     asked = method.external_calls
+    worth = valued(run, groups)
+    groups = worth.groups
+    if not groups:
+        return worth.facts, state
     gathered = gather(method, groups, run.backend, run.context, run.seeds["step", run.spent.step])
-    credits, state, diagnostics = method.assign(groups, gathered.evidence, state)
+    credits, state, diagnostics = method.assign(groups, worth.added_to(gathered.evidence), state)
     sequences = [episode.sequence for group in groups for episode in group.episodes]
     batch = pack(sequences, [credit for of_group in credits for credit in of_group])
     per_term = run.spent.step % TERM_GRADIENTS_EVERY == 0
@@ -71,7 +76,7 @@ def learn(run: Run, groups: list[RolloutGroup], state: Any) -> tuple[dict[str, f
     run.spent.teacher_tokens += gathered.teacher_tokens
     run.spent.external_calls += method.external_calls - asked
     logged = {f"method/{name}": value for name, value in diagnostics.items()}
-    return updated | _teacher_statistics(gathered) | logged, state
+    return updated | _teacher_statistics(gathered) | worth.facts | logged, state
 
 
 def _teacher_statistics(gathered: Gathered) -> dict[str, float]:

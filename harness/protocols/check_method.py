@@ -30,6 +30,7 @@ from harness.core.types import (
     Scores,
     TokenSequence,
     TopK,
+    Values,
 )
 from harness.protocols.method import Method, MethodFacts, brings_context
 
@@ -68,7 +69,7 @@ def random_step(rng: np.random.Generator, needs: Needs, rewards: str = "any", si
         answer = str(rng.integers(100)) if rng.random() < 0.5 else None
         groups.append(RolloutGroup(f"task-{number}", episodes, solution, answer))
         taught = rng.random() < 0.8
-        evidence.append(tuple(_evidence(rng, episode.sequence, needs, taught) for episode in episodes))
+        evidence.append(tuple(_evidence(rng, episode, needs, taught) for episode in episodes))
     return Step(tuple(groups), tuple(evidence))
 
 
@@ -91,10 +92,32 @@ def _episode(rng: np.random.Generator, task_id: str, reward: float) -> Episode:
     marked = np.array(mask)
     logprobs = np.where(marked, -rng.exponential(1.0, len(mask)), 0.0)
     sequence = TokenSequence(*map(_frozen, (np.array(tokens), marked, logprobs, np.array(turns))))
-    return Episode(task_id, sequence, float(reward), bool(reward > 0.5), Ending.COMPLETED, tuple(messages))
+    met = [task_id, *(str(message["content"]) for message in messages[2:-1:2])]
+    return Episode(
+        *(task_id, sequence, float(reward), bool(reward > 0.5), Ending.COMPLETED, tuple(messages)),
+        states=tuple(f"state of {name}" for name in met),
+        state_values=tuple(sum(map(ord, name)) % 11 / 10 for name in met),
+    )
 
 
-def _evidence(rng: np.random.Generator, sequence: TokenSequence, needs: Needs, taught: bool) -> Evidence:
+def _evidence(rng: np.random.Generator, episode: Episode, needs: Needs, taught: bool) -> Evidence:
+    known = _scored(rng, episode.sequence, needs, taught)
+    return replace(known, values=_valued(rng, episode, needs.values_at)) if needs.values else known
+
+
+def _valued(rng: np.random.Generator, episode: Episode, at: str) -> Values:
+    """Values as re-rolls give them: what stands behind a token (a turn) stands in front of the next, and the last is
+    the reward."""
+    mask = episode.sequence.mask
+    turns = episode.sequence.turns[mask]
+    segment = np.arange(len(turns)) if at == "token" else np.unique(turns, return_inverse=True)[1]
+    worth = np.append(rng.random(int(segment.max(initial=-1)) + 1), episode.reward)
+    before, after, error = np.zeros((3, len(mask)))
+    before[mask], after[mask], error[mask] = worth[segment], worth[segment + 1], 0.1
+    return Values(_frozen(before), _frozen(after), _frozen(error))
+
+
+def _scored(rng: np.random.Generator, sequence: TokenSequence, needs: Needs, taught: bool) -> Evidence:
     reference = None
     if needs.reference:
         reference = _frozen(np.where(sequence.mask, sequence.logprobs + rng.normal(0, 0.5, len(sequence)), 0.0))
@@ -170,7 +193,8 @@ def problems(method: Any, rng: np.random.Generator, permutable: bool = True) -> 
     state = method.initial_state()
     step = random_step(rng, needs)
     credits, later, log = method.assign(step.groups, step.evidence, state)
-    found += _shape_problems(step, credits)
+    relative = getattr(method, "group_relative", Method.group_relative)
+    found += _shape_problems(step, credits, relative)
     if found:
         return found
     found += _log_problems(log) + _description_problems(method)
@@ -209,7 +233,7 @@ def check_method(method: Any, seeds: Sequence[int] = range(40), permutable: bool
         raise MethodError(f"{what} breaks the contract of a method:\n{listed}")
 
 
-def _shape_problems(step: Step, credits: Sequence[Sequence[Credit]]) -> list[str]:
+def _shape_problems(step: Step, credits: Sequence[Sequence[Credit]], relative: bool) -> list[str]:
     found = []
     if [len(row) for row in credits] != [len(group.episodes) for group in step.groups]:
         return ["assign must return one credit for every episode of every group"]
@@ -226,7 +250,8 @@ def _shape_problems(step: Step, credits: Sequence[Sequence[Credit]]) -> list[str
                         found.append(f"{name} is not 0 off the sampled-token mask")
                     if array.dtype != np.float64:
                         found.append(f"{name} has dtype {array.dtype}, not float64")
-            if np.ptp(group.rewards) == 0 and credit.advantages is not None and np.any(credit.advantages != 0):
+            silent = credit.advantages is None or not np.any(credit.advantages)
+            if relative and np.ptp(group.rewards) == 0 and not silent:
                 found.append("a group with equal rewards has advantages")
     return sorted(set(found))
 
@@ -265,7 +290,8 @@ def _symmetry_problems(method: Any, rng: np.random.Generator, needs: Needs, perm
         replace(group, episodes=tuple(replace(e, reward=e.reward + 0.5) for e in group.episodes))
         for group in step.groups
     ]
-    if _any_differs(credits, method.assign(shifted, step.evidence, method.initial_state())[0], TOLERANCE):
+    relative = getattr(method, "group_relative", Method.group_relative)
+    if relative and _any_differs(credits, method.assign(shifted, step.evidence, method.initial_state())[0], TOLERANCE):
         found.append("adding a constant to all rewards changes credit")
     if not permutable:
         return found

@@ -45,6 +45,9 @@ class Method(Protocol[State]):
 
     paper: ClassVar[str] = ""
     """Where it is from: authors, year, arXiv id."""
+    group_relative: ClassVar[bool] = True
+    """Whether credit depends on rewards through their differences inside a group alone: none for equal rewards, and
+    the same when all rise by a constant. False for values of single episodes and for discounted returns."""
 
     @property
     @abstractmethod

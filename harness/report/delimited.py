@@ -7,7 +7,7 @@ import io
 import math
 from typing import Any
 
-from harness.core.budget import budget_fields
+from harness.core.budget import budget_columns
 from harness.report.columns import Column, columns
 from harness.tables.statistics import Estimate
 from harness.tables.table import Score, Table, TableRow
@@ -22,12 +22,13 @@ def csv_text(table: Table) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     estimates, numbers = _ordered(table)
+    budget = budget_columns(row.budget for row in table.rows)
     writer.writerow(
         [
             *("method", "role", "exploratory", "decoding", "seeds", "tasks", "samples", "reward"),
             *(f"{column.name}{end}" for column in estimates for end in ("", "_low", "_high")),
             *(column.name for column in numbers),
-            *(field.name for field in budget_fields()),
+            *(field.name for field in budget),
         ]
     )
     for row in table.rows:
@@ -36,7 +37,7 @@ def csv_text(table: Table) -> str:
             for column in estimates:
                 cells += _bounds(column.read(score))
             cells += [_digits(column.read(score)) for column in numbers]
-            writer.writerow([*cells, *(_digits(row.budget[field.name]) for field in budget_fields())])
+            writer.writerow([*cells, *(_digits(row.budget[field.name]) for field in budget)])
     return out.getvalue()
 
 

@@ -102,8 +102,8 @@ def heading(judged: Judged) -> list[str]:
         f"{facts['tasks']} tasks of the {facts['split']} split x {facts['group_size']} siblings of one fixed policy "
         f"({facts['policy']}, weights {facts['weights'][:12]}, success {facts['success']:.2f}), seed {facts['seed']}.",
         f"{len(tokens.truth):,} sampled tokens on {facts['prefixes']:,} distinct prefixes, "
-        f"2 x {facts['rolls']} re-rolls each; {certain:,} tokens ({certain / max(len(tokens.truth), 1):.0%}) "
-        "have a truth beyond two standard errors.",
+        f"{facts.get('sets', 2)} x {facts['rolls']} re-rolls each; "
+        f"{certain:,} tokens ({certain / max(len(tokens.truth), 1):.0%}) have a truth beyond two standard errors.",
         f"Intervals: {LEVEL:.0%}, bootstrap over tasks ({RESAMPLES:,} resamples). "
         "A credit that knows nothing: sign 0.5, ranks 0, mass 0.1 if uniform.",
         "The last row is the truth measured a second time: what a perfect credit could reach against a truth with this "

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.core.budget import budget_fields
+from harness.core.budget import budget_columns
 from harness.report.columns import columns
 from harness.tables.grid import NOTHING, Grid
 from harness.tables.table import Score, Table, TableRow
@@ -101,7 +101,7 @@ def settings_grid(table: Table) -> Grid:
 
 def budget_grid(table: Table) -> Grid:
     """What each learned row spent, the same bytes twice."""
-    declared = budget_fields()
+    declared = budget_columns(row.budget for row in table.rows)
     rows = [
         (row.run.method, *(f"{row.budget[field.name]:,.0f}" for field in declared))
         for row in table.rows

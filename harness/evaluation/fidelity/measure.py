@@ -19,9 +19,9 @@ import numpy as np
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
 from harness.core.sources import revision
-from harness.core.types import Ending, RolloutGroup
+from harness.core.types import Ending, Evidence, RolloutGroup
 from harness.evaluation.fidelity.credit import directions, own_streams
-from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
+from harness.evaluation.fidelity.truth import SETS, Truth, World, estimate, truth_of
 from harness.experiment import Experiment
 from harness.learning.warm_start import checkpoint_hash
 from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
@@ -33,6 +33,7 @@ from harness.rollout.evidence import gather
 from harness.rollout.panel import tasks_of
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
+from harness.rollout.values import value_groups, with_values
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
@@ -79,7 +80,7 @@ def measure(
     with EnvironmentPool(experiment.environment) as pool:
         rollouts = Rollouts(pool)
         worlds = sample_worlds(experiment, pool, rollouts, policy, tasks, seeds)
-        methods, credits = assign(experiment, [world.group for world in worlds], backend, seeds)
+        methods, credits = assign(experiment, [world.group for world in worlds], rollouts, policy, seeds)
         values = estimate(worlds, rollouts, policy, rolls, seeds, progress)
     episodes = [
         _episode_row(
@@ -102,6 +103,7 @@ def measure(
         "tasks": len(worlds),
         "prefixes": len(values.successes),
         "rolls": rolls,
+        "sets": len(SETS),
         "seed": seed,
         "success": float(np.mean([episode["success"] for episode in episodes])),
         "sources": [__name__, experiment.backend.module, environment_module(pool)],
@@ -149,11 +151,11 @@ def sample_worlds(
 
 
 def assign(
-    experiment: Experiment, groups: Sequence[RolloutGroup], backend: Any, seeds: SeedTree
+    experiment: Experiment, groups: Sequence[RolloutGroup], rollouts: Rollouts, policy: TokenPolicy, seeds: SeedTree
 ) -> tuple[list[Row], dict[str, list[list[np.ndarray]]]]:
     """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it
-    has one, its own stream."""
-    named = experiment.context
+    has one, its own stream. HarnessError where the re-rolls of a method that asks for values fail."""
+    named, backend = experiment.context, policy.backend
     source = make_context(named.plug, named.options) if named else None
     sequences = [episode.sequence for group in groups for episode in group.episodes]
     methods: list[Row] = []
@@ -161,7 +163,8 @@ def assign(
     for settings in experiment.methods:
         method = make_method(settings.plug, settings.options)
         gathered = gather(method, groups, backend, source, seeds["step", 0])
-        assigned, _, _ = method.assign(groups, gathered.evidence, method.initial_state())
+        evidence = _valued(method, groups, gathered.evidence, rollouts, policy, seeds["step", 0])
+        assigned, _, _ = method.assign(groups, evidence, method.initial_state())
         flat = [credit for row in assigned for credit in row]
         facts: Row = {
             "plug": settings.plug,
@@ -178,6 +181,25 @@ def assign(
             methods.append({"name": name, "kind": "own stream"} | facts)
             credits[name] = _by_group(own, groups)
     return methods, credits
+
+
+def _valued(
+    method: AnyMethod,
+    groups: Sequence[RolloutGroup],
+    evidence: list[list[Evidence]],
+    rollouts: Rollouts,
+    policy: TokenPolicy,
+    seeds: SeedTree,
+) -> list[list[Evidence]]:
+    """The evidence with the values a method asks for, from rolls of their own, as a run's first step gathers them."""
+    needs = method.needs
+    if not needs.values:
+        return evidence
+    values = value_groups(groups, needs.values, needs.values_at, rollouts, policy, seeds).values
+    known = [of_group for of_group in values if of_group is not None]
+    if len(known) < len(values):
+        raise HarnessError(f"re-rolls failed ({rollouts.failures}): a value with holes is none")
+    return with_values(evidence, known)
 
 
 def _context_name(method: AnyMethod, source: ContextSource | None) -> str | None:

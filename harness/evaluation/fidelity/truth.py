@@ -4,10 +4,11 @@ success rates are subtracted.
     truth of token t = V(prefix + token t) - V(prefix)        V = chance of success when the same policy goes on from
     there
 
-Every distinct prefix of a group is valued once, by two independent sets of re-rolls: a token's truth takes one set
-after it and the other before it, so that the two values of a difference share no roll, and neighbouring tokens'
-errors neither. An environment that answers the same actions differently under the same seed has no such values; it is
-refused.
+Every distinct prefix of a group is valued once, by four independent sets of re-rolls. A token's truth takes one set
+after it and another before it, so that the two values of a difference share no roll, and neighbouring tokens' errors
+neither; its second estimate does the same with the other two. No roll is in both estimates of any two tokens: an
+agreement between them, of a whole episode too, is owed to the truth alone. An environment that answers the same actions
+differently under the same seed has no such values; it is refused.
 """
 
 from __future__ import annotations
@@ -20,19 +21,17 @@ from jaxtyping import Float
 
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
-from harness.core.types import Ending, RolloutGroup, TokenSequence
+from harness.core.types import RolloutGroup
 from harness.rollout.conversation import Prefix, Request
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
+from harness.rollout.values import Beginning, Sampled, prefixes, roll, variance
 
-Sampled = tuple[tuple[int, ...], ...]
 Key = tuple[int, Sampled]
 """A group's place, and what has been sampled."""
 Progress = Callable[[str, int, int], None]
-CHUNK = 2048
-"""Episodes played between two reports of progress."""
-BEFORE, AFTER = 0, 1
-"""The two sets of re-rolls, by their use in a token's truth."""
+BEFORE, AFTER, AGAIN_BEFORE, AGAIN_AFTER = SETS = range(4)
+"""The sets of re-rolls, by their use in a token's truth and in its second estimate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,32 +51,15 @@ class Truth:
     error: Float[np.ndarray, " sampled"]
     """Standard error of `value`."""
     again: Float[np.ndarray, " sampled"]
-    """A second estimate from other re-rolls, independent of `value` at the same token."""
+    """A second estimate from other re-rolls, independent of `value` at every token."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """Successes of the re-rolls of every prefix: by key, one count for each of the two sets."""
+    """Successes of the re-rolls of every prefix: by key, one count for each of the sets."""
 
-    successes: dict[Key, tuple[int, int]]
+    successes: dict[Key, tuple[int, int, int, int]]
     rolls: int
-
-
-def prefixes(sequence: TokenSequence) -> list[Sampled]:
-    """What had been sampled before each sampled token, in order, and last the whole episode."""
-    turns: list[tuple[int, ...]] = []
-    out: list[Sampled] = [()]
-    sampled = sequence.mask
-    for token, turn in zip(sequence.tokens[sampled].tolist(), sequence.turns[sampled].tolist(), strict=True):
-        if turn == len(turns):
-            turns.append(())
-        if turn != len(turns) - 1:
-            raise ValueError(
-                f"turns of sampled tokens must count up from 0 without a gap, found {turn} after {len(turns) - 1}"
-            )
-        turns[-1] += (token,)
-        out.append(tuple(turns))
-    return out
 
 
 def estimate(
@@ -88,34 +70,30 @@ def estimate(
     Raises UserError when an episode, replayed, does not end as it did; HarnessError when re-rolls fail.
     """
     check_replay(worlds, rollouts, policy, seeds)
-    keys = list(
-        dict.fromkeys(
-            (n, sampled)
-            for n, w in enumerate(worlds)
-            for e in w.group.episodes
-            for sampled in prefixes(e.sequence)[:-1]
-        )
+    reached: dict[Key, np.ndarray] = {}
+    for n, world in enumerate(worlds):
+        for episode in world.group.episodes:
+            sequence = episode.sequence
+            places = np.flatnonzero(sequence.mask).tolist()
+            for sampled, place in zip(prefixes(sequence)[:-1], places, strict=True):
+                reached.setdefault((n, sampled), sequence.tokens[:place])
+    beginnings = [
+        Beginning(worlds[n].group.task_id, sampled, seen, (worlds[n].environment,), seeds["re-roll", n, sampled, use])
+        for (n, sampled), seen in reached.items()
+        for use in SETS
+    ]
+    rolled = roll(
+        beginnings,
+        rolls,
+        rollouts,
+        policy,
+        worth=lambda episode: float(episode.success),
+        progress=lambda done, total: progress("re-rolling", done, total),
     )
-    places = [(key, use, roll) for key in keys for use in (BEFORE, AFTER) for roll in range(rolls)]
-    successes = {key: [0, 0] for key in keys}
-    for start in range(0, len(places), CHUNK):
-        part = places[start : start + CHUNK]
-        requests = [
-            Request(
-                worlds[n].group.task_id,
-                seeds["re-roll", n, sampled, use, roll],
-                prefix=Prefix(sampled, worlds[n].environment),
-            )
-            for (n, sampled), use, roll in part
-        ]
-        episodes = rollouts.play(requests, policy)
-        failed = sum(episode.ending is Ending.ERROR for episode in episodes)
-        if failed:
-            raise HarnessError(f"{failed} re-rolls failed ({rollouts.failures}): a value with holes is none")
-        for (key, use, _), episode in zip(part, episodes, strict=True):
-            successes[key][use] += episode.success
-        progress("re-rolling", start + len(part), len(places))
-    return Values({key: (before, after) for key, (before, after) in successes.items()}, rolls)
+    if rolled.lost:
+        raise HarnessError(f"{rolled.lost} re-rolls failed ({rollouts.failures}): a value with holes is none")
+    counts = rolled.worth.sum(axis=1).astype(np.int64).reshape(-1, len(SETS))
+    return Values({key: tuple(row) for key, row in zip(reached, counts.tolist(), strict=True)}, rolls)
 
 
 def check_replay(worlds: Sequence[World], rollouts: Rollouts, policy: TokenPolicy, seeds: SeedTree) -> None:
@@ -137,21 +115,11 @@ def truth_of(place: int, group: RolloutGroup, index: int, values: Values) -> Tru
     """The truth of each sampled token of one episode; `place` is its group's among the worlds."""
     episode = group.episodes[index]
     before, ended = prefixes(episode.sequence)[:-1], float(episode.success)
-    counts = np.array([values.successes[place, sampled] for sampled in before], dtype=np.float64).reshape(-1, 2)
-    means, variances = counts / values.rolls, variance(counts, values.rolls)
-    after = np.append(means[1:, AFTER], ended)
-    after_again = np.append(means[1:, BEFORE], ended)
+    counts = np.array([values.successes[place, sampled] for sampled in before], dtype=np.float64).reshape(-1, len(SETS))
+    means, variances = counts / values.rolls, variance(counts, counts, values.rolls)  # of zeros and ones: s = sum s^2
     spread = np.append(variances[1:, AFTER], 0.0)
     return Truth(
-        value=after - means[:, BEFORE],
+        value=np.append(means[1:, AFTER], ended) - means[:, BEFORE],
         error=np.sqrt(spread + variances[:, BEFORE]),
-        again=after_again - means[:, AFTER],
+        again=np.append(means[1:, AGAIN_AFTER], ended) - means[:, AGAIN_BEFORE],
     )
-
-
-def variance(successes: Float[np.ndarray, "*n"], rolls: int) -> Float[np.ndarray, "*n"]:
-    """Variance of a success rate. The chance is taken as (s + 1) / (n + 2) (Laplace), so that 0 or n successes do not
-    pretend to be certain: with it, two standard errors of a difference cover at least 94 % at 64 re-rolls, whatever
-    the chances."""
-    chance = (successes + 1) / (rolls + 2)
-    return np.asarray(chance * (1 - chance) / rolls)

@@ -50,6 +50,13 @@ OPTIONS = {
     "GRPOMixedOPSD": [{"mix": 0.2, "kl": 0.0, "clip": 0.1}],
     "SDPO": [{"top_k": 5, "divergence": "jsd"}, {"teacher": "current"}],
     "SCGRPO": [{"top_k": 4, "kl": 0.0}],
+    "GiGPO": [{"omega": 0.5, "gamma": 1.0, "kl": 0.0}, {"std": False, "anchor": "observation"}, {"anchor": "state"}],
+    "GAGPO": [{"lam": 0.0, "anchor": "observation"}, {"gamma": 0.5, "kl": 0.0}],
+    "VinePPO": [{"at": "token", "kl": 0.0}],
+    "AgentOPSD": [{"lam": 1.0, "band": 0.9, "gamma": 0.5}, {"lam": 0.0, "kl": 0.0}],
+    "GRPOLambda": [{"lam": 0.6, "trace": "both"}, {"lam": 0.0, "floor": None, "kl": 0.0}],
+    "Oracle": [{"exact": True}, {"scale": "step", "at": "turn"}, {"scale": "none", "kl": 0.0}],
+    "Inverted": [{"exact": True, "scale": "step"}],
     "SGCD": [
         {"gamma": 0.0},
         {"gamma": 3.0, "c": 1.5, "top_k": 3},

@@ -9,7 +9,9 @@ import pytest
 from every_method import flat, shipped, variants
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive_methods import NAIVE, sampled
+from naive_methods import NAIVE as PLAIN
+from naive_methods import sampled
+from naive_turns import NAIVE as BY_TURN
 
 from agents.check import VOCABULARY, check_method, random_step, streams
 from agents.methods import SHORT
@@ -18,6 +20,7 @@ from agents.methods.grpo import GRPO
 from agents.methods.sgcd import SGCD
 from harness.core.plugs import resolve
 
+NAIVE = PLAIN | BY_TURN
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=20, deadline=None)
 

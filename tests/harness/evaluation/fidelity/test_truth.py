@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -12,26 +13,27 @@ import pytest
 from chance_environment import even
 from scipy.stats import binom
 
-import harness.evaluation.fidelity.truth as truth_module
+import harness.rollout.values as values_module
 from harness.backends import SamplingParams
 from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.evaluation.fidelity.truth import (
     AFTER,
+    AGAIN_AFTER,
+    AGAIN_BEFORE,
     BEFORE,
-    Sampled,
+    SETS,
     Values,
     World,
     estimate,
-    prefixes,
     truth_of,
-    variance,
 )
 from harness.experiment import EnvironmentSettings
 from harness.rollout.conversation import Prefix, Request
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
+from harness.rollout.values import Sampled, prefixes, variance
 from harness.types import Ending, Episode, RolloutGroup, TokenSequence
 
 SEEDS = SeedTree(3)
@@ -121,20 +123,6 @@ def test_a_request_has_a_script_or_a_prefix() -> None:
         Request("train-0", SEEDS, script=("a",), prefix=Prefix((), SEEDS))
 
 
-def test_prefixes_by_hand() -> None:
-    # opening 9 9, turn 0 says 5 6, the reply is 9, turn 1 says 7
-    sequence = TokenSequence(
-        np.array([9, 9, 5, 6, 9, 7]),
-        np.array([False, False, True, True, False, True]),
-        np.zeros(6),
-        np.array([0, 0, 0, 0, 0, 1]),
-    )
-    assert prefixes(sequence) == [(), ((5,),), ((5, 6),), ((5, 6), (7,))]
-    gap = TokenSequence(sequence.tokens, sequence.mask, sequence.logprobs, sequence.turns * 2)
-    with pytest.raises(ValueError, match="found 2 after 0"):
-        prefixes(gap)
-
-
 # ---------------------------------------------------------------- values
 
 
@@ -184,13 +172,13 @@ def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int
     rollouts, policy = rollouts_of(turns=turns), TokenPolicy(backend_of(), SamplingParams(3 - turns))
     worlds = worlds_of(rollouts, policy)
     values = estimate(worlds, rollouts, policy, ROLLS, SEEDS["rolls"], quiet)
-    scores: dict[str, list[float]] = {"before": [], "after": [], "truth": [], "again": []}
+    scores: dict[str, list[float]] = {name: [] for name in ("before", "after", "third", "fourth", "truth", "again")}
     exact: dict[tuple[int, Sampled], float] = {}
     worked_out = [Exact(policy, world, turns) for world in worlds]
     for (n, said), counts in values.successes.items():
         exact[n, said] = worked_out[n].value(tuple(token for turn in said for token in turn))
         spread = np.sqrt(exact[n, said] * (1 - exact[n, said]) / ROLLS)
-        for use, name in ((BEFORE, "before"), (AFTER, "after")):
+        for use, name in ((BEFORE, "before"), (AFTER, "after"), (AGAIN_BEFORE, "third"), (AGAIN_AFTER, "fourth")):
             if spread < 1e-9:
                 assert counts[use] / ROLLS == pytest.approx(exact[n, said])
             else:
@@ -206,13 +194,14 @@ def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int
     for name, found in scores.items():
         # standard normal about: 4.5 is never met by a right estimate (fixed seeds), a mean of n scores has 1/sqrt(n)
         assert np.abs(found).max() < 4.5, name
-    before, after = np.array(scores["before"]), np.array(scores["after"])
-    assert np.any(before != after)
-    assert abs(before.mean()) < 4 / np.sqrt(len(before))
-    assert abs((before * after).mean()) < 4 / np.sqrt(len(before))  # the two sets are independent of each other
+    for one, other in combinations(("before", "after", "third", "fourth"), 2):  # independent of each other
+        first, second = np.array(scores[one]), np.array(scores[other])
+        assert np.any(first != second)
+        assert abs(first.mean()) < 4 / np.sqrt(len(first))
+        assert abs((first * second).mean()) < 4 / np.sqrt(len(first))
 
 
-def test_the_two_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, policy: TokenPolicy) -> None:
+def test_all_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, policy: TokenPolicy) -> None:
     rollouts = rollouts_of()
     worlds = worlds_of(rollouts, policy)
     asked: list[Request] = []
@@ -220,7 +209,7 @@ def test_the_two_sets_and_all_rolls_are_drawn_apart(rollouts_of: Any, policy: To
     rollouts.play = lambda requests, who: (asked.extend(requests), play(requests, who))[1]
     values = estimate(worlds, rollouts, policy, 5, SEEDS, quiet)
     rolled = [request.seeds for request in asked if request.seeds != SEEDS["replay"]]
-    assert len(rolled) == len(set(rolled)) == 10 * len(values.successes)
+    assert len(rolled) == len(set(rolled)) == len(SETS) * 5 * len(values.successes)
     distinct = {(n, said) for n, w in enumerate(worlds) for e in w.group.episodes for said in prefixes(e.sequence)[:-1]}
     assert set(values.successes) == distinct  # once each, however many siblings share it
     assert len(distinct) < sum(int(e.sequence.mask.sum()) for w in worlds for e in w.group.episodes)
@@ -232,11 +221,11 @@ def test_values_depend_on_the_seed_and_on_nothing_else(
     rollouts = rollouts_of()
     worlds = worlds_of(rollouts, policy)
     first = estimate(worlds, rollouts, policy, 20, SEEDS, quiet)
-    monkeypatch.setattr(truth_module, "CHUNK", 7)
+    monkeypatch.setattr(values_module, "CHUNK", 7)
     reports: list[tuple[str, int, int]] = []
     again = estimate(worlds, rollouts_of(), policy, 20, SEEDS, lambda *report: reports.append(report))
     assert again == first
-    assert reports[-1] == ("re-rolling", 40 * len(first.successes), 40 * len(first.successes))
+    assert reports[-1] == ("re-rolling", 80 * len(first.successes), 80 * len(first.successes))
     assert estimate(worlds, rollouts, policy, 20, SEEDS["another"], quiet) != first
 
 
@@ -250,8 +239,8 @@ def test_an_environment_that_does_not_replay_is_refused(rollouts_of: Any, policy
 
 
 def test_truth_by_hand() -> None:
-    # Two tokens; of 10 re-rolls: V() = .2 before, .4 after (never used: nothing comes before the start); V(5) = .7
-    # before, .6 after; a success.
+    # Two tokens; of 10 re-rolls: V() = .2 before, .4 after (never used: nothing comes before the start), .3 before the
+    # second time; V(5) = .7 before, .6 after, .5 before and .8 after the second time; a success.
     episode = Episode(
         "t",
         TokenSequence(np.array([9, 5, 6]), np.array([False, True, True]), np.zeros(3), np.zeros(3, np.int64)),
@@ -259,13 +248,30 @@ def test_truth_by_hand() -> None:
         True,
         Ending.COMPLETED,
     )
-    values = Values({(4, ()): (2, 4), (4, ((5,),)): (7, 6)}, 10)
+    values = Values({(4, ()): (2, 4, 3, 0), (4, ((5,),)): (7, 6, 5, 8)}, 10)
     truth = truth_of(4, RolloutGroup("t", (episode,)), 0, values)
     np.testing.assert_allclose(truth.value, [0.6 - 0.2, 1 - 0.7])
-    np.testing.assert_allclose(truth.again, [0.7 - 0.4, 1 - 0.6])
+    np.testing.assert_allclose(truth.again, [0.8 - 0.3, 1 - 0.5])
     # (s + 1) / 12: 2 -> 3/12, 6 -> 7/12, 7 -> 8/12; variance p (1 - p) / 10; the last token's outcome is certain
     spread = [(7 * 5 + 3 * 9) / 12**2 / 10, 8 * 4 / 12**2 / 10]
     np.testing.assert_allclose(truth.error, np.sqrt(spread))
+
+
+def test_the_second_estimate_shares_no_roll_with_the_first_of_any_token() -> None:
+    """Each of the four counts of each prefix moves one of the two estimates and leaves the other alone."""
+    tokens = np.array([9, 5, 6, 7])
+    sequence = TokenSequence(tokens, tokens < 9, np.zeros(4), np.zeros(4, np.int64))
+    group = RolloutGroup("t", (Episode("t", sequence, 1.0, True, Ending.COMPLETED),))
+    counts = {(0, said): (5, 5, 5, 5) for said in prefixes(sequence)[:-1]}
+    plain = truth_of(0, group, 0, Values(counts, 10))
+    for key, row in counts.items():
+        for use in SETS:
+            changed = (*row[:use], 9, *row[use + 1 :])
+            found = truth_of(0, group, 0, Values(counts | {key: changed}, 10))
+            value = not np.array_equal(found.value, plain.value)
+            again = not np.array_equal(found.again, plain.again)
+            unused = key[1] == () and use in (AFTER, AGAIN_AFTER)  # nothing comes before the start
+            assert (value, again) == (use in (BEFORE, AFTER) and not unused, use > AFTER and not unused)
 
 
 @pytest.mark.parametrize("after", [0.0, 0.02, 0.3, 0.5, 0.97, 0.99, None])
@@ -275,7 +281,7 @@ def test_two_standard_errors_cover(before: float, after: float | None) -> None:
     known outcome of 1."""
     rolls = 64
     s = np.arange(rolls + 1)
-    spread = variance(s.astype(np.float64), rolls)
+    spread = variance(s.astype(np.float64), s.astype(np.float64), rolls)
     weight_after = np.array([1.0]) if after is None else binom.pmf(s, rolls, after)
     mean_after, spread_after = (np.array([1.0]), np.zeros(1)) if after is None else (s / rolls, spread)
     miss = mean_after[:, None] - s / rolls - ((1.0 if after is None else after) - before)
