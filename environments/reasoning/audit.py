@@ -16,6 +16,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import reasoning_gym.factory
@@ -123,8 +124,9 @@ def differs(answer: str, reference: str) -> bool:
 
     if not answer.strip() or plain(answer) == plain(reference):
         return False
-    numbers = exact.number(answer), exact.number(reference)
-    return numbers[0] is None or numbers[0] != numbers[1]
+    numbers = [exact.number(text) or exact.fraction(text) or text for text in (answer, reference)]
+    values = [Fraction(*value) if isinstance(value, tuple) and value[1] else value for value in numbers]
+    return values[0] != values[1]
 
 
 def witness(entry: Any) -> str:

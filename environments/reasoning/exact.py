@@ -17,7 +17,9 @@ from environments.reasoning.puzzles import parsed
 Entry = Mapping[str, Any]
 Check = Callable[[str, Entry], bool]
 
-_NUMBER = re.compile(r"[-+]?(?:\d{1,400}|\d{1,3}(?:,\d{3}){1,100})(?:\.\d{0,400})?(?:[eE][-+]?\d{1,3})?", re.ASCII)
+_NUMBER = re.compile(
+    r"[-+]?(?:\d{1,400}|\d{1,3}(?:,\d{3}){1,100}|(?=\.\d))(?:\.\d{0,400})?(?:[eE][-+]?\d{1,3})?", re.ASCII
+)
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d{1,40})\}\{(\d{1,40})\}|(-?\d{1,40})/(\d{1,40})", re.ASCII)
 _COMPLEX = re.compile(r"(?P<re>[-+]?[\d.]+)?(?:(?P<sign>^[-+]?|[-+])(?P<im>[\d.]*)[ij])?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d{1,6}) days?, ?)?(\d{1,3}):(\d{2})(?::(\d{2}(?:\.\d{1,6})?))?", re.ASCII)

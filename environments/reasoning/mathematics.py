@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from environments.reasoning.answers import is_wording
 from environments.reasoning.answers import same_text as same_words
+from environments.reasoning.symbols import overlooked
 from environments.reasoning.units import unit_of, units_in
 
 Reader = Callable[[str, str], bool]
@@ -22,13 +23,16 @@ Reader = Callable[[str, str], bool]
 MOST = 24
 """Elements of a list that is compared without order; each may be compared with each."""
 
+DEEPEST = 12
+"""Brackets within brackets that an answer may have."""
+
 DIGITS = 6
 """Significant digits a rounded decimal needs to stand for a fraction such as 1/3."""
 
 _REPLACED = (
     (re.compile(r"\\(?:left|right|displaystyle|limits|bigl?|bigr|Bigl?|Bigr)(?![A-Za-z])"), ""),
     (re.compile(r"(?<=\d)\s?(?:\{,\}|\{ ?, ?\}|,\s?\\!)\s?(?=\d{3})"), ""),
-    (re.compile(r"\\[!,;: ]|~|\\q?quad"), " "),
+    (re.compile(r"\\[!,;: ]|(?<=\S)~|\\q?quad"), " "),
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
     (re.compile(r"\\(?:text|mathrm|textbf|textnormal|mbox|textit)\s?\{\s*(?:and|or)\s*\}"), " and "),
     (re.compile(r"(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"), " and "),
@@ -41,13 +45,11 @@ _REPLACED = (
     (re.compile(r"\\pm(?![A-Za-z])"), "±"),
     (re.compile(r"\\\$|\$|\\[()\[\]]"), ""),
 )
+_CLOSING = {"(": ")]", "[": ")]", "{": "}", "⦃": "⦄"}
 _READABLE = {"⦃": "\\{", "⦄": "\\}", "∪": "\\cup ", "∞": "\\infty ", "∈": "\\in ", "±": "\\pm "}
 _WHOLE_TEXT = re.compile(r"\\(?:text|mathrm|textbf|textnormal|mbox|textit)\s?\{([^{}]*)\}")
 _TEXTS = re.compile(r"\\(?:text|mathrm|textbf|textnormal|mbox|textit)\s?\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?([A-Z])\)?")
-_CHANGES = tuple(map(re.compile, (r"±", r"\?", r"\\(?:neg|lnot|not|sim)(?![A-Za-z])|¬", r"\d \d", r"^and | and$")))
-"""Signs that make another answer of one, or several, and that a reader of formulas passes over."""
-
 _NAME = re.compile(r"(?!\d)(?=[^A-Za-z]*[A-Za-z])[A-Za-z\d\\|:(),_{}' ]{1,60}")
 _RELATION = re.compile(r"[<>≤≥≠]|\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z])|!=")
 _EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
@@ -83,10 +85,27 @@ def equal(reference: str, answer: str, read: Reader, question: str = "") -> bool
     left out. Words that are no unit must stand in both.
     """
     right, given = _normal(reference), _normal(answer)
+    if not _nested_well(given):
+        return False
     unit = unit_of(given)
     if unit is not None and unit_of(right) is None and unit.name in units_in(question):
         given = unit.value
     return _equal(right, given, read)
+
+
+def _nested_well(text: str) -> bool:
+    """Whether every bracket is closed, round ones by square ones too as in `(0, 1]`, and none is DEEPEST in others:
+    readers take minutes over what is not.
+    """
+    opened: list[str] = []
+    for sign in text:
+        if sign in "([{⦃":
+            opened.append(_CLOSING[sign])
+        elif sign in ")]}⦄" and (not opened or sign not in opened.pop()):
+            return False
+        if len(opened) > DEEPEST:
+            return False
+    return not opened
 
 
 def _tight(text: str) -> str:
@@ -121,11 +140,7 @@ def _equal(reference: str, answer: str, read: Reader) -> bool:
         verdict = take_apart(reference, answer, read)
         if verdict is not None:
             return verdict
-    if any(sign.search(answer) and not sign.search(reference) for sign in _CHANGES):
-        return False
-    if "±" in reference and "±" not in answer:
-        return False
-    if sorted(_TEXTS.findall(answer)) != sorted(_TEXTS.findall(reference)):
+    if sorted(_TEXTS.findall(answer)) != sorted(_TEXTS.findall(reference)) or overlooked(reference, answer):
         return False
     return read(_readable(reference), _readable(answer))
 
@@ -142,10 +157,10 @@ def _units(reference: str, answer: str, read: Reader) -> bool | None:
     if right is None and given is None:
         return None
     if right is None or given is None:
-        if (right or given).letter:  # type: ignore[union-attr]
-            return None
         if right is None:
-            return False
+            return None if given is not None and given.letter and given.name in reference else False
+        if right.letter:
+            return None
     elif right.name != given.name:
         return False
     return _equal(right.value if right else reference, given.value if given else answer, read)

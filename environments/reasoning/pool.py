@@ -62,12 +62,22 @@ class Worker:
     def ask(self, job: tuple[Any, ...], cpu_s: float, wall_s: float) -> Verdict:
         """The verdict on a job that may take cpu_s of the worker's processor time and wall_s on the clock.
 
+        When the clock runs out, a worker that has spent half its processor time is busy with the answer; one that has
+        not is stopped or starved.
+
         Raises WorkerLost where there is none and the answer is not to blame. After that, and after a timeout or a
         crash, the worker is dead.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        timer = threading.Timer(wall_s, self.process.kill)
+        before, busy = self._spent_s(), threading.Event()
+
+        def expire() -> None:
+            if self._spent_s() - before >= cpu_s / 2:
+                busy.set()
+            self.process.kill()
+
+        timer = threading.Timer(wall_s, expire)
         timer.daemon = True
         timer.start()
         try:
@@ -81,11 +91,19 @@ class Worker:
         if line.endswith(b"\n"):
             return Verdict(**json.loads(line))
         code = self.close()
-        if code == -signal.SIGPROF:
+        if code == -signal.SIGPROF or busy.is_set():
             return Verdict(0.0, "timeout")
         if -code in ITS_OWN_FAULT:
             return Verdict(0.0, "crashed")
         raise WorkerLost(f"the process ended with {code}" if code != -signal.SIGKILL else "the process was killed")
+
+    def _spent_s(self) -> float:
+        """The processor time of the process so far, in seconds; 0 where the system does not say."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, ValueError, IndexError):
+            return 0.0
 
     def close(self) -> int:
         """End the process and return its exit code; an end that is under way keeps its own."""
