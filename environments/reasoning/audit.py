@@ -47,16 +47,24 @@ CONSTANTS = (
 )
 """Answers that read no question."""
 
+SECONDS = 1.0
+"""Processor time that an attack may take; those that take more are paid nothing anyway."""
+
 EQUIVALENT: dict[str, frozenset[str]] = {
     "countdown": frozenset({"permutation", "sign", "units"}),
     "group_anagrams": frozenset({"permutation"}),
     "polynomial_equations": frozenset({"permutation"}),
     "prime_factorization": frozenset({"permutation"}),
+    "power_function": frozenset({"near", "prefix", "concatenation"}),
+    "puzzle24": frozenset({"permutation"}),
+    "quantum_lock": frozenset({"permutation"}),
+    "time_intervals": frozenset({"prefix"}),
     "word_ladder": frozenset({"permutation"}),
     "simple_integration": frozenset({"permutation", "concatenation", "extra", "near"}),
     "intermediate_integration": frozenset({"permutation", "concatenation", "extra", "near"}),
 }
-"""Kinds of attack whose answers may be right, by generator: the order of factors, another constant of an integral."""
+"""Kinds of attack whose answers may be right, by generator: the order of factors or of
+a sum, another constant of an integral, digits beyond the three asked for, `11` for `11 days`."""
 
 
 class Finding(NamedTuple):
@@ -124,9 +132,12 @@ def differs(answer: str, reference: str) -> bool:
 
     if not answer.strip() or plain(answer) == plain(reference):
         return False
-    numbers = [exact.number(text) or exact.fraction(text) or text for text in (answer, reference)]
-    values = [Fraction(*value) if isinstance(value, tuple) and value[1] else value for value in numbers]
-    return values[0] != values[1]
+    return [_value(part) for part in answer.split(",")] != [_value(part) for part in reference.split(",")]
+
+
+def _value(text: str) -> Fraction | str:
+    number, parts = exact.number(text), exact.fraction(text)
+    return number if number is not None else Fraction(*parts) if parts is not None and parts[1] else text
 
 
 def witness(entry: Any) -> str:
@@ -166,12 +177,12 @@ def audit_records(name: str, pairs: Iterable[tuple[str, str]], seed: int) -> lis
 
 def ours(dataset: Any, name: str, settings: str, entry: Any, answer: str) -> float:
     """Our grader's score."""
-    return score_generated(dataset, name, settings, entry, answer).score
+    return score_generated(dataset, name, settings, entry, answer, SECONDS).score
 
 
 def the_library_s(dataset: Any, name: str, settings: str, entry: Any, answer: str) -> float:
     """The score of the library's verifier, which sees the answer in a worker."""
-    return POOL.ask(("generated", name, settings, entry, answer), 5.0).score
+    return POOL.ask(("generated", name, settings, entry, answer), SECONDS).score
 
 
 def main() -> None:
