@@ -10,9 +10,9 @@ from typing import Any, Literal
 from environments.reasoning import records
 from environments.reasoning.answers import CLOSE, OPEN, extract_answer
 from environments.reasoning.generated import generator, library_version
-from environments.reasoning.grader import Verdict
+from environments.reasoning.grader import GraderFailure, Verdict
 from environments.reasoning.items import SPLITS, Item, Source
-from environments.text import Reply, TextEnv, over, unknown_name
+from environments.text import Message, Reply, TextEnv, over, unknown_name
 
 INSTRUCTIONS = f"Solve the problem. You may reason first; then give the final answer alone between {OPEN} and {CLOSE}."
 SIZE = {"train": 1000, "dev": 100, "test": 200}
@@ -30,8 +30,10 @@ class Reasoning(TextEnv):
     * `name="openai/gsm8k"`, `subset="main"`: the Hugging Face hub; see `records.from_hub`.
 
     reward: `sparse` is 1 where the verifier's score is 1 and 0 otherwise; `dense` is the score itself. Either way
-    success means a score of 1 and `info["metrics"]["score"]` holds the score. `verifier_failed` there counts answers it
-    could not judge in time. terse: by default true where the source knows final answers only.
+    success means a score of 1 and `info["metrics"]["score"]` holds the score. Thinking is never graded.
+    `verifier_failed` counts answers that took a verifier all its time or crashed it, which earn nothing; where no
+    verdict can be had through no fault of the answer, the episode ends with truncated=True and `info["failure"]`.
+    terse: by default true where the source knows final answers only.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Reasoning(TextEnv):
         super().__init__(
             self._source.tasks,
             max_turns=1,
-            version=f"1 {reward} {self._source.version}",
+            version=f"2 {reward} {self._source.version}",
             terse=self._source.terse if terse is None else terse,
         )
 
@@ -87,6 +89,13 @@ class Reasoning(TextEnv):
         reward = verdict.score if self._dense else float(success)
         return over(success, reward=reward, metrics=metrics, answer=answer or None)
 
+    def step(self, action: str) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
+        """The one turn of an episode; see the class for how a failure of the grader is reported."""
+        try:
+            return super().step(action)
+        except GraderFailure as error:
+            return grader_failed(self, error)
+
     def gold(self, task_id: str) -> list[str] | None:
         """The working, where it is known, and the answer; None where only the verifier knows what is right."""
         self.split_of(task_id)
@@ -100,6 +109,13 @@ class Reasoning(TextEnv):
         """The reference answer; None where only the verifier knows what is right."""
         self.split_of(task_id)
         return self._source.item(task_id).answer
+
+
+def grader_failed(env: TextEnv, error: GraderFailure) -> tuple[tuple[Message, ...], float, bool, bool, dict[str, Any]]:
+    """What a step returns that no verdict could be had on."""
+    failure = {"kind": "grader", "message": str(error)}
+    info = {"task_id": env.task_id, "success": False, "metrics": {"turns": float(env.turn)}, "failure": failure}
+    return (), 0.0, False, True, info
 
 
 class Generated:
@@ -126,7 +142,7 @@ class Generated:
         return self._generators[name].item(split, int(index))
 
     def score(self, task_id: str, answer: str) -> Verdict:
-        """The verdict of the generator's own verifier."""
+        """The verdict on an answer: our own check's where there is one, else the generator's verifier's."""
         name, split, index = task_id.split("/")
         return self._generators[name].score(split, int(index), answer)
 

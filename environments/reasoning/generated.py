@@ -13,6 +13,7 @@ from typing import Any
 
 import reasoning_gym.factory
 
+from environments.reasoning import exact
 from environments.reasoning.grader import Verdict, score_generated
 from environments.reasoning.items import SPLITS, Item
 from environments.text import unknown_name
@@ -60,15 +61,14 @@ class Generator:
     def _draw(self, split: str, index: int) -> Item:
         for attempt in range(ATTEMPTS):
             entry = self.dataset(split, attempt)[0][index]
-            if split_of_question(entry["question"]) == split:
+            if split_of_question(entry["question"]) == split and exact.gradable(entry):
                 answer = entry["answer"]
                 return Item(
                     entry["question"], answer if isinstance(answer, str) else None, entry=entry, attempt=attempt
                 )
         raise ValueError(
             f"generator {self.name!r}: none of {ATTEMPTS} draws for item {index} of {split!r} has a question of "
-            f"that split; "
-            "its configuration leaves too few different questions"
+            "that split and an answer to compare with; its configuration leaves too few different questions"
         )
 
     def dataset(self, split: str, attempt: int) -> tuple[Any, str]:
@@ -81,7 +81,7 @@ class Generator:
         return made
 
     def score(self, split: str, index: int, answer: str) -> Verdict:
-        """The verdict of the generator's own verifier."""
+        """The verdict on an answer: our own check's where there is one, else the generator's verifier's."""
         item = self.item(split, index)
         assert item.entry is not None
         dataset, settings = self.dataset(split, item.attempt)
@@ -107,6 +107,8 @@ def _checked_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     known = {known: kinds for known, kinds in reasoning_gym.factory.DATASETS.items() if known != "composite"}
     if name not in known:
         raise unknown_name("reasoning-gym generator", name, sorted(known))
+    if name in exact.REFUSED:
+        raise ValueError(f"generator {name!r} is not offered: {exact.REFUSED[name]}")
     fields = [entry.name for entry in dataclasses.fields(known[name][1]) if entry.name not in ("seed", "size")]
     for key in config:
         if key in ("seed", "size"):

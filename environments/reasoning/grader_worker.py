@@ -16,6 +16,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import sys
 from typing import Any
 
@@ -30,6 +31,9 @@ FORMULAS = frozenset(
     {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
 )
 """Generators whose verifier calls `sympy.parse_expr`, which evaluates, on the answer."""
+
+RELATIVE, EXACT = 2e-6, 1e-15
+"""How far two equal values may be apart, relative to the larger: where one is a rounded decimal, and elsewhere."""
 
 _FUNCTIONS = frozenset(
     {"sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "sinh", "cosh", "tanh"}
@@ -64,7 +68,7 @@ def _dataset(name: str, settings: str) -> Any:
     return create_dataset(name, **json.loads(settings))
 
 
-def score(job: tuple[str, ...]) -> tuple[float, str]:
+def score(job: tuple[Any, ...]) -> tuple[float, str]:
     """The score in 0..1 and a note on why, of one job.
 
     A job is ("generated", name, settings, entry, answer) or ("math", reference, answer); ("import", module) loads what
@@ -74,15 +78,40 @@ def score(job: tuple[str, ...]) -> tuple[float, str]:
         importlib.import_module(job[1])
         return 0.0, ""
     if job[0] == "math":
-        from math_verify import parse, verify
-
-        # Dollar signs make the whole answer a formula; its own timeouts are off, for the parent kills this process
-        reference, answer = (parse(f"${text.strip().strip('$')}$", parsing_timeout=None) for text in job[1:])
-        return float(verify(reference, answer, timeout_seconds=None)), ""
+        return float(_equal(*job[1:])), ""
     _, name, settings, entry, answer = job
     if refused(name, answer):
         return 0.0, "refused"
     return float(_dataset(name, settings).score_answer(answer, entry)), ""
+
+
+def _equal(reference: str, answer: str) -> bool:
+    """What math-verify says of two formulas; its yes must hold in figures too."""
+    from math_verify import parse, verify
+
+    # Dollar signs make the whole text a formula; its own timeouts are off, for this process ends when its time is up
+    first, second = (parse(f"${text.strip().strip('$')}$", parsing_timeout=None) for text in (reference, answer))
+    if not first or not second or not verify(first, second, timeout_seconds=None):
+        return False
+    return _agree_in_figures(first[0], second[0])
+
+
+def _agree_in_figures(first: Any, second: Any) -> bool:
+    """False where two expressions have values, at given values of their symbols, that differ by more than RELATIVE.
+
+    math-verify compares decimals to six places and rounds what is very small to 0: 6.63e-34 equals 1.38e-23.
+    """
+    import sympy  # type: ignore[import-untyped]
+
+    if not (isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr)):
+        return True
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    values = {symbol: sympy.Rational(2 * place + 7, 5) for place, symbol in enumerate(symbols)}
+    one, other = (sympy.N(part.doit().subs(values), 30) for part in (first, second))
+    if not (one.is_number and other.is_number and one.is_finite and other.is_finite):
+        return True
+    rounded = first.has(sympy.Float) or second.has(sympy.Float)
+    return bool(abs(one - other) <= (RELATIVE if rounded else EXACT) * max(abs(one), abs(other)))
 
 
 def main() -> None:
@@ -95,13 +124,16 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     while True:
         try:
-            job = pickle.load(sys.stdin.buffer)  # written by our own parent
+            seconds, job = pickle.load(sys.stdin.buffer)  # written by our own parent
         except EOFError:
             return
+        # SIGPROF, which nothing here handles, ends the process once it has spent so much processor time on the job
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             value, note = score(job)
         except Exception as error:  # a verifier may raise anything at a strange answer
-            value, note = 0.0, f"raised {type(error).__name__}: {error}"[:200]
+            value, note = 0.0, f"raised {type(error).__name__}"
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
         replies.write(json.dumps({"score": value, "note": note}) + "\n")
         replies.flush()
 

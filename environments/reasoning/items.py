@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from environments.reasoning.grader import Verdict
+from environments.reasoning.pool import Verdict
 
 SPLITS = ("train", "dev", "test")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
+from environments.reasoning.answers import without_thinking
 from environments.reasoning.generated import create, derived_seed, library_version, split_of_question
 from environments.reasoning.grader import score_generated
 from environments.reasoning.items import SPLITS
@@ -137,7 +138,7 @@ class ReasoningMini(TextEnv):
 
     def respond(self, action: str) -> Reply:
         """The verdict, which ends the episode."""
-        _, mark, answer = action.rpartition("=")
+        _, mark, answer = without_thinking(action).rpartition("=")
         written = self._rendering.written(answer.strip()) if mark else ""
         dealt = _deal(self._dataset, self.split, self._sizes[self.split], self._seed)
         entry = self._entry(self.task_id)

@@ -51,9 +51,9 @@ class Records:
 
     def score(self, task_id: str, answer: str) -> Verdict:
         """Whether the answer equals the record's, as text or as mathematics."""
-        reference = self._items[task_id].answer
-        assert reference is not None
-        return score_math(reference, answer)
+        item = self._items[task_id]
+        assert item.answer is not None
+        return score_math(item.answer, answer, question=item.question)
 
 
 def from_files(file: str | Path | Mapping[str, str | Path]) -> Records:

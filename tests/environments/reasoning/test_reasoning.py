@@ -12,6 +12,7 @@ import pytest
 import reasoning_gym.factory
 
 from environments.reasoning.env import Reasoning
+from environments.reasoning.exact import REFUSED
 from environments.reasoning.generated import split_of_question
 from environments.reasoning.grader import POOL
 from environments.text import check_text_env
@@ -103,7 +104,7 @@ SLOW = frozenset({"knight_swap", "sokoban"})
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # arc_agi's package leaves its data file open
-@pytest.mark.parametrize("name", sorted(set(reasoning_gym.factory.DATASETS) - {"composite"} - SLOW))
+@pytest.mark.parametrize("name", sorted(set(reasoning_gym.factory.DATASETS) - {"composite"} - set(REFUSED) - SLOW))
 def test_every_generator(name: str) -> None:
     env = Reasoning(dataset=name, size={"train": 2, "dev": 1, "test": 1})
     for split in env.splits:
@@ -175,6 +176,37 @@ def test_a_gsm8k_file(tmp_path: Path) -> None:
         assert play(env, task_id, env.gold(task_id)[0])[0] == 1.0  # type: ignore[index]
 
 
+def test_boxes_that_stand_together_are_all_wanted(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "two.jsonl", {"question": "Roots?", "answer": "They are \\boxed{1} and \\boxed{-2}."})
+    env = Reasoning(file={"test": path})
+    for action in ("<answer>-2, 1</answer>", "so \\boxed{1} and \\boxed{-2}", "x = 1 or x = -2"):
+        assert play(env, "two/test/1", action)[0] == 1.0
+    for action in ("<answer>-2</answer>", "\\boxed{1}", "1, -2, 3", "1, 2"):
+        assert play(env, "two/test/1", action)[0] == 0.0
+
+
+def test_a_unit_that_only_the_question_names(tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "units.jsonl", {"question": "How many cm is it?", "answer": "6"})
+    env = Reasoning(file={"test": path})
+    assert [play(env, "units/test/1", f"<answer>{text}</answer>")[0] for text in ("6", "6 cm", "6 m")] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("action", "reward"),
+    [
+        ("<think>maybe <answer>119</answer>? no wait", 0.0),
+        ("<think>maybe <answer>119</answer>? no wait</think>\nI do not know", 0.0),
+        ("maybe <answer>119</answer></think> I do not know", 0.0),
+        ("<answer>119</answer><think>or", 0.0),
+        ("<think>no <answer>3</answer></think><answer>119</answer>", 1.0),
+        ("**Answer:** 119", 1.0),
+    ],
+)
+def test_thinking_is_never_graded(tmp_path: Path, action: str, reward: float) -> None:
+    env = Reasoning(file={"test": jsonl(tmp_path / "t.jsonl", {"question": "?", "answer": "119"})})
+    assert play(env, "t/test/1", action)[0] == reward
+
+
 def test_a_file_keeps_the_contract(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "sums.jsonl", *({"question": f"{n} + {n}", "answer": str(2 * n)} for n in range(40)))
     env = gymnasium.make("environments:Reasoning-v0", file=str(path))
@@ -215,6 +247,10 @@ def test_the_version_follows_the_file_s_content(tmp_path: Path) -> None:
         ('{"question": " ", "answer": "1"}', "line 3: the question or the answer is empty"),
         ('{"question": "x", "answer": "#### "}', "line 3: the question or the answer is empty"),
         ('{"question": "x", "answer": NaN}', "line 3: no text under"),
+        ('{"question": "x", "answer": "It is \\\\boxed{1}. Or else, then, \\\\boxed{2}."}', "line 3: .* several boxes"),
+        ('{"question": "x", "answer": "so \\\\boxed{1"}', "line 3: .* never closed"),
+        ('{"question": "x", "answer": "#### 1\\n#### 2"}', "line 3: .* several '####'"),
+        ('{"question": "x", "answer": "N/A"}', "line 3: the answer 'N/A' is none"),
         ("[" * 100_000, "line 3"),
         ("\udcff", "line 3: 'utf-8'"),
     ],

@@ -29,6 +29,31 @@ from environments.reasoning.mini import ReasoningMini
         ("\\boxed{never {closed}\nline", "line"),
         ("", ""),
         (" \n\t\n", ""),
+        ("**Answer:** 42", "42"),
+        ("**Final answer**: 42.5 m", "42.5 m"),
+        ("Answer: **42**", "42"),
+        ("__Answer:__ 42", "42"),
+        ("Answer:\n\n42\n", "42"),
+        ("Answer:\n```\n1 2\n3 4\n```", "1 2\n3 4"),
+        ("Here:\n```json\n[1, 2]\n```\n", "[1, 2]"),
+        ("<answer>```\n1 2\n3 4\n```</answer>", "1 2\n3 4"),
+        ("<answer>\\boxed{42}</answer>", "42"),
+        ("**42**", "42"),
+        ("`42`", "42"),
+        ("**1** and **2**", "**1** and **2**"),
+        ("\\boxed{1} and \\boxed{-2}", "1, -2"),
+        ("\\boxed{1}. Hence, since x < 0, \\boxed{-2}", "-2"),
+        ("\\boxed{\\boxed{3}}", "3"),
+        ("<think>1</think>2", "2"),
+        ("1</think>2", "2"),
+        ("<think>1", ""),
+        ("2<think>1", ""),
+        ("<think>a <think> b</think> 2", "2"),
+        ("<think>a <think> b</think> c </think> 2", "2"),
+        ("[THINK]1[/THINK]2", "2"),
+        ("◁think▷1◁/think▷2", "2"),
+        ("<|channel|>analysis<|message|>1<|end|><|start|>assistant<|channel|>final<|message|>2", "2"),
+        ("<|channel|>analysis<|message|>1", ""),
     ],
 )
 def test_the_answer_of_a_completion(completion: str, answer: str) -> None:
@@ -41,7 +66,23 @@ def test_a_tagged_answer_is_found_behind_any_text(before: str, answer: str) -> N
         assert extract_answer(f"{before}<answer>{answer}</answer>") == answer.strip()
 
 
-@pytest.mark.parametrize("piece", ["<answer>", "</answer>", "\\boxed{", "{", "####", "answer:", "\n", "answer   "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<answer>",
+        "</answer>",
+        "\\boxed{",
+        "{",
+        "####",
+        "answer:",
+        "\n",
+        "answer   ",
+        "```",
+        "<think>",
+        "</think>",
+        "**",
+    ],
+)
 def test_hostile_repetition_is_read_in_linear_time(piece: str) -> None:
     started = time.perf_counter()
     extract_answer(piece * (1_000_000 // len(piece)))
