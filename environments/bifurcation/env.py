@@ -16,8 +16,8 @@ SIZES = {"train": 4000, "dev": 200, "test": 400}
 """Most tasks of a split; a small family may have fewer."""
 SHARES = {"dev": 0.1, "test": 0.3}
 """Below which of these a hash of a task's letters puts it into dev or test; above, it is in train."""
-DRAWS = 20
-"""Draws per task wanted, after which a small family is taken to be exhausted."""
+STALE = 2000
+"""Draws in a row that bring no new task, after which a small family is taken to be exhausted."""
 
 
 class Bifurcation(TextEnv):
@@ -48,9 +48,7 @@ class Bifurcation(TextEnv):
         seed: int = 0,
     ) -> None:
         """As `Rules`. ValueError for parameters that it refuses, or that leave a split without tasks."""
-        self.rules = Rules(
-            horizon, pivots, kinds, options, decoys, delay, recoverable, words, right, wrong, care, seed
-        )
+        self.rules = Rules(horizon, pivots, kinds, options, decoys, delay, recoverable, words, right, wrong, care, seed)
         tasks = deal(self.rules)
         super().__init__(tasks, max_turns=horizon, version=f"1 {asdict(self.rules)}")
         self.gold_chance = right
@@ -114,17 +112,18 @@ def deal(rules: Rules) -> dict[str, tuple[str, ...]]:
     """The tasks of each split: different rows of letters, put into a split by a hash of the row alone."""
     rng = np.random.default_rng([rules.seed, 3])
     dealt: dict[str, dict[str, None]] = {split: {} for split in SIZES}
-    for _ in range(DRAWS * sum(SIZES.values())):
-        if all(len(dealt[split]) == size for split, size in SIZES.items()):
-            break
+    stale = 0
+    while stale < STALE and any(len(dealt[split]) < size for split, size in SIZES.items()):
         places = draw(rules, rng)
-        split = split_of_places(places)
-        if len(dealt[split]) < SIZES[split]:
-            dealt[split][places] = None
-    for split, found in dealt.items():
-        if not found:
+        found = dealt[split_of_places(places)]
+        new = places not in found and len(found) < SIZES[split_of_places(places)]
+        stale = 0 if new else stale + 1
+        if new:
+            found[places] = None
+    for split, tasks in dealt.items():
+        if not tasks:
             raise ValueError(f"Bifurcation: this family has too few tasks: none for {split!r}")
-    return {split: tuple(found) for split, found in dealt.items()}
+    return {split: tuple(tasks) for split, tasks in dealt.items()}
 
 
 def split_of_places(places: str) -> str:

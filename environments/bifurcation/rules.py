@@ -19,7 +19,7 @@ LIMITS = {
     "decoys": (0, 16),
     "delay": (0, 16),
     "words": (1, 6),
-    "right": (0, 1),
+    "right": (0.1, 1),
     "wrong": (0, 1),
     "care": (0, 1),
 }

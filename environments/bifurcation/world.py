@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ class State:
 
 @dataclass(frozen=True)
 class World:
-    """A task: the rules and a letter for each place."""
+    """A task: the rules and a letter for each place. All actions are legal everywhere, and none ends a task early."""
 
     rules: Rules
     places: str
@@ -50,8 +51,7 @@ class World:
         return next((real for due, real in state.alarms if due == state.place), None)
 
     def legal(self) -> tuple[str, ...]:
-        """The actions, the same in every state (options * 8 ** (words - 1) of them, and FIX where it means
-        something)."""
+        """All actions: options * 8 ** (words - 1) of them, and FIX where mistakes can be taken back."""
         digits = map(str, range(self.rules.options))
         said = [" ".join(words) for words in itertools.product(digits, *[IDLE_WORDS] * (self.rules.words - 1))]
         return (*said, FIX) if self.rules.recoverable else tuple(said)
@@ -90,9 +90,9 @@ class World:
         """The first word that the habitual mistake takes at a pivotal place; None elsewhere."""
         return self._at_pivot(state, self.rules.habitual)
 
-    def _at_pivot(self, state: State, words: object) -> str | None:
+    def _at_pivot(self, state: State, words: Mapping[str, str]) -> str | None:
         letter = self.places[state.place]
-        return words[letter] if letter in self.rules.pivotal else None  # type: ignore[index,no-any-return]
+        return words[letter] if letter in self.rules.pivotal else None
 
     def script(self, careful: bool) -> list[str]:
         """The actions of somebody careful or of somebody with the habit. What does not matter is drawn from the task's
@@ -131,6 +131,6 @@ def draw(rules: Rules, rng: np.random.Generator) -> str:
         if not rules.recoverable or not any(at + 1 + rules.delay in pivots for at in pivots):
             break
     others = [at for at in rng.permutation(rules.horizon).tolist() if at not in pivots]
-    letters = {at: rules.pivotal for at in pivots} | {at: rules.misleading for at in others[: rules.decoys]}
+    letters = dict.fromkeys(pivots, rules.pivotal) | dict.fromkeys(others[: rules.decoys], rules.misleading)
     chosen = [letters.get(at, rules.plain) for at in range(rules.horizon)]
     return "".join(known[int(rng.integers(len(known)))] for known in chosen)
