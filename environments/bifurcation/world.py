@@ -53,8 +53,8 @@ class World:
     def legal(self) -> tuple[str, ...]:
         """All actions: options * 8 ** (words - 1) of them, and FIX where mistakes can be taken back."""
         digits = map(str, range(self.rules.options))
-        said = [" ".join(words) for words in itertools.product(digits, *[IDLE_WORDS] * (self.rules.words - 1))]
-        return (*said, FIX) if self.rules.recoverable else tuple(said)
+        actions = [" ".join(words) for words in itertools.product(digits, *[IDLE_WORDS] * (self.rules.words - 1))]
+        return (*actions, FIX) if self.rules.recoverable else tuple(actions)
 
     def is_legal(self, action: str) -> bool:
         """Whether an action is one of `legal`."""
