@@ -5,6 +5,12 @@ from gymnasium import register
 # Gymnasium's wrappers are left off: TextEnv does their checks itself, and an episode here may last microseconds.
 register("Guess-v0", entry_point="environments.guess:Guess", order_enforce=False, disable_env_checker=True)
 register(
+    "Bifurcation-v0",
+    entry_point="environments.bifurcation.env:Bifurcation",
+    order_enforce=False,
+    disable_env_checker=True,
+)
+register(
     "Reasoning-v0", entry_point="environments.reasoning.env:Reasoning", order_enforce=False, disable_env_checker=True
 )
 register(

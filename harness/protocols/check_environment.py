@@ -35,6 +35,12 @@ AWKWARD = (
 )
 """Actions that must be answered, never raise: blanks, control characters, a lone surrogate, nesting, size."""
 
+GOLD_TRIES = 100
+"""Seeds under which gold is played until it succeeds, where its outcome is drawn: at a chance of 0.1 all fail once in
+37,000 times."""
+Turn = tuple[tuple[dict[str, str], ...], float, bool, bool, bool]
+"""Messages, reward, terminated, truncated, success."""
+
 
 def check_text_env(env: Any, *, samples: int = 20, seed: int = 0) -> None:
     """Check an environment (or the id of one, as for `gymnasium.make`) against the contract; silent when it holds.
@@ -103,6 +109,10 @@ def _check_declarations(inner: Any) -> None:
     _require(isinstance(inner.version, str) and inner.version != "", "version must be a non-empty string")
     turns = inner.max_turns
     _require(isinstance(turns, int) and turns >= 1, f"max_turns must be a whole number of at least 1, got {turns!r}")
+    _require(
+        isinstance(inner.gold_chance, int | float) and 0 < inner.gold_chance <= 1,
+        f"gold_chance must be in 0..1 and above 0, got {inner.gold_chance!r}",
+    )
     for name in ("terse", "mini"):
         value = getattr(inner, name)
         _require(isinstance(value, bool), f"{name} must be a bool, got {value!r}")
@@ -157,7 +167,7 @@ def _check_task(env: Any, inner: Any, task_id: str, seed: int) -> None:
     gold = inner.gold(task_id)
     _require(gold is None or len(gold) > 0, "gold has no actions; it is None where no solution ships")
     if gold is not None:
-        played = _play(env, iter(gold), seed, options)
+        played = _play_gold(env, gold, seed, options, inner.gold_chance)
         _require(len(played) == len(gold), f"gold has {len(gold)} actions but the episode ended after {len(played)}")
         _require(played[-1][2] or played[-1][3], "gold does not end the episode")
         _require(played[-1][1] == 1.0 and played[-1][4], f"gold scores {played[-1][1]}, success {played[-1][4]}")
@@ -166,7 +176,14 @@ def _check_task(env: Any, inner: Any, task_id: str, seed: int) -> None:
         _play(env, iter(habit), seed, options)
 
 
-Turn = tuple[tuple[dict[str, str], ...], float, bool, bool, bool]
+def _play_gold(env: Any, gold: list[str], seed: int, options: dict[str, Any], chance: float) -> list[Turn]:
+    """Gold's episode; where its outcome is drawn, the first that succeeds under seeds enough to expect one."""
+    played = _play(env, iter(gold), seed, options)
+    for later in range(1, GOLD_TRIES if chance < 1 else 1):
+        if played[-1][4]:
+            break
+        played = _play(env, iter(gold), seed + later, options)
+    return played
 
 
 def _play(

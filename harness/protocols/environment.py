@@ -47,6 +47,8 @@ class TextEnvironment(Protocol):
     """What an agent that does nothing sends in every turn."""
     idle_reward: float | None = 0.0
     """What that agent scores on every task; None where it differs from task to task (see `floor`)."""
+    gold_chance: float = 1.0
+    """The chance with which `gold` succeeds; below 1 where the outcome itself is drawn."""
     success_metrics: tuple[str, ...] = ()
     """Further success metrics it is judged by beside the success rate, such as "SGC", by their names in
     `harness.tables`."""

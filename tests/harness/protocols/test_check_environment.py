@@ -136,6 +136,8 @@ class Declares(Echo):
         ("protocol", True, "protocol must be a string or None, got True"),
         ("idle_action", None, "idle_action must be a string, got None"),
         ("idle_reward", 2.0, "idle_reward must be in 0..1 or None, got 2.0"),
+        ("gold_chance", 0, "gold_chance must be in 0..1 and above 0, got 0"),
+        ("gold_chance", None, "gold_chance must be in 0..1 and above 0, got None"),
         ("success_metrics", "SGC", "success_metrics must be a tuple of strings, got 'SGC'"),
         ("success_metrics", (1,), r"success_metrics must be a tuple of strings, got \(1,\)"),
         ("scenario_of", len, r"scenario_of\('red'\) must be a string, got 3"),
@@ -152,6 +154,28 @@ def test_what_is_declared_wrongly_is_named(name: str, value: Any, problem: str) 
 @pytest.mark.parametrize(("task", "scenario"), [("abc_1", "abc"), ("a_b_2", "a_b"), ("alone", "alone")])
 def test_a_scenario_is_the_id_up_to_its_last_underscore(task: str, scenario: str) -> None:
     assert Echo().scenario_of(task) == scenario
+
+
+class Lucky(Echo):
+    """Gold succeeds under one seed in four."""
+
+    def respond(self, action: str) -> Reply:
+        return over(action == self.task_id and bool(self.np_random.random() < 0.25))
+
+
+def test_where_the_outcome_is_drawn_gold_has_to_succeed_under_some_seed() -> None:
+    lucky = Lucky()
+    with pytest.raises(ContractError, match=r"gold scores 0\.0, success False"):
+        check_text_env(lucky)
+    lucky.gold_chance = 0.25
+    check_text_env(lucky)
+
+
+def test_gold_that_never_succeeds_is_found_whatever_its_chance() -> None:
+    wrong = WrongGold()
+    wrong.gold_chance = 0.25
+    with pytest.raises(ContractError, match=r"task 'blue': gold scores 0\.0, success False"):
+        check_text_env(wrong)
 
 
 def test_doing_nothing_is_what_the_environment_says_it_is() -> None:
