@@ -100,8 +100,6 @@ class WarmStartSettings(Settings):
     """Share of demonstrations that are conditioned on a privileged context."""
     contexts: tuple[PlugSettings, ...] = ()
     """Context sources that take turns in that share; those the experiment's teachers will read."""
-    measure: Positive = 200
-    """Tasks on which success with and without each context is measured before training."""
 
 
 class SamplingSettings(Settings):
@@ -128,6 +126,12 @@ class OptimiserSettings(Settings):
     clip_norm: float | None = Field(default=1.0, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates of the weights, as the whole schedule counts them."""
+    updates: Positive = 1
+    """Passes over every step's batch of rollouts. With one, and one part, the policy that is updated is the one that
+    sampled: no ratio leaves 1, no clip acts."""
+    minibatches: Positive = 1
+    """Parts of every pass, an update each: whole episodes, drawn from the run's seed."""
     micro_tokens: Positive = 8192
     """Token positions in one micro-batch; changes memory, never the result beyond rounding."""
 
@@ -152,7 +156,7 @@ class BudgetSettings(Settings):
     """What every method of the table may spend."""
 
     steps: Positive
-    """Optimiser steps; one update per batch of rollouts."""
+    """Batches of rollouts; each is learned from in `optimiser.updates` * `optimiser.minibatches` updates."""
     checkpoint_every: Positive = 10
 
 
@@ -167,6 +171,9 @@ class EvaluationSettings(Settings):
     curve_tasks: Positive = 100
     curve_split: str | None = None
     """Split of the curve's tasks; the evaluation split when left out."""
+    start_tasks: Annotated[int, Field(ge=0)] = 100
+    """Dev tasks on which a start's success is measured before training, without a context and with each that a
+    teacher will read (0: not measured). It decides no run."""
     extra: tuple[str, ...] = ()
     """More success metrics, a column each: "pass@k", "pass^k", "maj@k" (k a number up to `samples`), "TGC", or "SGC"
     (scenario goal completion), where tasks are variants of scenarios: the panel then holds whole scenarios."""

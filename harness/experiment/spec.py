@@ -51,11 +51,12 @@ class Experiment(Settings):
 
     def matched_facts(self, **observed: Any) -> dict[str, Any]:
         """Everything two runs of one table must share, flat: the spec without methods, seeds and names, and what was
-        `observed` (task list hash, environment version, initial checkpoint, code revision)."""
+        `observed` (task list hash, environment version, what starts are made from, code revision)."""
         spec = self.model_dump(mode="json", exclude={"name", "title", "seeds", "methods"})
         spec["budget"].pop("checkpoint_every")
+        spec["evaluation"].pop("start_tasks")
         spec["environment"] = {key: spec["environment"][key] for key in ("id", "options", "train_split", "eval_split")}
-        # What a teacher reads belongs to the method; the warm start it was shown in is part of the initial
-        # checkpoint's hash.
+        # What a teacher reads belongs to the method; the warm start it was shown in is part of what starts are made
+        # from.
         spec.pop("context")
         return flatten(spec) | observed

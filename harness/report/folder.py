@@ -11,7 +11,7 @@ Everything but the records themselves is a function of them: `render` makes the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,18 @@ DECODINGS = ("sampled", "greedy")
 
 
 def write_results(
-    experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False
+    experiment: Experiment, jobs: Sequence[Job], starts: Mapping[int, Start], out: Path, allow_missing: bool = False
 ) -> Table:
     """Everything a results folder holds, from the records of the jobs; returns the table."""
     found = gather_records(jobs, allow_missing)
     table = build_table(experiment, found, allow_missing)  # before anything is written: it may refuse
     out.mkdir(parents=True, exist_ok=True)
     write_records(found, out)
-    measured = {"start": start.measured, "initial_checkpoint": start.checkpoint_hash, "wall_s": found.wall_s}
+    of_starts = {
+        str(seed): {"initial_checkpoint": start.checkpoint_hash, "measured": start.measured}
+        for seed, start in starts.items()
+    }
+    measured = {"starts": of_starts, "wall_s": found.wall_s}
     records.write_json(out / "provenance.json", provenance() | measured)
     _write_renderings(experiment, table, found, out)
     _copy_episodes(experiment, jobs, out)

@@ -8,7 +8,7 @@ again, a run that was killed goes on from its last checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -60,9 +60,10 @@ class Job:
         return (self.folder / "done.json").is_file()
 
 
-def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
-    """All runs of an experiment: the starting point and the methods under every seed, the baselines once."""
-    seen = observe(experiment, start)
+def plan(experiment: Experiment, starts: Mapping[int, Start], root: Path) -> list[Job]:
+    """All runs of an experiment: the starting point and the methods under every seed from the start of that seed, the
+    baselines once."""
+    seen = observe(experiment, starts)
     base = root / slug(experiment.name) / fingerprint(seen.matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
@@ -73,8 +74,9 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
             code_of_plug(method.plug),
             context_plug(experiment, method, role),
         ]
-        own = fingerprint(decided_by)[:8]
         for seed in seeds:
+            start = starts[seed]
+            own = fingerprint([*decided_by, "" if role == "baseline" else start.checkpoint_hash])[:8]
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
             jobs.append(Job(experiment, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
     return jobs
@@ -102,8 +104,8 @@ class Observed:
     judged: Panel
 
 
-def observe(experiment: Experiment, start: Start) -> Observed:
-    """Tasks, environment, weights and code of an experiment. UserError where it may not be run as it stands."""
+def observe(experiment: Experiment, starts: Mapping[int, Start]) -> Observed:
+    """Tasks, environment, starts and code of an experiment. UserError where it may not be run as it stands."""
     settings = experiment.environment
     with EnvironmentPool(settings) as pool:
         environment = pool.environment
@@ -121,10 +123,22 @@ def observe(experiment: Experiment, start: Start) -> Observed:
             "environment.mini": environment.mini,
             "tasks.train": fingerprint(tasks)[:16],
             "tasks.panel": fingerprint(judged.tasks)[:16],
-            "initial_checkpoint": start.checkpoint_hash[:16],
+            "start": _origin(experiment, starts),
             "code": code_revision(sources),
         }
     return Observed(experiment.matched_facts(**observed), sources, judged)
+
+
+def _origin(experiment: Experiment, starts: Mapping[int, Start]) -> str:
+    """What all starts were made from, their seeds apart. UserError where a seed has none, or two were made
+    differently."""
+    missing = [seed for seed in experiment.seeds if seed not in starts]
+    if missing:
+        raise UserError(f"no start for seed {missing[0]}; there are starts for {sorted(starts)}")
+    origins = sorted({starts[seed].origin or starts[seed].checkpoint_hash for seed in experiment.seeds})
+    if len(origins) > 1:
+        raise UserError(f"the starts of one experiment were made in {len(origins)} ways: {', '.join(origins)}")
+    return origins[0][:16]
 
 
 def judged_panel(environment: TextEnvironment, experiment: Experiment) -> Panel:
