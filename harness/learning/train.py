@@ -20,7 +20,7 @@ from harness.learning.checkpoints import resume, save_checkpoint
 from harness.learning.judging import curve_point, final_evaluation
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
-from harness.losses import pack
+from harness.learning.updating import update_on
 from harness.rollout.evidence import Gathered, gather
 
 TERM_GRADIENTS_EVERY = 10
@@ -57,16 +57,14 @@ def train(run: Run) -> None:
 
 
 def learn(run: Run, groups: list[RolloutGroup], state: Any) -> tuple[dict[str, float], Any]:
-    """One optimiser step on a step's groups: metrics for the log, and the method's next state."""
+    """Learn from a step's groups: metrics for the log, and the method's next state."""
     method = run.method
     asked = method.external_calls
     gathered = gather(method, groups, run.backend, run.context, run.seeds["step", run.spent.step])
     credits, state, diagnostics = method.assign(groups, gathered.evidence, state)
     sequences = [episode.sequence for group in groups for episode in group.episodes]
-    batch = pack(sequences, [credit for of_group in credits for credit in of_group])
-    per_term = run.spent.step % TERM_GRADIENTS_EVERY == 0
-    updated = run.backend.update(batch, run.experiment.loss, per_term=per_term)
-    run.spent.optimiser_steps += 1
+    assigned = [credit for of_group in credits for credit in of_group]
+    updated = update_on(run, sequences, assigned, per_term=run.spent.step % TERM_GRADIENTS_EVERY == 0)
     run.spent.teacher_tokens += gathered.teacher_tokens
     run.spent.external_calls += method.external_calls - asked
     logged = {f"method/{name}": value for name, value in diagnostics.items()}
