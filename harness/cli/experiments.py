@@ -14,6 +14,7 @@ from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
 from harness.cli.running import default_workers, numbers, print_agreement, print_starts, run_experiment
 from harness.cli.screen import console, line, progress
+from harness.cli.search import searched
 from harness.core.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def bench(
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
+        experiment = searched(experiment, file.parent, folder, runs, cache, workers)
         table = run_experiment(experiment, folder, runs, cache, workers, allow_missing)
         terminal(table, console)
         if folder != file.parent:
@@ -77,18 +79,20 @@ def reproduce(
 
     Example: harness reproduce results/laptop/reasoning-mini --seeds 10-14
     """
-    from harness.experiment import read_experiment
     from harness.report.folder import RUNS, read_records
+    from harness.report.search import experiment_of, read_trials, write_trials
     from harness.runs.plan import slug
 
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
         read_records(folder)  # says what is missing, and how to make it
         raise UserError(f"{folder} holds no spec.toml")
-    experiment = read_experiment(folder / "spec.toml")
+    experiment = experiment_of(folder)
     place = out / slug(experiment.name)
     if seeds:
         experiment = experiment.model_copy(update={"seeds": numbers(seeds)})
         place = out / f"{slug(experiment.name)}-seeds-{slug(seeds)}"
+    if experiment.search is not None:  # its winners are taken over, the search is not run again
+        write_trials(experiment, read_trials(experiment, folder), place)
     table = run_experiment(experiment, place, place / "runs", cache, workers, False)
     if not print_agreement(folder, table):
         raise typer.Exit(1)
@@ -134,7 +138,7 @@ def compare(
     changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "title": f"{', '.join(methods)} on {env}"}
     if seeds:
         changed["seeds"] = numbers(seeds)
-    data = template.model_dump() | changed
+    data = template.model_dump() | changed | {"search": None}
     if steps:
         data["budget"] = data["budget"] | {"steps": steps}
     experiment = parse_experiment(data)
@@ -161,6 +165,7 @@ def table(
     from harness.executors.local import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
+    from harness.report.search import read_trials, with_winners
     from harness.report.terminal import terminal
     from harness.runs.plan import plan, slug
     from harness.runs.record import gather_records
@@ -168,6 +173,8 @@ def table(
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
+    if experiment.search is not None:
+        experiment = with_winners(experiment, read_trials(experiment, spec.parent))
     if (spec.parent / folder.RUNS).is_file() and not (runs / slug(experiment.name)).is_dir():
         found = folder.read_records(spec.parent)
     else:

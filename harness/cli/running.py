@@ -44,15 +44,15 @@ def run_experiment(
 def print_agreement(recorded: Path, table: Table) -> bool:
     """Print how a table stands beside the one recorded in a folder; False where a row differs. Nothing is printed
     where nothing is recorded."""
-    from harness.experiment import read_experiment
     from harness.report.agreement import agreement_grid, verdict_line
     from harness.report.folder import RUNS, build_table, read_records
+    from harness.report.search import experiment_of
     from harness.report.terminal import print_grid
     from harness.tables.agreement import agreements
 
     if not (recorded / RUNS).is_file():
         return True
-    found = agreements(build_table(read_experiment(recorded / "spec.toml"), read_records(recorded)), table)
+    found = agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
     print_grid(agreement_grid(found), console)
     line(verdict_line(found))
     return all(row.verdict != "differs" for row in found)

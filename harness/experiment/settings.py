@@ -179,6 +179,33 @@ class EvaluationSettings(Settings):
     (scenario goal completion), where tasks are variants of scenarios: the panel then holds whole scenarios."""
 
 
+class KnobSettings(Settings):
+    """The one setting of its own that a row's search varies."""
+
+    name: str
+    """Section and key of the row: `options.beta`, `loss.clip_high`."""
+    values: tuple[Any, ...] = Field(min_length=1)
+
+
+class SearchSettings(Settings):
+    """A search for every row's settings, declared before anything is run: as many trials for each row, on seeds and
+    tasks that no row is reported on. The search is then what rows share, not the settings that it finds."""
+
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    """Values by key of [optimiser], the same for every row: `lr = [5e-5, 1.5e-4, 5e-4]`."""
+    trials: Positive
+    """Settings that are tried of each row, drawn without replacement from the space and the row's knob."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Tuning seeds; none of them may be among the experiment's."""
+    split: str = "dev"
+    """Split on which trials are judged; never the evaluation split."""
+    rule: Literal["area", "final"] = "area"
+    """What is compared, its mean over the tuning seeds: area is the mean height of the learning curve, final the
+    success at its end, both sampled."""
+    steps: Positive | None = None
+    """Length of a trial; the budget's when left out."""
+
+
 class MethodSettings(Settings):
     """One row of the table."""
 
@@ -187,3 +214,20 @@ class MethodSettings(Settings):
     options: dict[str, Any] = {}
     """The method's own fields."""
     exploratory: bool = False
+    as_published: bool = False
+    """Whether `loss` and `sampling` below are part of the method as its paper has it: the row may then differ in them,
+    and its footnote names what is not matched."""
+    optimiser: dict[str, Any] = {}
+    """Keys of [optimiser] in which the row differs: only after a [search], or in an exploratory row."""
+    loss: dict[str, Any] = {}
+    """Keys of [loss] in which the row differs."""
+    sampling: dict[str, Any] = {}
+    """Keys of [sampling] in which the row differs: those that decide which rollouts it learns from."""
+    knob: KnobSettings | None = None
+    """What a [search] varies of this row beside the shared space."""
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings in which the row differs from the experiment's, flat: `{"loss.clip_high": 0.28}`."""
+        sections = {"optimiser": self.optimiser, "loss": self.loss, "sampling": self.sampling}
+        return {f"{section}.{key}": value for section, table in sections.items() for key, value in table.items()}

@@ -210,8 +210,8 @@ def _turns(messages: Sequence[Message], script: Sequence[str]) -> list[list[Mess
     """The opening, then what answered each action of the script. An opening may show messages of an agent too: ours
     are those from which on all of them are the script's."""
     places = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-    said = [messages[place]["content"] for place in places]
-    actions = [*script, *[""] * len(said)]
-    first = next(n for n in range(len(said) + 1) if said[n:] == actions[: len(said) - n])
+    spoken = [messages[place]["content"] for place in places]
+    actions = [*script, *[""] * len(spoken)]
+    first = next(n for n in range(len(spoken) + 1) if spoken[n:] == actions[: len(spoken) - n])
     bounds = [*places[first:], len(messages)]
     return [list(messages[: bounds[0]])] + [list(messages[a + 1 : b]) for a, b in pairwise(bounds)]

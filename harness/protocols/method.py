@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class Method(Protocol[State]):
 
     paper: ClassVar[str] = ""
     """Where it is from: authors, year, arXiv id."""
+    control: ClassVar[Literal["", "upper", "lower"]] = ""
+    """Whether it is no method of the field but a control: "upper" has the best credit there is, "lower" that credit
+    with its sign turned. Together they say how much credit can do on an experiment (`harness headroom`)."""
 
     @property
     @abstractmethod

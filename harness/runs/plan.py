@@ -18,6 +18,7 @@ from harness.core.errors import UserError
 from harness.core.fingerprint import fingerprint
 from harness.core.sources import revision
 from harness.experiment import Experiment, MethodSettings
+from harness.experiment.search import trials_of
 from harness.protocols.backend import Start, backend_class
 from harness.protocols.context import make_context
 from harness.protocols.environment import TextEnvironment
@@ -73,12 +74,14 @@ def plan(experiment: Experiment, starts: Mapping[int, Start], root: Path) -> lis
             method.options,
             code_of_plug(method.plug),
             context_plug(experiment, method, role),
+            method.own,
         ]
+        effective = experiment.for_row(method)
         for seed in seeds:
             start = starts[seed]
             own = fingerprint([*decided_by, "" if role == "baseline" else start.checkpoint_hash])[:8]
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
-            jobs.append(Job(experiment, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
+            jobs.append(Job(effective, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
     return jobs
 
 
@@ -173,6 +176,8 @@ def check_plugs(experiment: Experiment) -> None:
     """Everything a spec names and its options, made once: a typing mistake shows before anything is run."""
     for method in experiment.methods:
         make_method(method.plug, method.options)
+    for trial in trials_of(experiment):
+        make_method(trial.row.plug, trial.row.options)
     warm_start = experiment.warm_start
     for named in (*([experiment.context] if experiment.context else ()), *(warm_start.contexts if warm_start else ())):
         make_context(named.plug, named.options)

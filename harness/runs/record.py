@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core import records
 from harness.core.errors import DamagedRecordError
-from harness.core.fingerprint import fingerprint
+from harness.core.fingerprint import fingerprint, flatten
 from harness.core.types import Credit
 from harness.learning.benefit import Reader, reader_of
 from harness.protocols.backend import Start
@@ -21,6 +21,7 @@ from harness.protocols.method import AnyMethod, make_method
 from harness.runs.plan import Job, code_of_plug
 
 Row = dict[str, Any]
+MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ def describe(job: Job) -> Row:
     facts |= {
         "kl": described.reference_kl,
         "mixed_groups": job.experiment.sampling.mixed_groups,
-        "notes": list(described.notes),
+        "notes": [*described.notes, *_own_notes(job)],
     }
+    settings = _unmatched_settings(job)
+    if settings:
+        facts["settings"] = settings
     if made.needs.teacher != "none":
         reader = reader_of(job.experiment, job.method)
         facts["context"] = "nothing" if reader is None else reader.name
@@ -64,6 +68,21 @@ def describe(job: Job) -> Row:
     if described.summariser:
         facts["summariser"] = described.summariser
     return facts
+
+
+def _unmatched_settings(job: Job) -> Row:
+    """Settings of a run that its matched facts do not hold as they are: the row's own, and those that are searched."""
+    effective = flatten(job.experiment.model_dump(mode="json", include={"optimiser", "loss", "sampling"}))
+    return {name: value for name, value in effective.items() if job.matched.get(name, MISSING) != value}
+
+
+def _own_notes(job: Job) -> list[str]:
+    """A note that names the settings in which the row differs from the others."""
+    own = [
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in job.method.own.items()
+    ]
+    return [f"settings of its own, not matched: {', '.join(own)}"] if own else []
 
 
 def _benefit_notes(start: Start, reader: Reader | None) -> list[str]:

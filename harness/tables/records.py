@@ -43,6 +43,8 @@ class Run(Record):
     options: dict[str, Any] = {}
     code: str = ""
     """Revision of the plug's own code."""
+    settings: dict[str, Any] = {}
+    """Settings of the run that `matched` does not hold: those of the row's own, and those that were searched."""
     sources: tuple[str, ...] = ()
     """Modules whose code, with all they import, `matched` holds the revision of."""
     exploratory: bool = False
