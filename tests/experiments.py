@@ -28,7 +28,7 @@ SPEC: dict[str, Any] = {
     "optimiser": {"lr": 3e-3},
     "budget": {"steps": 6, "checkpoint_every": 2},
     "evaluation": {"tasks": 6, "samples": 2, "every": 2, "curve_tasks": 4},
-    "methods": [GRPO.model_dump()],
+    "methods": [GRPO.model_dump(exclude_none=True)],
 }
 
 

@@ -40,6 +40,7 @@ class Oracle(Stateless):
 
     paper: ClassVar[str] = "a control, of no paper"
     group_relative: ClassVar[bool] = False
+    control: ClassVar[Literal["", "upper", "lower"]] = "upper"
     sign: ClassVar[float] = 1.0
 
     rolls: int = 32
@@ -96,4 +97,5 @@ class Oracle(Stateless):
 class Inverted(Oracle):
     """The oracle's credit with its sign turned: what was good is punished. A control that must do harm."""
 
+    control: ClassVar[Literal["", "upper", "lower"]] = "lower"
     sign: ClassVar[float] = -1.0

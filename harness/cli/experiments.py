@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,13 +12,13 @@ import typer
 
 from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
+from harness.cli.running import default_workers, numbers, print_agreement, print_starts, run_experiment
 from harness.cli.screen import console, line, progress
-from harness.core.errors import HarnessError, UnknownNameError, UserError
+from harness.cli.search import searched
+from harness.core.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
-    from harness.protocols.backend import Start
-    from harness.tables.table import Table
 
 DEMO = ROOT / "results" / "demo" / "spec.toml"
 LAPTOP = ROOT / "results" / "laptop"
@@ -53,10 +51,11 @@ def bench(
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
-        table = _run_experiment(experiment, folder, runs, cache, workers, allow_missing)
+        experiment = searched(experiment, file.parent, folder, runs, cache, workers)
+        table = run_experiment(experiment, folder, runs, cache, workers, allow_missing)
         terminal(table, console)
         if folder != file.parent:
-            _print_agreement(file.parent, table)
+            print_agreement(file.parent, table)
         line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
@@ -69,28 +68,36 @@ def bench(
 
 def reproduce(
     folder: Annotated[Path, typer.Argument(help="A results folder: a spec, and the records of its runs.")],
+    seeds: Annotated[
+        str, typer.Option(help="Other seeds, and so other starts, e.g. 10-14 (default: the recorded ones).")
+    ] = "",
     out: Annotated[Path, typer.Option(help="Where the repetition is written.")] = Path("runs/reproductions"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
 ) -> None:
     """Run the experiment of a results folder anew, and say for every row whether the two tables agree.
 
-    Runs of earlier calls of `bench` are not taken over; a repetition that was stopped goes on. The exit code is 1
-    where a row differs.
+    Runs of earlier calls of `bench` are not taken over; a repetition that was stopped goes on. With other seeds the
+    two tables share neither starts nor runs, only tasks. The exit code is 1 where a row differs.
 
-    Example: harness reproduce results/laptop/reasoning-mini
+    Example: harness reproduce results/laptop/reasoning-mini --seeds 10-14
     """
-    from harness.experiment import read_experiment
     from harness.report.folder import RUNS, read_records
+    from harness.report.search import experiment_of, read_trials, write_trials
     from harness.runs.plan import slug
 
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
         read_records(folder)  # says what is missing, and how to make it
         raise UserError(f"{folder} holds no spec.toml")
-    experiment = read_experiment(folder / "spec.toml")
+    experiment = experiment_of(folder)
     place = out / slug(experiment.name)
-    table = _run_experiment(experiment, place, place / "runs", cache, workers, False)
-    if not _print_agreement(folder, table):
+    if seeds:
+        experiment = experiment.model_copy(update={"seeds": numbers(seeds)})
+        place = out / f"{slug(experiment.name)}-seeds-{slug(seeds)}"
+    if experiment.search is not None:  # its winners are taken over, the search is not run again
+        write_trials(experiment, read_trials(experiment, folder), place)
+    table = run_experiment(experiment, place, place / "runs", cache, workers, False)
+    if not print_agreement(folder, table):
         raise typer.Exit(1)
 
 
@@ -101,7 +108,7 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
 
     experiment = read_experiment(DEMO)
     line(f"[bold]{experiment.title}[/bold]")
-    terminal(_run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    terminal(run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
@@ -133,15 +140,15 @@ def compare(
     rows = [MethodSettings(label=name, plug=plug_of(name, "method", "methods")) for name in methods]
     changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "title": f"{', '.join(methods)} on {env}"}
     if seeds:
-        changed["seeds"] = _numbers(seeds)
-    data = template.model_dump() | changed
+        changed["seeds"] = numbers(seeds)
+    data = template.model_dump() | changed | {"search": None}
     if steps:
         data["budget"] = data["budget"] | {"steps": steps}
     experiment = parse_experiment(data)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
     short = "-".join(name.rpartition(":")[2].lower() for name in methods)
     out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
-    terminal(_run_experiment(experiment, out, runs, cache, workers, False), console)
+    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
     line(f"written: {out}")
 
 
@@ -156,9 +163,12 @@ def table(
 
     Example: harness table results/demo/spec.toml --format markdown
     """
+    from rich.console import Console
+
+    from harness.executors.local import make_starts
     from harness.experiment import read_experiment
-    from harness.learning.warm_start import start_of
     from harness.report import delimited, folder, html, latex, markdown
+    from harness.report.search import read_trials, with_winners
     from harness.report.terminal import terminal
     from harness.runs.plan import plan, slug
     from harness.runs.record import gather_records
@@ -166,13 +176,14 @@ def table(
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     experiment = read_experiment(spec)
+    if experiment.search is not None:
+        experiment = with_winners(experiment, read_trials(experiment, spec.parent))
     if (spec.parent / folder.RUNS).is_file() and not (runs / slug(experiment.name)).is_dir():
         found = folder.read_records(spec.parent)
     else:
-        # A start may have to be made first: bars on a terminal, nothing between a table and a pipe.
-        with progress() if console.is_terminal else nullcontext() as show:
-            start = start_of(experiment, cache, show)
-        found = gather_records(plan(experiment, start, runs), allow_missing)
+        # Starts may have to be made first: what is said of that goes between no table and a pipe.
+        starts = make_starts(experiment, cache, default_workers(experiment), Console(stderr=True))
+        found = gather_records(plan(experiment, starts, runs), allow_missing)
     built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
@@ -228,10 +239,10 @@ def fidelity(
     experiment = read_experiment(spec)
     folder = out or _fidelity_folder(spec)
     with progress() as show:
-        start = start_of(experiment, cache, show)
+        start = start_of(experiment, cache, show, experiment.seeds[0])
         wanted = tasks or experiment.sampling.prompts_per_step
         measured = measure(experiment, start, wanted, rolls, seed, checkpoint, show)
-    _print_start(start)
+    print_starts({experiment.seeds[0]: start})
     judged = fidelity_files.write(measured, folder)
     for grid in report.terminal(judged):
         console.print(grid)
@@ -275,73 +286,6 @@ def _known_specs() -> list[str]:
     return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 
 
-def _run_experiment(
-    experiment: Experiment, out: Path, runs: Path, cache: Path, workers: int, allow_missing: bool
-) -> Table:
-    from harness.executors.local import run_all
-    from harness.learning.warm_start import start_of
-    from harness.report.folder import write_results
-    from harness.runs.plan import check_plugs, plan
-
-    check_plugs(experiment)
-    with progress() as show:
-        start = start_of(experiment, cache, show)
-    _print_start(start)
-    jobs = plan(experiment, start, runs)
-    waiting = sum(not job.done for job in jobs)
-    line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
-    failed = run_all(jobs, workers or _default_workers(experiment), console)
-    for job, why in failed:
-        line(f"[red]failed[/red]: {job.name}: {why}")
-    if failed and not allow_missing:
-        raise HarnessError(
-            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
-        )
-    return write_results(experiment, jobs, start, out, allow_missing)
-
-
-def _print_agreement(recorded: Path, table: Table) -> bool:
-    """Print how a table stands beside the one recorded in a folder; False where a row differs. Nothing is printed
-    where nothing is recorded."""
-    from harness.experiment import read_experiment
-    from harness.report.agreement import agreement_grid, verdict_line
-    from harness.report.folder import RUNS, build_table, read_records
-    from harness.report.terminal import print_grid
-    from harness.tables.agreement import agreements
-
-    if not (recorded / RUNS).is_file():
-        return True
-    found = agreements(build_table(read_experiment(recorded / "spec.toml"), read_records(recorded)), table)
-    print_grid(agreement_grid(found), console)
-    line(verdict_line(found))
-    return all(row.verdict != "differs" for row in found)
-
-
-def _default_workers(experiment: Experiment) -> int:
-    if experiment.model.device == "cpu":
-        return _cores()
-    from harness.backends.torch.models import gpus
-
-    return gpus() or _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _print_start(start: Start) -> None:
-    measured = start.measured
-    if not measured:
-        return
-    line(
-        f"start: {measured['sampled']:.2f} sampled, {measured['greedy']:.2f} greedy success on "
-        f"{measured['tasks']} {measured['split']} tasks"
-    )
-    for known in measured["contexts"].values():
-        verdict = "  [yellow]teacher adds nothing[/yellow]" if known["teacher_adds_nothing"] else ""
-        line(f"  conditioned on {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}")
-
-
 def _laptop_spec(env: str) -> Experiment:
     from harness.core.catalogue import environment_id
     from harness.experiment import read_experiment
@@ -375,12 +319,3 @@ def _same_environment(template: Experiment, env: str, spec: Path | None) -> None
             f"--env says {wanted}, {spec} says {template.environment.id}; "
             "leave the environment to the spec or name another"
         )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Seeds as people write them: "0,1,5-7"."""
-    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
-    if None in ranges:
-        raise UserError(f"seeds are whole numbers from 0 up, such as 0,1,2 or 0-2; got {text!r}")
-    pairs = [(int(found[1]), int(found[2] or found[1])) for found in ranges if found is not None]
-    return tuple(dict.fromkeys(seed for first, last in pairs for seed in range(first, last + 1)))

@@ -1,5 +1,5 @@
-"""Many runs at once: one process a core, one thread a process, progress from all of them, and a stop that loses
-nothing."""
+"""Many runs at once, and the starts they begin from: one process a core, one thread a process, progress from all of
+them, and a stop that loses nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -26,30 +29,67 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UnknownNameError, UserError
+from harness.experiment import Experiment
+from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
+from harness.protocols.backend import Start
 from harness.runs.job import run_job
 from harness.runs.plan import Job
 
 Message = tuple[str, str, int, int]
+Report = Callable[[str, int, int], None]
 _inbox: Any = None
 REPORT_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to be done in a process of its own: plain data, so that it can be sent there."""
+
+    name: str
+    do: Callable[[Report], Any]
 
 
 def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[Job, str]]:
     """Do all jobs that are not done; returns those that failed and why. Ctrl-C ends the workers: every run can be
     continued."""
     open_jobs = [job for job in jobs if not job.done]
-    if not open_jobs:
+    done = _do_all([Work(job.name, partial(run_job, job)) for job in open_jobs], "all runs", workers, console)
+    outcomes = zip(open_jobs, done, strict=True)
+    return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
+
+
+def make_starts(experiment: Experiment, cache: Path, workers: int, console: Console) -> dict[int, Start]:
+    """The start of every seed; those that are not in the cache are made at once, and Ctrl-C leaves the finished ones.
+    The first error of one that could not be made is raised."""
+    seeds = start_seeds(experiment)
+    made = starts_at_hand(experiment, cache, seeds)
+    missing = [seed for seed in seeds if seed not in made]
+    works = [Work(f"start, seed {seed}", partial(_start, experiment, cache, seed)) for seed in missing]
+    for seed, outcome in zip(missing, _do_all(works, "all starts", workers, console), strict=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+        made[seed] = outcome
+    return for_every_seed(experiment, made)
+
+
+def _start(experiment: Experiment, cache: Path, seed: int, report: Report) -> Start:
+    return start_of(experiment, cache, report, seed)
+
+
+def _do_all(works: Sequence[Work], title: str, workers: int, console: Console) -> list[Any]:
+    """What each work gives, or the error it raised, in order."""
+    if not works:
         return []
     # Two threads beside a busy neighbour fall to a quarter of one alone.
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     context = multiprocessing.get_context("spawn")
     inbox = context.Queue()
     with _display(console) as display:
-        bars = _Bars(display, console, len(open_jobs))
-        pool = ProcessPoolExecutor(min(workers, len(open_jobs)), context, _begin, (inbox,))
+        bars = _Bars(display, console, title, len(works))
+        pool = ProcessPoolExecutor(min(workers, len(works)), context, _begin, (inbox,))
         try:
-            return _drive(pool, open_jobs, inbox, bars)
+            return _drive(pool, works, inbox, bars)
         except KeyboardInterrupt:
             for process in list((pool._processes or {}).values()):
                 process.kill()  # any moment is as good as another: that is what checkpoints are for
@@ -58,24 +98,23 @@ def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[J
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _drive(pool: ProcessPoolExecutor, jobs: Sequence[Job], inbox: Any, bars: _Bars) -> list[tuple[Job, str]]:
+def _drive(pool: ProcessPoolExecutor, works: Sequence[Work], inbox: Any, bars: _Bars) -> list[Any]:
     with _ctrl_c_held():
-        pending: dict[Future[None], Job] = {pool.submit(_work, job): job for job in jobs}
-    failed: list[tuple[Job, str]] = []
+        pending: dict[Future[Any], int] = {pool.submit(_work, work): place for place, work in enumerate(works)}
+    outcomes: list[Any] = [None] * len(works)
     while pending:
         done, _ = wait(pending, timeout=REPORT_EVERY_S, return_when=FIRST_COMPLETED)
         bars.read(inbox)
         for future in done:
-            job = pending.pop(future)
+            place = pending.pop(future)
             error = future.exception()
-            bars.finish(job.name, error is None)
+            bars.finish(works[place].name, error is None)
             if isinstance(error, BrokenProcessPool):
                 raise HarnessError(
                     "a worker process was killed (out of memory?); call again: every run goes on from its checkpoint"
                 ) from None
-            if error is not None:
-                failed.append((job, f"{type(error).__name__}: {error}"))
-    return failed
+            outcomes[place] = future.result() if error is None else error
+    return outcomes
 
 
 @contextmanager
@@ -104,7 +143,7 @@ def _die_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _work(job: Job) -> None:
+def _work(work: Work) -> Any:
     last = 0.0
 
     def report(what: str, done: int, total: int) -> None:
@@ -112,17 +151,20 @@ def _work(job: Job) -> None:
         now = time.monotonic()
         if now - last >= REPORT_EVERY_S or done == total:
             last = now
-            _inbox.put((job.name, what, done, total))
+            _inbox.put((work.name, what, done, total))
 
-    run_job(job, report)
+    try:
+        return work.do(report)
+    except UnknownNameError as error:
+        raise UserError(str(error)) from None  # its own arguments do not travel between processes
 
 
 class _Bars:
-    """One bar for all runs, one for each that is going on."""
+    """One bar for all works, one for each that is going on."""
 
-    def __init__(self, display: Progress, console: Console, jobs: int) -> None:
+    def __init__(self, display: Progress, console: Console, title: str, jobs: int) -> None:
         self.display, self.console = display, console
-        self.total = display.add_task("all runs", total=jobs)
+        self.total = display.add_task(title, total=jobs)
         self.bars: dict[str, TaskID] = {}
         self.began = time.monotonic()
         self.done, self.jobs = 0, jobs

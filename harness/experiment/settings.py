@@ -100,8 +100,6 @@ class WarmStartSettings(Settings):
     """Share of demonstrations that are conditioned on a privileged context."""
     contexts: tuple[PlugSettings, ...] = ()
     """Context sources that take turns in that share; those the experiment's teachers will read."""
-    measure: Positive = 200
-    """Tasks on which success with and without each context is measured before training."""
 
 
 class SamplingSettings(Settings):
@@ -128,6 +126,12 @@ class OptimiserSettings(Settings):
     clip_norm: float | None = Field(default=1.0, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Updates of the weights, as the whole schedule counts them."""
+    updates: Positive = 1
+    """Passes over every step's batch of rollouts. With one, and one part, the policy that is updated is the one that
+    sampled: no ratio leaves 1, no clip acts."""
+    minibatches: Positive = 1
+    """Parts of every pass, an update each: whole episodes, drawn from the run's seed."""
     micro_tokens: Positive = 8192
     """Token positions in one micro-batch; changes memory, never the result beyond rounding."""
 
@@ -152,7 +156,7 @@ class BudgetSettings(Settings):
     """What every method of the table may spend."""
 
     steps: Positive
-    """Optimiser steps; one update per batch of rollouts."""
+    """Batches of rollouts; each is learned from in `optimiser.updates` * `optimiser.minibatches` updates."""
     checkpoint_every: Positive = 10
 
 
@@ -167,9 +171,39 @@ class EvaluationSettings(Settings):
     curve_tasks: Positive = 100
     curve_split: str | None = None
     """Split of the curve's tasks; the evaluation split when left out."""
+    start_tasks: Annotated[int, Field(ge=0)] = 100
+    """Dev tasks on which a start's success is measured before training, without a context and with each that a
+    teacher will read (0: not measured). It decides no run."""
     extra: tuple[str, ...] = ()
     """More success metrics, a column each: "pass@k", "pass^k", "maj@k" (k a number up to `samples`), "TGC", or "SGC"
     (scenario goal completion), where tasks are variants of scenarios: the panel then holds whole scenarios."""
+
+
+class KnobSettings(Settings):
+    """The one setting of its own that a row's search varies."""
+
+    name: str
+    """Section and key of the row: `options.beta`, `loss.clip_high`."""
+    values: tuple[Any, ...] = Field(min_length=1)
+
+
+class SearchSettings(Settings):
+    """A search for every row's settings, declared before anything is run: as many trials for each row, on seeds and
+    tasks that no row is reported on. The search is then what rows share, not the settings that it finds."""
+
+    space: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    """Values by key of [optimiser], the same for every row: `lr = [5e-5, 1.5e-4, 5e-4]`."""
+    trials: Positive
+    """Settings that are tried of each row, drawn without replacement from the space and the row's knob."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Tuning seeds; none of them may be among the experiment's."""
+    split: str = "dev"
+    """Split on which trials are judged; never the evaluation split."""
+    rule: Literal["area", "final"] = "area"
+    """What is compared, its mean over the tuning seeds: area is the mean height of the learning curve, final the
+    success at its end, both sampled."""
+    steps: Positive | None = None
+    """Length of a trial; the budget's when left out."""
 
 
 class MethodSettings(Settings):
@@ -180,3 +214,20 @@ class MethodSettings(Settings):
     options: dict[str, Any] = {}
     """The method's own fields."""
     exploratory: bool = False
+    as_published: bool = False
+    """Whether `loss` and `sampling` below are part of the method as its paper has it: the row may then differ in them,
+    and its footnote names what is not matched."""
+    optimiser: dict[str, Any] = {}
+    """Keys of [optimiser] in which the row differs: only after a [search], or in an exploratory row."""
+    loss: dict[str, Any] = {}
+    """Keys of [loss] in which the row differs."""
+    sampling: dict[str, Any] = {}
+    """Keys of [sampling] in which the row differs: those that decide which rollouts it learns from."""
+    knob: KnobSettings | None = None
+    """What a [search] varies of this row beside the shared space."""
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The settings in which the row differs from the experiment's, flat: `{"loss.clip_high": 0.28}`."""
+        sections = {"optimiser": self.optimiser, "loss": self.loss, "sampling": self.sampling}
+        return {f"{section}.{key}": value for section, table in sections.items() for key, value in table.items()}

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from harness.core.fingerprint import flatten
+from harness.experiment.rows import check_own, check_search, laid_over
 from harness.experiment.settings import (
     BudgetSettings,
     EnvironmentSettings,
@@ -17,6 +18,7 @@ from harness.experiment.settings import (
     OptimiserSettings,
     PlugSettings,
     SamplingSettings,
+    SearchSettings,
     Settings,
     WarmStartSettings,
 )
@@ -40,6 +42,7 @@ class Experiment(Settings):
     evaluation: EvaluationSettings
     backend: PlugSettings = PlugSettings(plug="harness.backends.torch:TorchBackend")
     methods: tuple[MethodSettings, ...] = ()
+    search: SearchSettings | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Experiment:
@@ -49,13 +52,33 @@ class Experiment(Settings):
                 raise ValueError(f"{name} must differ from each other, got {values}")
         return self
 
+    @model_validator(mode="after")
+    def _rows_may_differ(self) -> Experiment:
+        for row in self.methods:
+            check_own(self, row)
+        if self.search is not None:
+            check_search(self, self.search)
+        return self
+
+    def for_row(self, row: MethodSettings) -> Experiment:
+        """The experiment as one row runs it: with the settings of its own laid over the shared ones."""
+        own = {"optimiser": row.optimiser, "loss": row.loss, "sampling": row.sampling}
+        changed = {section: laid_over(getattr(self, section), table) for section, table in own.items() if table}
+        return self.model_copy(update=changed) if changed else self
+
     def matched_facts(self, **observed: Any) -> dict[str, Any]:
         """Everything two runs of one table must share, flat: the spec without methods, seeds and names, and what was
-        `observed` (task list hash, environment version, initial checkpoint, code revision)."""
-        spec = self.model_dump(mode="json", exclude={"name", "title", "seeds", "methods"})
+        `observed` (task list hash, environment version, what starts are made from, code revision)."""
+        spec = self.model_dump(mode="json", exclude={"name", "title", "seeds", "methods", "search"})
         spec["budget"].pop("checkpoint_every")
+        spec["evaluation"].pop("start_tasks")
         spec["environment"] = {key: spec["environment"][key] for key in ("id", "options", "train_split", "eval_split")}
-        # What a teacher reads belongs to the method; the warm start it was shown in is part of the initial
-        # checkpoint's hash.
+        # What a teacher reads belongs to the method; the warm start it was shown in is part of what starts are made
+        # from.
         spec.pop("context")
+        if self.search is not None:
+            # What was searched differs from row to row; that all rows were searched alike is what they share.
+            spec["search"] = self.search.model_dump(mode="json")
+            for key in self.search.space:
+                spec["optimiser"].pop(key)
         return flatten(spec) | observed

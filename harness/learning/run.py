@@ -67,7 +67,8 @@ class Run:
     def backend(self) -> Backend:
         """What holds and trains the policy."""
         e = self.experiment
-        settings = BackendSettings(e.optimiser, e.budget.steps, e.sampling.temperature, e.model.dtype, e.model.device)
+        updates = e.budget.steps * e.optimiser.updates * e.optimiser.minibatches
+        settings = BackendSettings(e.optimiser, updates, e.sampling.temperature, e.model.dtype, e.model.device)
         return make_backend(e.backend, self.start, settings)
 
     @cached_property

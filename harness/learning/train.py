@@ -20,8 +20,8 @@ from harness.learning.checkpoints import resume, save_checkpoint
 from harness.learning.judging import curve_point, final_evaluation
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
+from harness.learning.updating import update_on
 from harness.learning.valuing import valued
-from harness.losses import pack
 from harness.rollout.evidence import Gathered, follow, gather
 
 TERM_GRADIENTS_EVERY = 10
@@ -59,7 +59,7 @@ def train(run: Run) -> None:
 
 
 def learn(run: Run, groups: list[RolloutGroup], state: Any) -> tuple[dict[str, float], Any]:
-    """One optimiser step on a step's groups: metrics for the log, and the method's next state."""
+    """Learn from a step's groups: metrics for the log, and the method's next state."""
     method = run.method
     asked = method.external_calls
     worth = valued(run, groups)
@@ -69,10 +69,8 @@ def learn(run: Run, groups: list[RolloutGroup], state: Any) -> tuple[dict[str, f
     gathered = gather(method, groups, run.backend, run.context, run.seeds["step", run.spent.step])
     credits, state, diagnostics = method.assign(groups, worth.added_to(gathered.evidence), state)
     sequences = [episode.sequence for group in groups for episode in group.episodes]
-    batch = pack(sequences, [credit for of_group in credits for credit in of_group])
-    per_term = run.spent.step % TERM_GRADIENTS_EVERY == 0
-    updated = run.backend.update(batch, run.experiment.loss, per_term=per_term)
-    run.spent.optimiser_steps += 1
+    assigned = [credit for of_group in credits for credit in of_group]
+    updated = update_on(run, sequences, assigned, per_term=run.spent.step % TERM_GRADIENTS_EVERY == 0)
     run.spent.teacher_tokens += gathered.teacher_tokens
     run.spent.external_calls += method.external_calls - asked
     logged = {f"method/{name}": value for name, value in diagnostics.items()}

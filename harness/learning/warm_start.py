@@ -1,81 +1,148 @@
-"""The policy every method of a table starts from: supervised on demonstrations, deliberately imperfect, made once and
-cached by content.
+"""The policies that the methods of a table start from: one for every seed, which all methods of that seed share; made
+once and cached by content.
 
-A share of the demonstrations follows the environment's habitual mistake, so that greedy success has room to grow;
-another share is conditioned on the privileged contexts that teachers will read, because a policy that has never seen
-a context cannot be a teacher.
+A spec with [warm_start] has a start of its own for every seed: demonstrations, first weights and batches are drawn from
+it, so that an interval over seeds speaks of another start as well. A ready-made model is the one start of all seeds.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import filelock
 
 from harness.core.errors import UserError
 from harness.core.fingerprint import fingerprint
-from harness.core.records import line_of, write_json
-from harness.core.seeds import SeedTree
 from harness.core.sources import revision
-from harness.core.types import ContextRequest, Credit, Ending, Episode, RolloutGroup, TokenSequence
-from harness.experiment import Experiment, LossSettings, OptimiserSettings, PlugSettings, WarmStartSettings
-from harness.losses import pack
-from harness.protocols.backend import Backend, BackendSettings, SamplingParams, Start, make_backend
-from harness.protocols.context import make_context
-from harness.rollout.conversation import Request
+from harness.experiment import Experiment, WarmStartSettings
+from harness.learning.benefit import known_measurement, measure
+from harness.learning.demonstrations import Replays
+from harness.learning.fitting import make_weights
+from harness.protocols.backend import Start
 from harness.rollout.environments import EnvironmentPool, environment_module
-from harness.rollout.panel import panel, play_panel, success_rate, tasks_of
-from harness.rollout.policies import MessagePolicy, TokenPolicy
-from harness.rollout.rollouts import Rollouts
 
 Progress = Callable[[str, int, int], None]
-SEEDS = SeedTree(0)["warm-start"]
-MEASURED = "measured.json"
-AT_ONCE = 8
-"""Demonstrations played side by side: nothing is gained by more, and an environment that keeps few live worlds would
-replay them."""
-MARGIN = 0.10
-"""Success a context must add on the starting policy; below it the teacher is noise."""
+Starts = Mapping[int, Start]
+"""The start of every seed."""
+WHOLE = "start.json"
+"""The file of a start that says what it was made from; a directory without it is half-made."""
 
 
-def start_of(experiment: Experiment, cache: Path, progress: Progress | None = None) -> Start:
-    """The starting policy of an experiment; made when it is not in the cache."""
-    from harness.backends.torch.models import base_directory
+def start_of(experiment: Experiment, cache: Path, progress: Progress | None = None, seed: int = 0) -> Start:
+    """The starting policy of a seed, and what was measured on it; made when it is not in the cache. Another process
+    that is making the same one is waited for."""
+    with _starts(experiment, cache) as starts:
+        return starts.make(seed, progress or (lambda what, done, total: None))
 
-    base = base_directory(experiment.model, cache)
-    settings = experiment.warm_start
-    if settings is None:
-        if base is None:
-            raise UserError("model 'tiny' has no weights of its own: the experiment needs a [warm_start] section")
-        return Start(base, checkpoint_hash(base), {})
+
+def starts_at_hand(experiment: Experiment, cache: Path, seeds: Sequence[int]) -> dict[int, Start]:
+    """The starts of those seeds whose starts have been made and measured."""
+    with _starts(experiment, cache) as starts:
+        found = {seed: starts.at_hand(seed) for seed in seeds}
+    return {seed: start for seed, start in found.items() if start is not None}
+
+
+def start_seeds(experiment: Experiment) -> tuple[int, ...]:
+    """The seeds under which starts are made: those of the experiment, or one for all where the start is a ready-made
+    model."""
+    return experiment.seeds if experiment.warm_start else (0,)
+
+
+def for_every_seed(experiment: Experiment, made: Starts) -> dict[int, Start]:
+    """The start of every seed of an experiment, from the starts of its `start_seeds`."""
+    return {seed: made[seed if experiment.warm_start else 0] for seed in experiment.seeds}
+
+
+@contextmanager
+def _starts(experiment: Experiment, cache: Path) -> Iterator[_Starts]:
+    # Importing torch takes seconds; a tiny policy has no directory to look up.
+    base = None
+    if experiment.model.name != "tiny":
+        from harness.backends.torch.models import base_directory
+
+        base = base_directory(experiment.model, cache)
+    elif experiment.warm_start is None:
+        raise UserError("model 'tiny' has no weights of its own: the experiment needs a [warm_start] section")
     with EnvironmentPool(experiment.environment) as pool:
-        key = fingerprint(
+        yield _Starts(experiment, cache, base, Replays(experiment.environment, pool, cache))
+
+
+@dataclass
+class _Starts:
+    """The starts of an experiment in the cache."""
+
+    experiment: Experiment
+    cache: Path
+    base: Path | None
+    """The ready-made model; None for the tiny one."""
+    replays: Replays
+
+    def at_hand(self, seed: int) -> Start | None:
+        """A seed's start; None where it has still to be made or measured."""
+        settings = self.experiment.warm_start
+        if settings is not None and not (self._directory(settings, seed) / WHOLE).is_file():
+            return None
+        start = self._unmeasured(seed)
+        found = known_measurement(self.experiment, start, self.replays, self.cache, seed if settings else 0)
+        return None if found is None else replace(start, measured=found)
+
+    def make(self, seed: int, progress: Progress) -> Start:
+        """A seed's start, whatever that takes."""
+        settings = self.experiment.warm_start
+        name = f"start-{self._directory(settings, seed).name if settings else fingerprint(str(self.base))[:16]}"
+        lock = self.cache / "locks" / f"{name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock):
+            if (known := self.at_hand(seed)) is not None:
+                return known
+            if settings is not None:
+                directory = self._directory(settings, seed)
+                if not (directory / WHOLE).is_file():
+                    facts = {"origin": self._origin(settings), "seed": seed}
+                    make_weights(
+                        self.experiment, settings, self.replays, self.base, directory, seed, progress, {WHOLE: facts}
+                    )
+            start = self._unmeasured(seed)
+            found = measure(self.experiment, start, self.replays, self.cache, seed if settings else 0, progress)
+            return replace(start, measured=found)
+
+    def _unmeasured(self, seed: int) -> Start:
+        settings = self.experiment.warm_start
+        if settings is not None:
+            directory = self._directory(settings, seed)
+            return Start(directory, checkpoint_hash(directory), {}, self._origin(settings))
+        assert self.base is not None
+        content = checkpoint_hash(self.base)
+        return Start(self.base, content, {}, content)
+
+    def _directory(self, settings: WarmStartSettings, seed: int) -> Path:
+        return self.cache / "warm-starts" / f"{self._origin(settings)[:16]}-seed{seed}"
+
+    def _origin(self, settings: WarmStartSettings) -> str:
+        """Everything that decides the starts of an experiment but the seed."""
+        e, pool = self.experiment, self.replays.pool
+        return fingerprint(
             {
-                "environment": [experiment.environment.id, experiment.environment.options, pool.environment.version],
-                "model": experiment.model.model_dump(exclude={"device"}),
+                "environment": [e.environment.id, e.environment.options, pool.environment.version],
+                "split": e.environment.train_split,
+                "model": e.model.model_dump(exclude={"device", "name"} if self.base else {"device"}),
+                "base": checkpoint_hash(self.base) if self.base else None,
                 "warm_start": settings.model_dump(),
-                "backend": experiment.backend.model_dump(),
-                "micro_tokens": experiment.optimiser.micro_tokens,
-                "sampling": experiment.sampling.model_dump(include={"temperature", "max_new_tokens"}),
+                "backend": e.backend.model_dump(),
+                "micro_tokens": e.optimiser.micro_tokens,
+                "max_new_tokens": e.sampling.max_new_tokens,
                 "code": revision(
-                    "harness.learning.warm_start",
-                    experiment.backend.module,
+                    "harness.learning.fitting",
+                    e.backend.module,
                     environment_module(pool),
                     *(named.module for named in settings.contexts),
                 ),
             }
         )
-        directory = cache / "warm-starts" / key[:16]
-        if not (directory / MEASURED).is_file():
-            _make(experiment, settings, pool, base, directory, progress)
-    return Start(directory, checkpoint_hash(directory), json.loads((directory / MEASURED).read_text()))
 
 
 def checkpoint_hash(directory: Path) -> str:
@@ -85,178 +152,3 @@ def checkpoint_hash(directory: Path) -> str:
         if file.suffix in (".safetensors", ".jinja") or file.name in ("config.json", "tokenizer.json"):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def _make(
-    experiment: Experiment,
-    settings: WarmStartSettings,
-    pool: EnvironmentPool,
-    base: Path | None,
-    directory: Path,
-    progress: Progress | None,
-) -> None:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
-        demonstrator = _Demonstrator(experiment, settings, pool)
-        if base is None:
-            from harness.backends.torch.models import create_tiny
-
-            create_tiny(scratch, demonstrator.texts(), experiment.model.tiny, SEEDS["weights"].integer())
-        optimiser = OptimiserSettings(
-            lr=settings.lr,
-            schedule="cosine",
-            warmup_steps=min(20, settings.steps // 4),
-            micro_tokens=experiment.optimiser.micro_tokens,
-        )
-        backend = make_backend(
-            experiment.backend,
-            Start(base or scratch),
-            BackendSettings(optimiser, settings.steps, 1.0, experiment.model.dtype, experiment.model.device),
-        )
-        _fit(backend, demonstrator.sequences(backend), settings, progress)
-        backend.save(scratch)
-        # Training begins with an optimiser of its own.
-        (scratch / "trainer_state.pt").unlink(missing_ok=True)
-        write_json(scratch / MEASURED, _measure(experiment, settings, pool, backend, demonstrator, progress))
-        shutil.rmtree(directory, ignore_errors=True)
-        os.replace(scratch, directory)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-class _Demonstrator:
-    """Demonstrations of the train split: which tasks, by which actions, conditioned on which context."""
-
-    def __init__(self, experiment: Experiment, settings: WarmStartSettings, pool: EnvironmentPool) -> None:
-        self.experiment, self.settings, self.pool = experiment, settings, pool
-        self.rollouts = Rollouts(pool)
-        self.sources = [make_context(named.plug, named.options) for named in settings.contexts]
-        if settings.context_share and not self.sources:
-            raise UserError("warm_start.context_share is set, but warm_start.contexts names no source")
-        split = experiment.environment.train_split
-        tasks = tasks_of(pool.environment, split)
-        order = SEEDS["tasks"].rng().permutation(len(tasks))
-        self.tasks = [tasks[place] for place in order[: settings.demonstrations].tolist()]
-
-    def texts(self) -> list[str]:
-        """Every message of every gold demonstration and what teachers read of them, for a tokenizer to be trained
-        on."""
-        texts = [str(m["content"]) for episode in self._replay(self._gold(self.tasks)) for m in episode.messages]
-        contexts = [request.content for row in self.contexts(self.tasks) for request in row if request is not None]
-        return texts + [text for text in contexts if isinstance(text, str)]
-
-    def sequences(self, backend: Backend) -> list[TokenSequence]:
-        """The demonstrations as the policy would have sampled them."""
-        rng = SEEDS["demonstrations"].rng()
-        gold = self._gold(self.tasks)
-        habit = {task: self.pool.environment.habit(task) for task in self.tasks}
-        conditioned = rng.random(len(self.tasks)) < self.settings.context_share
-        careless = rng.random(len(self.tasks)) < self.settings.habit_share
-        requests = []
-        contexts = self.contexts(self.tasks)
-        for place, task in enumerate(self.tasks):
-            context = contexts[place][int(rng.integers(len(self.sources)))] if conditioned[place] else None
-            by_habit = careless[place] and context is None
-            script = tuple((habit[task] if by_habit else None) or gold[task])
-            requests.append(Request(task, SEEDS["demonstration", task], context=context, script=script))
-        policy = TokenPolicy(backend, SamplingParams(self.experiment.sampling.max_new_tokens))
-        episodes = self.rollouts.play(requests, policy)
-        failed = sum(e.ending is Ending.ERROR for e in episodes)
-        kept = [e.sequence for e in episodes if e.ending not in (Ending.ERROR, Ending.TOKEN_LIMIT)]
-        if len(kept) < len(episodes) / 2:
-            raise UserError(
-                f"only {len(kept)} of {len(episodes)} demonstrations can be learned from: "
-                f"{failed} failed in the environment, "
-                f"{len(episodes) - len(kept) - failed} do not fit the model's window of {backend.window} tokens"
-            )
-        return kept
-
-    def contexts(self, tasks: Sequence[str]) -> list[list[ContextRequest | None]]:
-        """What each source would give for each task, from a group in which one sibling did it right and one by
-        habit."""
-        if not self.sources:
-            return [[] for _ in tasks]
-        gold = self._gold(tasks)
-        habit = {task: tuple(self.pool.environment.habit(task) or gold[task]) for task in tasks}
-        right, careless = self._replay(gold), self._replay(habit)
-        out: list[list[ContextRequest | None]] = []
-        for task, good, bad in zip(tasks, right, careless, strict=True):
-            environment = self.pool.environment
-            solution = None if environment.terse else gold[task]
-            group = RolloutGroup(task, (bad, good), solution, environment.answer(task))
-            out.append([source(group, 0, SEEDS["context", task, n].rng()) for n, source in enumerate(self.sources)])
-        return out
-
-    def _gold(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        gold: dict[str, tuple[str, ...]] = {}
-        for task in tasks:
-            actions = self.pool.environment.gold(task)
-            if actions is None:
-                raise UserError(f"task {task!r} of {self.experiment.environment.id} has no gold actions to demonstrate")
-            gold[task] = tuple(actions)
-        return gold
-
-    def _replay(self, scripts: dict[str, tuple[str, ...]]) -> list[Episode]:
-        requests = [Request(task, SEEDS["demonstration", task], script=script) for task, script in scripts.items()]
-        return self.rollouts.play(requests, MessagePolicy(), at_once=AT_ONCE)
-
-
-def _key(named: PlugSettings) -> str:
-    return f"{named.plug}{line_of(named.options)}" if named.options else named.plug
-
-
-def _fit(backend: Any, sequences: list[TokenSequence], settings: WarmStartSettings, progress: Progress | None) -> None:
-    """Supervised steps: the likelihood term of the one loss with weight 1 on every demonstrated token."""
-    rng = SEEDS["batches"].rng()
-    queue: list[int] = []
-    for step in range(settings.steps):
-        while len(queue) < settings.batch:
-            queue.extend(rng.permutation(len(sequences)).tolist())
-        part, queue = queue[: settings.batch], queue[settings.batch :]
-        chosen = [sequences[place] for place in part]
-        backend.update(pack(chosen, [Credit(likelihood=s.mask.astype(np.float64)) for s in chosen]), LossSettings())
-        if progress is not None:
-            progress("warm start", step + 1, settings.steps)
-
-
-def _measure(
-    experiment: Experiment,
-    settings: WarmStartSettings,
-    pool: EnvironmentPool,
-    backend: Any,
-    demonstrator: _Demonstrator,
-    progress: Progress | None,
-) -> dict[str, Any]:
-    """Success of the starting policy on dev tasks, without a context and with each."""
-    split = "dev" if "dev" in pool.environment.splits else experiment.environment.train_split
-    tasks = panel(pool.environment, split, settings.measure)
-    sampling = experiment.sampling
-    policy = TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
-    stages = 2 + len(demonstrator.sources)
-
-    def rate(stage: int, decoding: str, samples: int, contexts: list[ContextRequest | None] | None = None) -> float:
-        episodes = play_panel(
-            demonstrator.rollouts, policy, tasks, SEEDS["measure", stage], decoding, samples, contexts
-        )
-        if progress is not None:
-            progress("measuring the start", stage + 1, stages)
-        return success_rate(episodes)
-
-    measured: dict[str, Any] = {
-        "split": split,
-        "tasks": len(tasks),
-        "sampled": rate(0, "sampled", 4),
-        "greedy": rate(1, "greedy", 1),
-        "contexts": {},
-    }
-    offered = demonstrator.contexts(tasks)
-    for number, (named, source) in enumerate(zip(settings.contexts, demonstrator.sources, strict=True)):
-        with_context = rate(2 + number, "sampled", 4, [row[number] for row in offered])
-        measured["contexts"][_key(named)] = {
-            "name": source.name,
-            "sampled": with_context,
-            "adds": with_context - measured["sampled"],
-            "teacher_adds_nothing": with_context - measured["sampled"] < MARGIN,
-        }
-    return measured

@@ -46,7 +46,10 @@ class Start:
     checkpoint_hash: str = ""
     """sha256 of the files that decide what the model says."""
     measured: Mapping[str, Any] = field(default_factory=dict)
-    """Success on dev tasks: `sampled`, `greedy`, and `contexts` -> success with each, by plug."""
+    """Success on dev tasks: `sampled`, `greedy`, and `contexts` -> what each adds, by what it comes from."""
+    origin: str = ""
+    """What it was made from, the seed apart: the same for all starts of an experiment. Of a ready-made model its
+    `checkpoint_hash`."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class Method(Protocol[State]):
     group_relative: ClassVar[bool] = True
     """Whether credit depends on rewards through their differences inside a group alone: none for equal rewards, and
     the same when all rise by a constant. False for values of single episodes and for discounted returns."""
+    control: ClassVar[Literal["", "upper", "lower"]] = ""
+    """Whether it is no method of the field but a control: "upper" has the best credit there is, "lower" that credit
+    with its sign turned. Together they say how much credit can do on an experiment (`harness headroom`)."""
 
     @property
     @abstractmethod

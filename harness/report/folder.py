@@ -11,7 +11,7 @@ Everything but the records themselves is a function of them: `render` makes the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from harness.core import records
 from harness.core.errors import MissingDataError, UnmatchedError
 from harness.core.fingerprint import fingerprint
 from harness.core.provenance import provenance
-from harness.experiment import Experiment, read_experiment
+from harness.experiment import Experiment
 from harness.protocols.backend import Start
 from harness.report import plots
 from harness.report.files import write_table
+from harness.report.search import TRIALS, best_of_k, experiment_of, read_trials, search_grid
 from harness.runs.plan import Job, code_of_plug, code_revision, slug
 from harness.runs.record import Records, gather_records
 from harness.tables.table import Table, build
@@ -33,14 +34,18 @@ DECODINGS = ("sampled", "greedy")
 
 
 def write_results(
-    experiment: Experiment, jobs: Sequence[Job], start: Start, out: Path, allow_missing: bool = False
+    experiment: Experiment, jobs: Sequence[Job], starts: Mapping[int, Start], out: Path, allow_missing: bool = False
 ) -> Table:
     """Everything a results folder holds, from the records of the jobs; returns the table."""
     found = gather_records(jobs, allow_missing)
     table = build_table(experiment, found, allow_missing)  # before anything is written: it may refuse
     out.mkdir(parents=True, exist_ok=True)
     write_records(found, out)
-    measured = {"start": start.measured, "initial_checkpoint": start.checkpoint_hash, "wall_s": found.wall_s}
+    of_starts = {
+        str(seed): {"initial_checkpoint": start.checkpoint_hash, "measured": start.measured}
+        for seed, start in starts.items()
+    }
+    measured = {"starts": of_starts, "wall_s": found.wall_s}
     records.write_json(out / "provenance.json", provenance() | measured)
     _write_renderings(experiment, table, found, out)
     _copy_episodes(experiment, jobs, out)
@@ -130,14 +135,17 @@ def read_records(folder: Path) -> Records:
 
 def render(folder: Path) -> Table:
     """Write a results folder's tables and plots anew from its records; returns the table."""
-    experiment, found = read_experiment(folder / "spec.toml"), read_records(folder)
+    experiment, found = experiment_of(folder), read_records(folder)
     table = build_table(experiment, found)
     _write_renderings(experiment, table, found, folder)
     return table
 
 
 def _write_renderings(experiment: Experiment, table: Table, found: Records, out: Path) -> None:
-    write_table(table, out)
+    rows = read_trials(experiment, out) if (out / TRIALS).is_file() else []
+    write_table(table, out, [search_grid(experiment, rows)] if rows else [])
+    if rows:
+        plots.write_plot(best_of_k(rows), out / "best-of-k")
     for decoding in DECODINGS if found.points else ():
         title = experiment.title or experiment.name
         plots.write_plot(plots.learning_curves(found.points, value=decoding, title=title), out / f"curve-{decoding}")

@@ -8,7 +8,7 @@ again, a run that was killed goes on from its last checkpoint.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from harness.core.errors import UserError
 from harness.core.fingerprint import fingerprint
 from harness.core.sources import revision
 from harness.experiment import Experiment, MethodSettings
+from harness.experiment.search import trials_of
 from harness.protocols.backend import Start, backend_class
 from harness.protocols.context import make_context
 from harness.protocols.environment import TextEnvironment
@@ -60,9 +61,10 @@ class Job:
         return (self.folder / "done.json").is_file()
 
 
-def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
-    """All runs of an experiment: the starting point and the methods under every seed, the baselines once."""
-    seen = observe(experiment, start)
+def plan(experiment: Experiment, starts: Mapping[int, Start], root: Path) -> list[Job]:
+    """All runs of an experiment: the starting point and the methods under every seed from the start of that seed, the
+    baselines once."""
+    seen = observe(experiment, starts)
     base = root / slug(experiment.name) / fingerprint(seen.matched)[:12]
     jobs: list[Job] = []
     for role, method, seeds in _rows(experiment):
@@ -72,11 +74,14 @@ def plan(experiment: Experiment, start: Start, root: Path) -> list[Job]:
             method.options,
             code_of_plug(method.plug),
             context_plug(experiment, method, role),
+            method.own,
         ]
-        own = fingerprint(decided_by)[:8]
+        effective = experiment.for_row(method)
         for seed in seeds:
+            start = starts[seed]
+            own = fingerprint([*decided_by, "" if role == "baseline" else start.checkpoint_hash])[:8]
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
-            jobs.append(Job(experiment, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
+            jobs.append(Job(effective, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
     return jobs
 
 
@@ -102,8 +107,8 @@ class Observed:
     judged: Panel
 
 
-def observe(experiment: Experiment, start: Start) -> Observed:
-    """Tasks, environment, weights and code of an experiment. UserError where it may not be run as it stands."""
+def observe(experiment: Experiment, starts: Mapping[int, Start]) -> Observed:
+    """Tasks, environment, starts and code of an experiment. UserError where it may not be run as it stands."""
     settings = experiment.environment
     with EnvironmentPool(settings) as pool:
         environment = pool.environment
@@ -121,10 +126,22 @@ def observe(experiment: Experiment, start: Start) -> Observed:
             "environment.mini": environment.mini,
             "tasks.train": fingerprint(tasks)[:16],
             "tasks.panel": fingerprint(judged.tasks)[:16],
-            "initial_checkpoint": start.checkpoint_hash[:16],
+            "start": _origin(experiment, starts),
             "code": code_revision(sources),
         }
     return Observed(experiment.matched_facts(**observed), sources, judged)
+
+
+def _origin(experiment: Experiment, starts: Mapping[int, Start]) -> str:
+    """What all starts were made from, their seeds apart. UserError where a seed has none, or two were made
+    differently."""
+    missing = [seed for seed in experiment.seeds if seed not in starts]
+    if missing:
+        raise UserError(f"no start for seed {missing[0]}; there are starts for {sorted(starts)}")
+    origins = sorted({starts[seed].origin or starts[seed].checkpoint_hash for seed in experiment.seeds})
+    if len(origins) > 1:
+        raise UserError(f"the starts of one experiment were made in {len(origins)} ways: {', '.join(origins)}")
+    return origins[0][:16]
 
 
 def judged_panel(environment: TextEnvironment, experiment: Experiment) -> Panel:
@@ -159,6 +176,8 @@ def check_plugs(experiment: Experiment) -> None:
     """Everything a spec names and its options, made once: a typing mistake shows before anything is run."""
     for method in experiment.methods:
         make_method(method.plug, method.options)
+    for trial in trials_of(experiment):
+        make_method(trial.row.plug, trial.row.options)
     warm_start = experiment.warm_start
     for named in (*([experiment.context] if experiment.context else ()), *(warm_start.contexts if warm_start else ())):
         make_context(named.plug, named.options)

@@ -13,13 +13,15 @@ from typing import Any
 
 from harness.core import records
 from harness.core.errors import DamagedRecordError
-from harness.core.fingerprint import fingerprint
+from harness.core.fingerprint import fingerprint, flatten
 from harness.core.types import Credit
-from harness.protocols.context import make_context
-from harness.protocols.method import AnyMethod, MethodFacts, make_method
-from harness.runs.plan import Job, code_of_plug, context_plug
+from harness.learning.benefit import Reader, reader_of
+from harness.protocols.backend import Start
+from harness.protocols.method import AnyMethod, make_method
+from harness.runs.plan import Job, code_of_plug
 
 Row = dict[str, Any]
+MISSING = object()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def describe(job: Job) -> Row:
         "code": code_of_plug(job.method.plug),
         "exploratory": job.method.exploratory,
         "matched": job.matched,
+        "initial_checkpoint": "" if job.role == "baseline" else job.start.checkpoint_hash[:16],
         "sources": list(job.sources),
     }
     if job.role != "method":
@@ -53,30 +56,38 @@ def describe(job: Job) -> Row:
     facts |= {
         "kl": described.reference_kl,
         "mixed_groups": job.experiment.sampling.mixed_groups,
-        "notes": list(described.notes),
+        "notes": [*described.notes, *_own_notes(job)],
     }
+    settings = _unmatched_settings(job)
+    if settings:
+        facts["settings"] = settings
     if made.needs.teacher != "none":
-        facts["context"] = _context_name(job, described)
-        facts["notes"] += _benefit_notes(job, facts["context"])
+        reader = reader_of(job.experiment, job.method)
+        facts["context"] = "nothing" if reader is None else reader.name
+        facts["notes"] += _benefit_notes(job.start, reader)
     if described.summariser:
         facts["summariser"] = described.summariser
     return facts
 
 
-def _context_name(job: Job, described: MethodFacts) -> str:
-    """What the row's teacher reads: the method's own context, or the experiment's source."""
-    if described.context is not None:
-        return described.context
-    source = job.experiment.context
-    if source is None or context_plug(job.experiment, job.method, job.role) is None:
-        return "the method's own"
-    return make_context(source.plug, source.options).name
+def _unmatched_settings(job: Job) -> Row:
+    """Settings of a run that its matched facts do not hold as they are: the row's own, and those that are searched."""
+    effective = flatten(job.experiment.model_dump(mode="json", include={"optimiser", "loss", "sampling"}))
+    return {name: value for name, value in effective.items() if job.matched.get(name, MISSING) != value}
 
 
-def _benefit_notes(job: Job, context: str) -> list[str]:
-    """A note where the context was measured on the start and gained it nothing."""
-    measured = job.start.measured.get("contexts", {}).values()
-    known = next((entry for entry in measured if entry["name"] == context), None)
+def _own_notes(job: Job) -> list[str]:
+    """A note that names the settings in which the row differs from the others."""
+    own = [
+        f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
+        for name, value in job.method.own.items()
+    ]
+    return [f"settings of its own, not matched: {', '.join(own)}"] if own else []
+
+
+def _benefit_notes(start: Start, reader: Reader | None) -> list[str]:
+    """A note where the context that the row's teacher reads was measured on the start and gained it nothing."""
+    known = start.measured.get("contexts", {}).get(reader.key) if reader else None
     if known is None or not known["teacher_adds_nothing"]:
         return []
     return [f"teacher adds nothing: its context gains the start {known['adds']:+.3f} success"]

@@ -14,6 +14,7 @@ from harness.tables.table import Table
 
 MAY_DIFFER = {
     "code",
+    "start",
     "initial_checkpoint",
     "environment.version",
     "environment.mini",

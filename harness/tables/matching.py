@@ -43,6 +43,7 @@ def check_matched(runs: Sequence[Run], frame: pd.DataFrame) -> None:
                 f"{key} is {ours!r} in {_name(first)} and {theirs!r} in {_name(run)}" for key, ours, theirs in differing
             )
             raise UnmatchedError(f"these runs may not stand in one table: {differences}")
+    _check_starts(runs)
     for method, seed, matched in frame[["method", "seed", "matched"]].drop_duplicates().itertuples(index=False):
         if (method, seed) not in known:
             raise UserError(f"evaluation rows of {method!r}, seed {seed}, whose run is not given")
@@ -51,6 +52,19 @@ def check_matched(runs: Sequence[Run], frame: pd.DataFrame) -> None:
                 f"{method}, seed {seed}: rows were evaluated under fingerprint {matched[:12]}, "
                 f"its run has {known[method, seed][:12]}"
             )
+
+
+def _check_starts(runs: Sequence[Run]) -> None:
+    """All runs of one seed began from the same weights. UnmatchedError naming both otherwise."""
+    first: dict[int, Run] = {}
+    for run in runs:
+        if run.initial_checkpoint:
+            other = first.setdefault(run.seed, run)
+            if other.initial_checkpoint != run.initial_checkpoint:
+                raise UnmatchedError(
+                    "these runs may not stand in one table: initial_checkpoint is "
+                    f"{other.initial_checkpoint!r} in {_name(other)} and {run.initial_checkpoint!r} in {_name(run)}"
+                )
 
 
 def differing_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

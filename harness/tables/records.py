@@ -43,10 +43,15 @@ class Run(Record):
     options: dict[str, Any] = {}
     code: str = ""
     """Revision of the plug's own code."""
+    settings: dict[str, Any] = {}
+    """Settings of the run that `matched` does not hold: those of the row's own, and those that were searched."""
     sources: tuple[str, ...] = ()
     """Modules whose code, with all they import, `matched` holds the revision of."""
     exploratory: bool = False
     """Shown, but tests nothing: no p-value."""
+    initial_checkpoint: str = ""
+    """Hash of the weights it began from: one for all methods of a seed. Empty where the row has none, or `matched`
+    holds it (records of before each seed had a start of its own)."""
     kl: float | None = None
     """Weight of the KL term to the reference policy; None where the row does not learn."""
     mixed_groups: bool | None = None

@@ -57,14 +57,13 @@ def guessing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Star
             "batch": 16,
             "lr": 5e-3,
             "habit_share": 0.6,
-            "measure": 14,
             "context_share": 0.2,
             "contexts": CONTEXTS,
         },
         sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
         optimiser={"lr": 5e-4},
         budget={"steps": 25, "checkpoint_every": 25},
-        evaluation={"every": 0, "tasks": 14, "samples": 8},
+        evaluation={"every": 0, "tasks": 14, "samples": 8, "start_tasks": 14},
     )
     start = start_of(experiment, folder / "cache")
     return experiment, start, sampled_success(run(experiment, start, "base", folder / "base"))
@@ -83,7 +82,6 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start
             "batch": 32,
             "lr": 3e-3,
             "habit_share": 0.5,
-            "measure": 20,
             "demonstrations": 800,
             "context_share": 0.3,
             "contexts": CONTEXTS,
@@ -91,7 +89,7 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start
         sampling={"group_size": 8, "prompts_per_step": 8, "max_new_tokens": 12},
         optimiser={"lr": 3e-4},
         budget={"steps": 12, "checkpoint_every": 12},
-        evaluation={"every": 0, "tasks": 20, "samples": 1},
+        evaluation={"every": 0, "tasks": 20, "samples": 1, "start_tasks": 20},
     )
     return experiment, start_of(experiment, folder / "cache")
 

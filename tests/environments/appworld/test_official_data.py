@@ -201,6 +201,6 @@ def test_held_out_tasks_are_not_trained_on(official: StandIn, tiny_directory: Pa
     for split in ("test_normal", "test_challenge"):
         experiment = small(environment={"id": "environments:AppWorld-v0", "train_split": split, "eval_split": "dev"})
         with pytest.raises(UserError, match=f"split '{split}' of environments:AppWorld-v0 may not be trained on"):
-            observe(experiment, start)
+            observe(experiment, {0: start})
     experiment = small(environment={"id": "environments:AppWorld-v0", "train_split": "train", "eval_split": "dev"})
-    assert observe(experiment, start).matched["environment.protocol"] == "AppWorld"
+    assert observe(experiment, {0: start}).matched["environment.protocol"] == "AppWorld"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from experiments import GRPO, RLOO
 
 from harness import ROOT
-from harness.cli.experiments import _numbers
+from harness.cli.running import numbers
 from harness.core.episodes import read_episodes
 from harness.core.errors import UserError
 from harness.core.records import write_rows
@@ -23,13 +24,13 @@ Command = Callable[..., Any]
     ("text", "seeds"), [("0", (0,)), ("0,1,2", (0, 1, 2)), ("0-2", (0, 1, 2)), ("3, 5-6,5", (3, 5, 6))]
 )
 def test_seeds_as_people_write_them(text: str, seeds: tuple[int, ...]) -> None:
-    assert _numbers(text) == seeds
+    assert numbers(text) == seeds
 
 
 @pytest.mark.parametrize("text", ["-1", "1,,2", "a", "1-", "1.5", ""])
 def test_seeds_that_are_none(text: str) -> None:
     with pytest.raises(UserError, match=r"such as 0,1,2 or 0-2"):
-        _numbers(text)
+        numbers(text)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,32 @@ def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable
     differs = harness("reproduce", str(file.parent))
     assert differs.code == 1
     assert "1 differ" in differs.out
+
+
+@pytest.mark.slow
+def test_a_repetition_may_have_other_seeds_and_so_other_starts(
+    harness: Command, spec: Callable[..., Path], tmp_path: Path
+) -> None:
+    tiny = {"width": 32, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 64, "window": 96, "vocabulary": 280}
+    file = spec(
+        model={"name": "tiny", "tiny": tiny},
+        warm_start={"steps": 3, "batch": 8},
+        evaluation={"every": 0, "tasks": 4, "start_tasks": 3},
+        budget={"steps": 1},
+    )
+    done = harness("bench", str(file), "-j", "2")
+    assert done.code == 0, done.err
+    assert "done: start, seed 1" in done.out
+    assert "start of seed 0:" in done.out
+    starts = json.loads((file.parent / "provenance.json").read_text())["starts"]
+    assert len({start["initial_checkpoint"] for start in starts.values()}) == len(starts) == 2
+    again = harness("reproduce", str(file.parent), "--seeds", "5-6")
+    assert again.code in (0, 1)
+    assert "start of seed 6:" in again.out
+    assert "Beside the recorded table" in again.out
+    assert len(list((tmp_path / "cache" / "warm-starts").iterdir())) == 4
+    provenance = tmp_path / "runs" / "reproductions" / "guessing-seeds-5-6" / "provenance.json"
+    assert set(json.loads(provenance.read_text())["starts"]) == {"5", "6"}
 
 
 def test_nothing_to_reproduce_is_said(harness: Command, tmp_path: Path) -> None:

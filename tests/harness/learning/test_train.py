@@ -116,11 +116,11 @@ def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
         model={
             "tiny": {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 64, "vocabulary": 290}
         },
-        warm_start={"steps": 200, "batch": 16, "lr": 1e-2, "habit_share": 0.6, "measure": 14},
+        warm_start={"steps": 200, "batch": 16, "lr": 1e-2, "habit_share": 0.6},
         sampling={"group_size": 8, "prompts_per_step": 28, "max_new_tokens": 4},
         optimiser={"lr": 2e-3},
         budget={"steps": 20, "checkpoint_every": 20},
-        evaluation={"every": 0, "tasks": 14, "samples": 4},
+        evaluation={"every": 0, "tasks": 14, "samples": 4, "start_tasks": 14},
     )
     start = start_of(experiment, tmp_path / "cache")
     rates = []

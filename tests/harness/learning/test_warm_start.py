@@ -9,13 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import small
+from experiments import process, small
 from odd_environments import FAILED
 
 from harness import ROOT
+from harness.backends.torch import TorchBackend
+from harness.core import records
 from harness.core.errors import UserError
-from harness.experiment import Experiment
-from harness.learning.warm_start import MARGIN, checkpoint_hash, start_of
+from harness.core.seeds import SeedTree
+from harness.core.types import ContextRequest, Ending, Episode, TokenSequence
+from harness.experiment import EnvironmentSettings, Experiment
+from harness.learning.demonstrations import SHARED, Replays, as_sampled
+from harness.learning.warm_start import checkpoint_hash, for_every_seed, start_of, start_seeds, starts_at_hand
+from harness.protocols.backend import SamplingParams
+from harness.rollout.conversation import Request
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.panel import play_panel, success_rate
+from harness.rollout.policies import TokenPolicy
+from harness.rollout.rollouts import Rollouts
 
 TINY = {
     "name": "tiny",
@@ -26,8 +37,14 @@ GUESS = {"id": "environments:Guess-v0", "options": {"windows": 3}}
 
 
 def experiment(environment: dict[str, Any] = GUESS, model: dict[str, Any] = TINY, **warm_start: Any) -> Experiment:
-    settings = {"steps": 3, "batch": 8, "measure": 3} | warm_start
-    return small(environment=environment, model=model, warm_start=settings, sampling={"max_new_tokens": 4})
+    settings = {"steps": 3, "batch": 8} | warm_start
+    return small(
+        environment=environment,
+        model=model,
+        warm_start=settings,
+        sampling={"max_new_tokens": 4},
+        evaluation={"start_tasks": 3},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +56,7 @@ def test_a_start_is_made_once(cache: Path) -> None:
     start = start_of(experiment(), cache)
     assert start.directory.parent == cache / "warm-starts"
     assert not [entry for entry in start.directory.parent.iterdir() if entry.name.startswith(".")]
-    assert {"config.json", "model.safetensors", "tokenizer.json", "measured.json"} <= {
+    assert {"config.json", "model.safetensors", "tokenizer.json", "start.json"} <= {
         f.name for f in start.directory.iterdir()
     }
     assert not (start.directory / "trainer_state.pt").exists()
@@ -66,7 +83,7 @@ def test_the_hash_is_of_what_the_model_says(cache: Path, tmp_path: Path) -> None
     for file in start.directory.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
     assert checkpoint_hash(copy) == start.checkpoint_hash
-    (copy / "measured.json").write_text("{}")
+    (copy / "start.json").write_text("{}")
     assert checkpoint_hash(copy) == start.checkpoint_hash
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
@@ -102,15 +119,6 @@ def test_demonstrations_teach(cache: Path) -> None:
     gold = start_of(experiment(steps=200, batch=12, lr=1e-2), cache)
     habit = start_of(experiment(steps=200, batch=12, lr=1e-2, habit_share=1.0), cache)
     train = {"train_split": "train", "eval_split": "train"}
-    from harness.backends import SamplingParams
-    from harness.backends.torch import TorchBackend
-    from harness.core.seeds import SeedTree
-    from harness.experiment import EnvironmentSettings
-    from harness.rollout.environments import EnvironmentPool
-    from harness.rollout.panel import play_panel, success_rate
-    from harness.rollout.policies import TokenPolicy
-    from harness.rollout.rollouts import Rollouts
-
     rates = []
     with EnvironmentPool(EnvironmentSettings(**GUESS, **train)) as pool:
         tasks = pool.environment.tasks("train")
@@ -125,15 +133,113 @@ def test_demonstrations_teach(cache: Path) -> None:
     assert rates[1] == pytest.approx(np.mean(counted), abs=0.1)
 
 
-def test_what_a_context_is_worth_is_measured_and_said(cache: Path) -> None:
-    contexts = ("agents.contexts:Answer", "agents.contexts:SuccessfulSibling")
-    measured = start_of(experiment(contexts=contexts, context_share=0.5), cache).measured
-    assert (measured["split"], measured["tasks"]) == ("dev", 3)
-    assert tuple(measured["contexts"]) == contexts
-    for known in measured["contexts"].values():
-        assert known["adds"] == pytest.approx(known["sampled"] - measured["sampled"])
-        assert known["teacher_adds_nothing"] is (known["adds"] < MARGIN)
-    assert measured["contexts"][contexts[0]]["teacher_adds_nothing"]  # three steps teach nobody to read
+# ---------------------------------------------------------------- a start for every seed
+
+
+def test_every_seed_has_a_start_of_its_own_and_one_tokenizer(cache: Path) -> None:
+    one, other = start_of(experiment(), cache, seed=0), start_of(experiment(), cache, seed=1)
+    assert one.checkpoint_hash != other.checkpoint_hash
+    assert one.origin == other.origin
+    assert one.origin != start_of(experiment(steps=4), cache).origin
+    assert (one.directory / "tokenizer.json").read_bytes() == (other.directory / "tokenizer.json").read_bytes()
+
+
+def test_the_tokenizer_is_shared_although_seeds_demonstrate_other_tasks(cache: Path) -> None:
+    few = experiment(demonstrations=4, contexts=["agents.contexts:Answer"], context_share=0.5)
+    directories = [start_of(few, cache, seed=seed).directory for seed in (0, 1, 2)]
+    assert len({(place / "tokenizer.json").read_bytes() for place in directories}) == 1
+    assert len({(place / "model.safetensors").read_bytes() for place in directories}) == 3
+
+
+def test_what_is_at_hand_is_known_without_making_anything(cache: Path, tmp_path: Path) -> None:
+    wanted = experiment()
+    assert starts_at_hand(wanted, tmp_path, [0, 1]) == {}
+    made = start_of(wanted, tmp_path, seed=1)
+    assert starts_at_hand(wanted, tmp_path, [0, 1]) == {1: made}
+    taught = small(
+        **wanted.model_dump(include={"environment", "model", "warm_start", "evaluation", "sampling"}),
+        methods=[{"label": "OPSD", "plug": "agents.methods.opsd:OPSD"}],
+    )
+    assert starts_at_hand(taught, tmp_path, [1]) == {}  # made, but what its teacher reads has not been measured
+    again = start_of(taught, tmp_path, seed=1)
+    assert (again.directory, again.checkpoint_hash) == (made.directory, made.checkpoint_hash)
+    assert starts_at_hand(taught, tmp_path, [1]) == {1: again}
+
+
+def test_a_ready_made_model_is_the_start_of_every_seed(cache: Path) -> None:
+    model = start_of(experiment(), cache).directory
+    ready = small(model={"name": str(model)}, seeds=[4, 7])
+    assert start_seeds(ready) == (0,)
+    start = start_of(ready, cache)
+    assert for_every_seed(ready, {0: start}) == {4: start, 7: start}
+    assert start.origin == start.checkpoint_hash
+    own = experiment().model_copy(update={"seeds": (4, 7)})
+    assert start_seeds(own) == (4, 7)
+
+
+def _make(folder: Path) -> None:
+    start_of(experiment(), folder)
+
+
+def test_two_processes_that_want_one_start_make_it_once(tmp_path: Path) -> None:
+    with process(_make, tmp_path) as one, process(_make, tmp_path) as other:
+        for running in (one, other):
+            running.join(120)
+            assert running.exitcode == 0
+    (made,) = (tmp_path / "warm-starts").iterdir()
+    (replayed,) = (tmp_path / "demonstrations").iterdir()
+    scripts = [row["script"] for row in records.read(replayed).strict()]
+    assert len(scripts) == len(set(scripts)) > 0
+    assert start_of(experiment(), tmp_path).directory == made
+
+
+# ---------------------------------------------------------------- demonstrations
+
+
+@pytest.mark.parametrize("window", [64, 40, 34])
+@pytest.mark.parametrize("kind", ["gold", "habit"])
+def test_a_kept_replay_gives_the_tokens_of_playing_it_again(cache: Path, kind: str, window: int) -> None:
+    """Against the rollout engine itself, windows that are too small included."""
+    directory = start_of(experiment(), cache).directory
+    backend = TorchBackend(directory, device="cpu")
+    backend.window = window
+    policy = TokenPolicy(backend, SamplingParams(4))
+    with EnvironmentPool(EnvironmentSettings(**GUESS)) as pool:
+        replays = Replays(EnvironmentSettings(**GUESS), pool, cache)
+        tasks = pool.environment.tasks("train")
+        scripts = replays.gold(tasks) if kind == "gold" else replays.habit(replays.gold(tasks))
+        context = ContextRequest("the answer is 3")
+        for given in (None, context):
+            requests = [
+                Request(task, SHARED["demonstration", task], context=given, script=scripts[task]) for task in tasks
+            ]
+            played = Rollouts(pool).play(requests, policy)
+            kept = replays.play(scripts)
+            fitting = 0
+            for task, episode in zip(tasks, played, strict=True):
+                found = as_sampled(task, given, scripts[task], kept[task], policy, pool.environment.tools)
+                assert (found is None) is (episode.ending is Ending.TOKEN_LIMIT)
+                if found is not None:
+                    fitting += 1
+                    for name in ("tokens", "mask", "logprobs", "turns"):
+                        np.testing.assert_array_equal(getattr(found, name), getattr(episode.sequence, name), name)
+            assert window < 64 or fitting == len(tasks)
+
+
+def test_an_opening_may_show_another_agents_messages(cache: Path) -> None:
+    """Examples in the opening are not the demonstrated agent's: what it sampled begins with its script."""
+    directory = start_of(experiment(), cache).directory
+    policy = TokenPolicy(TorchBackend(directory, device="cpu"), SamplingParams(4))
+    said = [("user", "a"), ("assistant", "5"), ("user", "b"), ("assistant", "1"), ("user", "c"), ("assistant", "2")]
+    messages = tuple({"role": role, "content": content} for role, content in said)
+    empty = TokenSequence(*(np.zeros(0, dtype) for dtype in (np.int64, bool, float, np.int64)))
+    found = as_sampled("t", None, ("1", "2"), Episode("t", empty, 1.0, True, Ending.COMPLETED, messages), policy, None)
+    assert found is not None
+    sampled = [policy.renderer.decode(found.tokens[found.mask & (found.turns == turn)].tolist()) for turn in (0, 1)]
+    assert sampled == ["1", "2"]
+
+
+# ---------------------------------------------------------------- ready-made models
 
 
 def test_a_directory_of_a_model_is_a_start_as_it_is(cache: Path, tmp_path: Path) -> None:

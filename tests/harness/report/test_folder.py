@@ -24,8 +24,12 @@ def start(tiny_directory: Path) -> Start:
     return Start(tiny_directory, "0" * 64, {})
 
 
+def starts(experiment: Experiment, start: Start) -> dict[int, Start]:
+    return dict.fromkeys(experiment.seeds, start)
+
+
 def done(experiment: Experiment, start: Start, root: Path) -> list[Job]:
-    jobs = plan(experiment, start, root)
+    jobs = plan(experiment, starts(experiment, start), root)
     for job in jobs:
         run_job(job, quiet)
     return jobs
@@ -43,7 +47,7 @@ def whole(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 def test_a_results_folder_is_a_function_of_the_records(whole: Any, tmp_path: Path) -> None:
     experiment, jobs, start, _ = whole
     for name in ("one", "two"):
-        write_results(experiment, jobs, start, tmp_path / name)
+        write_results(experiment, jobs, starts(experiment, start), tmp_path / name)
     files = sorted(
         file.relative_to(tmp_path / "one").as_posix() for file in (tmp_path / "one").rglob("*") if file.is_file()
     )
@@ -70,9 +74,9 @@ def test_missing_seeds_are_refused_unless_allowed(whole: Any, tmp_path: Path) ->
     experiment, jobs, start, _ = whole
     some = [job for job in jobs if job.name != "RLOO, seed 1"]
     with pytest.raises(MissingDataError, match=r"RLOO: 1 of 2 seeds \(missing 1\)"):
-        write_results(experiment, some, start, tmp_path)
+        write_results(experiment, some, starts(experiment, start), tmp_path)
     assert not (tmp_path / "table.md").exists()
-    write_results(experiment, some, start, tmp_path, allow_missing=True)
+    write_results(experiment, some, starts(experiment, start), tmp_path, allow_missing=True)
     assert "INCOMPLETE: RLOO: 1 of 2 seeds (missing 1)" in (tmp_path / "table.md").read_text()
 
 
@@ -80,7 +84,7 @@ def test_damaged_rows_are_named_and_the_rest_is_kept(whole: Any, tmp_path: Path)
     experiment, _, start, root = whole
     moved = tmp_path / "runs"
     subprocess.run(["cp", "-r", str(root / "runs"), str(moved)], check=True)
-    jobs = plan(experiment, start, moved)
+    jobs = plan(experiment, starts(experiment, start), moved)
     hurt = next(job for job in jobs if job.name == "RLOO, seed 1").folder / "rows.jsonl"
     lines = hurt.read_text().splitlines()
     lines[2] = lines[2][:20]
@@ -90,7 +94,7 @@ def test_damaged_rows_are_named_and_the_rest_is_kept(whole: Any, tmp_path: Path)
     assert str(hurt) in str(caught.value)
     rows = gather_records(jobs, allow_missing=True).rows
     assert len(rows) == len(gather_records(whole[1]).rows) - 1
-    write_results(experiment, jobs, start, tmp_path / "out", allow_missing=True)
+    write_results(experiment, jobs, starts(experiment, start), tmp_path / "out", allow_missing=True)
     said = (tmp_path / "out" / "table.md").read_text()
     assert "1 of 6 tasks lack a result in some run" in said
     # the way out that the message names
@@ -110,7 +114,7 @@ def test_what_failed_to_evaluate_is_in_no_mean(start: Start, tmp_path: Path) -> 
     experiment = small(environment=environment, budget={"steps": 1}, evaluation={"every": 0})
     jobs = done(experiment, start, tmp_path)
     with pytest.raises(MissingDataError, match="tasks lack a result"):
-        write_results(experiment, jobs, start, tmp_path / "out")
+        write_results(experiment, jobs, starts(experiment, start), tmp_path / "out")
 
 
 def test_any_success_metric_may_be_named(start: Start, tmp_path: Path) -> None:
@@ -123,7 +127,7 @@ def test_any_success_metric_may_be_named(start: Start, tmp_path: Path) -> None:
         budget={"steps": 1},
     )
     jobs = done(experiment, start, tmp_path / "runs")
-    write_results(experiment, jobs, start, tmp_path / "out")
+    write_results(experiment, jobs, starts(experiment, start), tmp_path / "out")
     table = (tmp_path / "out" / "table.md").read_text()
     assert all(name in table for name in named)
     rows = [row for row in read_records(tmp_path / "out").rows if row["decoding"] == "sampled"]

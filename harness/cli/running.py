@@ -1,0 +1,107 @@
+"""What commands about experiments share: running one, and saying how it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cli.screen import console, line
+from harness.core.errors import HarnessError, UserError
+
+if TYPE_CHECKING:
+    from harness.experiment import Experiment
+    from harness.protocols.backend import Start
+    from harness.tables.table import Table
+
+
+def run_experiment(
+    experiment: Experiment, out: Path, runs: Path, cache: Path, workers: int, allow_missing: bool
+) -> Table:
+    """Do what is missing of an experiment and write its results folder; returns its table."""
+    from harness.executors.local import make_starts, run_all
+    from harness.report.folder import write_results
+    from harness.runs.plan import check_plugs, plan
+
+    check_plugs(experiment)
+    starts = make_starts(experiment, cache, workers or default_workers(experiment), console)
+    print_starts(starts)
+    jobs = plan(experiment, starts, runs)
+    waiting = sum(not job.done for job in jobs)
+    line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
+    failed = run_all(jobs, workers or default_workers(experiment), console)
+    for job, why in failed:
+        line(f"[red]failed[/red]: {job.name}: {why}")
+    if failed and not allow_missing:
+        raise HarnessError(
+            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
+        )
+    return write_results(experiment, jobs, starts, out, allow_missing)
+
+
+def print_agreement(recorded: Path, table: Table) -> bool:
+    """Print how a table stands beside the one recorded in a folder; False where a row differs. Nothing is printed
+    where nothing is recorded."""
+    from harness.report.agreement import agreement_grid, verdict_line
+    from harness.report.folder import RUNS, build_table, read_records
+    from harness.report.search import experiment_of
+    from harness.report.terminal import print_grid
+    from harness.tables.agreement import agreements
+
+    if not (recorded / RUNS).is_file():
+        return True
+    found = agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
+    print_grid(agreement_grid(found), console)
+    line(verdict_line(found))
+    return all(row.verdict != "differs" for row in found)
+
+
+def default_workers(experiment: Experiment) -> int:
+    """One process a GPU, or else one a core."""
+    if experiment.model.device == "cpu":
+        return _cores()
+    from harness.backends.torch.models import gpus
+
+    return gpus() or _cores()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def print_starts(starts: Mapping[int, Start]) -> None:
+    """A line for every start and, indented, one for every context that a teacher will read."""
+    for seeds, start in _by_start(starts):
+        measured = start.measured
+        if not measured:
+            continue
+        line(
+            f"start of {seeds}: {measured['sampled']:.2f} sampled, {measured['greedy']:.2f} greedy success on "
+            f"{measured['tasks']} {measured['split']} tasks"
+        )
+        for known in measured["contexts"].values():
+            if known["adds"] is None:
+                line(f"  conditioned on {known['name']}: not measured, it has nothing to say on these tasks")
+                continue
+            verdict = "  [yellow]teacher adds nothing[/yellow]" if known["teacher_adds_nothing"] else ""
+            line(f"  conditioned on {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}")
+
+
+def _by_start(starts: Mapping[int, Start]) -> Iterator[tuple[str, Start]]:
+    """The starts, each with the words for its seeds."""
+    seeds: dict[str, list[int]] = {}
+    for seed, start in starts.items():
+        seeds.setdefault(start.checkpoint_hash, []).append(seed)
+    for of_start in seeds.values():
+        yield f"seed{'s' if len(of_start) > 1 else ''} {', '.join(map(str, of_start))}", starts[of_start[0]]
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Seeds as people write them: "0,1,5-7"."""
+    ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip()) for part in text.split(",")]
+    if None in ranges:
+        raise UserError(f"seeds are whole numbers from 0 up, such as 0,1,2 or 0-2; got {text!r}")
+    pairs = [(int(found[1]), int(found[2] or found[1])) for found in ranges if found is not None]
+    return tuple(dict.fromkeys(seed for first, last in pairs for seed in range(first, last + 1)))

@@ -1,0 +1,170 @@
+"""Commands that come before a table: tune (a search of every row's settings) and headroom (could credit help here?)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness.cli.options import CacheFolder, Runs, Workers
+from harness.cli.running import default_workers, numbers, run_experiment
+from harness.cli.screen import console, line
+from harness.core.errors import HarnessError, UserError
+
+if TYPE_CHECKING:
+    from harness.experiment import Experiment, MethodSettings
+    from harness.tables.table import Table
+
+UPPER, LOWER = "upper", "lower"
+
+
+def tune(
+    spec: Annotated[Path, typer.Argument(help="A spec.toml that declares a [search].")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the record of the search is written (default: beside the spec).")
+    ] = None,
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+) -> None:
+    """Run the search that a spec declares, as many trials for every row, and record every trial.
+
+    `bench` then runs a row "X, tuned" beside every row "X". A search that was stopped goes on.
+
+    Example: harness tune my-experiment/spec.toml
+    """
+    from harness.experiment import read_experiment
+    from harness.report.search import TRIALS, search_grid, write_trials
+    from harness.report.terminal import print_grid
+
+    file = spec / "spec.toml" if spec.is_dir() else spec
+    experiment = read_experiment(file)
+    rows = search(experiment, runs, cache, workers)
+    folder = out or file.parent
+    write_trials(experiment, rows, folder)
+    print_grid(search_grid(experiment, rows), console)
+    line(f"written: {folder / TRIALS}")
+
+
+def headroom(
+    spec: Annotated[Path, typer.Argument(help="The experiment's spec.toml.")],
+    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-9 (default: the spec's).")] = "",
+    upper: Annotated[
+        str, typer.Option(help="Method with the best credit there is (default: the one that is installed).")
+    ] = "",
+    lower: Annotated[
+        str, typer.Option(help="Method with that credit's sign turned (default: the one that is installed).")
+    ] = "",
+    runs: Runs = Path("runs"),
+    cache: CacheFolder = Path(".cache"),
+    workers: Workers = 0,
+) -> None:
+    """Could credit assignment help at all on these tasks and this budget? Asked before a budget is spent on methods.
+
+    Runs the spec's first row without a teacher beside credit that is as good, and as bad, as it can be.
+
+    Example: harness headroom results/laptop/reasoning-mini/spec.toml --seeds 0-4
+    """
+    from harness.experiment import MethodSettings, fingerprint, parse_experiment, read_experiment
+    from harness.report.terminal import terminal
+
+    file = spec / "spec.toml" if spec.is_dir() else spec
+    template = read_experiment(file)
+    plain = _plain_row(template)
+    controls = [
+        MethodSettings(label=kind, plug=_control(kind, given)) for kind, given in ((UPPER, upper), (LOWER, lower))
+    ]
+    changed: dict[str, Any] = {"methods": [row.model_dump() for row in (plain, *controls)], "search": None}
+    changed["title"] = f"Headroom of {template.title or template.name}"
+    if seeds:
+        changed["seeds"] = numbers(seeds)
+    experiment = parse_experiment(template.model_dump() | changed)
+    decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
+    out = runs / "headroom" / f"{experiment.name}-{decides}"
+    table = run_experiment(experiment, out, runs, cache, workers, False)
+    terminal(table, console)
+    for sentence in verdicts(table, plain.label):
+        line(sentence)
+    line(f"written: {out}")
+
+
+def verdicts(table: Table, against: str) -> list[str]:
+    """Whether credit assignment could have helped, a sentence for each decoding."""
+    sentences = []
+    row = next(row for row in table.rows if row.run.method == UPPER)
+    for decoding, score in row.scores.items():
+        gain, detectable = score.versus, score.detectable
+        if gain is None or detectable is None:
+            continue
+        numbers_of = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], minimum detectable effect {detectable:.3f}"
+        could = gain.low > 0 and gain.mean > detectable
+        words = (
+            f"credit assignment can help here: the best credit there is beats {against} by {numbers_of}"
+            if could
+            else "on these tasks and this budget no credit assignment could have been seen to help: the best credit "
+            f"there is differs from {against} by {numbers_of}"
+        )
+        sentences.append(f"{decoding}: {words}")
+    return sentences
+
+
+def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> list[dict[str, Any]]:
+    """Run the trials of an experiment's search, those that are finished apart; returns their record."""
+    from harness.executors.local import make_starts, run_all
+    from harness.experiment.search import tuning_experiment
+    from harness.runs.plan import check_plugs
+    from harness.runs.search import trial_jobs, trial_rows
+
+    check_plugs(experiment)
+    tuning = tuning_experiment(experiment)
+    at_once = workers or default_workers(experiment)
+    jobs = trial_jobs(experiment, make_starts(tuning, cache, at_once, console), runs)
+    waiting = sum(not job.done for job in jobs)
+    line(f"{len(jobs)} trials, {len(jobs) - waiting} of them finished before")
+    failed = run_all(jobs, at_once, console)
+    for job, why in failed:
+        line(f"[red]failed[/red]: {job.name}: {why}")
+    if failed:
+        raise HarnessError(f"{len(failed)} of {len(jobs)} trials failed; the same command tries again")
+    return trial_rows(experiment, jobs)
+
+
+def searched(experiment: Experiment, recorded: Path, out: Path, runs: Path, cache: Path, workers: int) -> Experiment:
+    """An experiment with the rows that its search adds: by the trials recorded beside its spec, or by running them.
+    `out` holds their record afterwards."""
+    from harness.report.search import TRIALS, read_trials, with_winners, write_trials
+
+    if experiment.search is None:
+        return experiment
+    known = (recorded / TRIALS).is_file()
+    rows = read_trials(experiment, recorded) if known else search(experiment, runs, cache, workers)
+    if not known or out != recorded:
+        write_trials(experiment, rows, out)
+    return with_winners(experiment, rows)
+
+
+def _plain_row(experiment: Experiment) -> MethodSettings:
+    """The first row of a spec whose method needs neither a teacher nor values: what credit is to beat."""
+    from harness.protocols.method import make_method
+
+    for row in experiment.methods:
+        needs = make_method(row.plug, row.options).needs
+        if needs.teacher == "none" and not needs.values and not row.exploratory:
+            return row
+    raise UserError(f"experiment {experiment.name!r} has no row without a teacher that others could be compared with")
+
+
+def _control(kind: str, given: str) -> str:
+    """The plug of a control: the one that is named, or the installed one that says that it is that control."""
+    from harness.core.catalogue import catalogue, plug_of
+    from harness.core.plugs import resolve
+
+    if given:
+        return plug_of(given, "method", "methods")
+    found = [plug for plug in catalogue("methods").values() if getattr(resolve(plug, "method"), "control", "") == kind]
+    if not found:
+        raise UserError(
+            f"no installed method is the {kind} control (its class says control = {kind!r}); name one with --{kind}"
+        )
+    return found[0]
