@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class MethodFacts:
     """Who writes that context, where somebody does."""
     notes: tuple[str, ...] = ()
     """Further footnotes of the row."""
+    control: Literal["oracle", "inverted"] | None = None
+    """What a row is that no method could be: credit from true values, or from those with their sign turned. A control
+    is measured against and stands outside a table's tests."""
 
 
 @runtime_checkable

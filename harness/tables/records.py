@@ -46,7 +46,9 @@ class Run(Record):
     sources: tuple[str, ...] = ()
     """Modules whose code, with all they import, `matched` holds the revision of."""
     exploratory: bool = False
-    """Shown, but tests nothing: no p-value."""
+    """Shown, but tests nothing: no p-value. Declared before the run."""
+    control: Literal["oracle", "inverted"] | None = None
+    """What the row is measured against, as its method declares (`MethodFacts.control`); it stands outside all tests."""
     kl: float | None = None
     """Weight of the KL term to the reference policy; None where the row does not learn."""
     mixed_groups: bool | None = None
