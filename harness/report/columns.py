@@ -116,7 +116,7 @@ COLUMNS: tuple[Column, ...] = (
         interval,
         shown=_tested,
         wide=True,
-        note="Simultaneous: intervals of the difference that hold together, with 95 % over all comparisons of the table.",
+        note="Simultaneous: intervals of the differences that hold together, all of the table with 95 %.",
     ),
     Column("p", None, lambda score: score.judged.p if score.judged else None, p_text, estimate=False),
     Column(
@@ -126,8 +126,8 @@ COLUMNS: tuple[Column, ...] = (
         p_text,
         estimate=False,
         shown=_compared,
-        note="Adj. p: p-value, adjusted for all comparisons of the table (max-t); exploratory rows and controls are not "
-        "tested, nor anything below 3 common seeds.",
+        note="Adj. p: p-value, adjusted for all comparisons of the table (max-t); exploratory rows and controls are "
+        "not tested, nor anything below 3 common seeds.",
     ),
     Column(
         "detectable",
@@ -137,8 +137,8 @@ COLUMNS: tuple[Column, ...] = (
         estimate=False,
         shown=_compared,
         wide=True,
-        note="MDE: minimum detectable effect, the true difference that this table finds with 80 % power at the adjusted "
-        "level, from the variance of all rows that are pooled (three or more).",
+        note="MDE: minimum detectable effect, the true difference that this table finds with 80 % power at the "
+        "adjusted level, from the variance of all rows that are pooled (three or more).",
     ),
     Column(
         "verdict",
@@ -152,7 +152,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("lost", None, lambda score: float(score.lost), "{:.0f}".format, estimate=False),
     Column("lost_failed", None, lambda score: score.lost_failed, three_digits, estimate=False),
     Column(
-        "share", None, lambda score: score.judged.share if score.judged else None, rate,
+        "share",
+        None,
+        lambda score: score.judged.share if score.judged else None,
+        rate,
     ),
 )
 """The columns that every table may have, in their order."""

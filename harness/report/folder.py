@@ -53,7 +53,9 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     title = experiment.title or experiment.name
     _check_rows(experiment, found, allow_missing)
     extra = experiment.evaluation.extra
-    table = build(runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing, points=found.points)
+    table = build(
+        runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing, points=found.points
+    )
     return replace(table, historical=historical(found.runs))
 
 

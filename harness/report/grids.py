@@ -121,7 +121,9 @@ def results_grids(table: Table, narrow: bool = False) -> list[Grid]:
         shown = [
             (column.title(table), column)
             for column in columns(table)
-            if column.title is not None and not (narrow and column.wide) and column.shown([score for _, score in scored])
+            if column.title is not None
+            and not (narrow and column.wide)
+            and column.shown([score for _, score in scored])
         ]
         rows = [(_label(row, table, marks), *(column.cell(score) for _, column in shown)) for row, score in scored]
         caption = f"Area under the learning curve, {table.decoding}" if decoding == AREA else f"Success, {decoding}"
@@ -141,8 +143,8 @@ def share_grid(table: Table) -> Grid:
         shares = [row.scores[e].judged.share if e in row.scores and row.scores[e].judged else None for e in endpoints]
         rows.append((row.run.method, *(NOTHING if share is None else rate(share) for share in shares)))
     note = (
-        f"Credit share: (method - {table.against}) / ({table.oracle} - {table.against}) with its 95 % interval (Fieller): "
-        "0 is the compared row, 1 is credit from true values."
+        f"Credit share: (method - {table.against}) / ({table.oracle} - {table.against}) with its 95 % interval "
+        "(Fieller): 0 is the compared row, 1 is credit from true values."
     )
     header = ("Method", *map(endpoint_name, endpoints))
     return Grid("Credit share", header, tuple(rows) if endpoints else (), (note,))
@@ -223,11 +225,13 @@ def _label(row: TableRow, table: Table, marks: Mapping[str, int]) -> str:
 def _footnotes(table: Table, marks: Mapping[str, int]) -> tuple[str, ...]:
     common = [
         "Brackets: 95 % intervals over seeds and tasks as crossed random effects.",
-        "Gains and differences are paired by seed and task; their intervals allow for kinds of tasks that were not seen.",
+        "Gains and differences are paired by seed and task, and allow for kinds of tasks that were not seen.",
     ]
     common += [column.note for column in columns(table) if column.note and column.shown(_scores(table))]
     own = [
-        f"[{marks[row.run.method]}] {row.run.method}: {_remarks(row, table)}" for row in table.rows if row.run.method in marks
+        f"[{marks[row.run.method]}] {row.run.method}: {_remarks(row, table)}"
+        for row in table.rows
+        if row.run.method in marks
     ]
     return (*common, *own)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from harness.experiment import Experiment
 from harness.protocols.method import make_method
@@ -43,7 +44,12 @@ def planned(
     rows, tested = _rows(experiment)
     endpoints = (AREA,) * (wanted.every > 0) + ("sampled", "greedy")
     correlation = recorded.judged.correlation if recorded and recorded.judged.correlation else CORRELATION
-    size = {"rows": rows, "comparisons": tested, "endpoints": len(endpoints), "correlation": correlation}
+    size: dict[str, Any] = {
+        "rows": rows,
+        "comparisons": tested,
+        "endpoints": len(endpoints),
+        "correlation": correlation,
+    }
     found = []
     # A trapezoid over n + 1 points has the noise of about n samples.
     samples_of = {AREA: experiment.budget.steps // max(wanted.every, 1), "sampled": wanted.samples, "greedy": 1}
@@ -54,7 +60,7 @@ def planned(
         found.append(
             Planned(
                 *(endpoint, tasks, samples, parts, source),
-                planning_effect(parts, seeds or len(experiment.seeds), tasks, samples, **size),  # type: ignore[arg-type]
+                planning_effect(parts, seeds or len(experiment.seeds), tasks, samples, **size),
                 {effect: seeds_needed(effect, parts, tasks, samples, **size) for effect in effects},
             )
         )
@@ -107,8 +113,8 @@ def planning_grid(experiment: Experiment, found: Sequence[Planned], seeds: int |
     tested = _rows(experiment)[1]
     margin = experiment.evaluation.margin
     notes = (
-        f"MDE: the true difference found with 80 % power by {seeds or len(experiment.seeds)} seeds, at the level adjusted "
-        f"for {tested} comparisons at {len(found)} endpoints.",
+        f"MDE: the true difference found with 80 % power by {seeds or len(experiment.seeds)} seeds, at the level "
+        f"adjusted for {tested} comparisons at {len(found)} endpoints.",
         "Seed sd, task sd: standard deviations of what a seed, and a task, does to one row more than to the others.",
         f"Equivalence within {margin:g} needs at least {least_tasks(margin)} tasks, whatever the seeds.",
     )

@@ -130,9 +130,7 @@ def _pool(outcomes: Mapping[str, Outcome]) -> tuple[dict[str, bool], Spread | No
     return dict(zip(outcomes, map(bool, kept), strict=True)), pool
 
 
-def _apart(
-    endpoints: Mapping[str, Mapping[str, Outcome]], kept: Mapping[str, Mapping[str, bool]]
-) -> dict[str, str]:
+def _apart(endpoints: Mapping[str, Mapping[str, Outcome]], kept: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
     """Why rows are not pooled, with the endpoints where that is so."""
     reasons: dict[str, dict[str, list[str]]] = {}
     for endpoint, outcomes in endpoints.items():

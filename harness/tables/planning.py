@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -103,14 +104,12 @@ def adjusted_level(comparisons: int, endpoints: int, df: float, correlation: flo
     return family(found, pairs).level(LEVEL)
 
 
-def seeds_needed(effect: float, parts: Parts, tasks: int, samples: int = 1, **size: float) -> int | None:
+def seeds_needed(effect: float, parts: Parts, tasks: int, samples: int = 1, **size: Any) -> int | None:
     """The fewest seeds, 3 or more, with which a table finds this effect; None where 200 do not: more tasks are needed.
 
     size: rows, comparisons, endpoints and correlation of `planning_effect`.
     """
     enough = (
-        seeds
-        for seeds in range(3, MOST_SEEDS + 1)
-        if planning_effect(parts, seeds, tasks, samples, **size) <= effect  # type: ignore[arg-type]
+        seeds for seeds in range(3, MOST_SEEDS + 1) if planning_effect(parts, seeds, tasks, samples, **size) <= effect
     )
     return next(enough, None)

@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy import stats
+from scipy import special, stats
 
 from harness.core.errors import UserError
 from harness.tables.scenarios import scenarios
@@ -157,7 +157,7 @@ def p_value(difference: Estimate) -> float:
         return 1.0
     if math.isnan(difference.error):
         return min(1.0, 2 * 0.5**difference.tasks)
-    return float(2 * stats.t.sf(abs(difference.mean) / difference.error, difference.df))
+    return float(2 * special.stdtr(difference.df, -abs(difference.mean) / difference.error))
 
 
 def minimum_detectable_effect(difference: Estimate, power: float = 0.8, level: float = 0.95) -> float:

@@ -104,7 +104,7 @@ class Table:
     """The decoding of the primary endpoint, and of the area."""
     margin: float = 0.02
     """Differences of at most so much do not matter, as declared."""
-    judged: Judged = Judged()
+    judged: Judged = field(default_factory=Judged)
     """What all comparisons together gave."""
     historical: str | None = None
     """The code revision that recorded the table, where the code beside it has changed since."""
