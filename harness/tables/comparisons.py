@@ -124,6 +124,8 @@ def alike_rows(y: Float[np.ndarray, "row seed task"]) -> dict[int, int]:
     rates = y.mean(axis=(1, 2))
     spreads = rates * (1 - rates)
     there = np.flatnonzero(~collapsed_rows(y))
+    if min(seeds, tasks) < 2:
+        return {}
     rest = _interactions(y)[2].reshape(rows, -1)  # the rest of a difference is the difference of the rests
     products = rest @ rest.T / ((seeds - 1) * (tasks - 1))
     left = {
