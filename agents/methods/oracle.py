@@ -18,6 +18,7 @@ from agents.methods.base import Assignment, Number, State, Stateless, members, o
 from agents.methods.diagnostics import gathered, mean
 from agents.methods.turns import on_turns, turn_count
 from agents.methods.vineppo import values_of
+from harness.protocols.method import MethodFacts
 from harness.types import Credit, Episode, Evidence, Needs, RolloutGroup
 
 
@@ -40,7 +41,6 @@ class Oracle(Stateless):
 
     paper: ClassVar[str] = "a control, of no paper"
     group_relative: ClassVar[bool] = False
-    control: ClassVar[Literal["", "upper", "lower"]] = "upper"
     sign: ClassVar[float] = 1.0
 
     rolls: int = 32
@@ -57,6 +57,9 @@ class Oracle(Stateless):
     def needs(self) -> Needs:
         rolled = {} if self.exact else {"values": self.rolls, "values_at": self.at}
         return Needs(reference=self.kl > 0, **rolled)  # type: ignore[arg-type]
+
+    def describe(self) -> MethodFacts:
+        return MethodFacts(reference_kl=float(self.kl), control="oracle" if self.sign > 0 else "inverted")
 
     def gain(self, episode: Episode, seen: Evidence) -> Float[np.ndarray, " token"]:
         """What each token (each token's turn) was worth, in units of reward."""
@@ -97,5 +100,4 @@ class Oracle(Stateless):
 class Inverted(Oracle):
     """The oracle's credit with its sign turned: what was good is punished. A control that must do harm."""
 
-    control: ClassVar[Literal["", "upper", "lower"]] = "lower"
     sign: ClassVar[float] = -1.0

@@ -15,6 +15,7 @@ from harness import ROOT
 from harness.cli.checks import check_backend, check_context, check_env, check_method, check_policy
 from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, table, tables
 from harness.cli.lists import contexts, environments, methods, published, setup
+from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
 from harness.cli.search import headroom, tune
 from harness.core.errors import HarnessError, UserError
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom),
+    "Experiments": (plan, bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend),

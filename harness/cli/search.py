@@ -14,9 +14,8 @@ from harness.core.errors import HarnessError, UserError
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment, MethodSettings
-    from harness.tables.table import Table
 
-UPPER, LOWER = "upper", "lower"
+CONTROLS = ("oracle", "inverted")
 
 
 def tune(
@@ -50,12 +49,6 @@ def tune(
 def headroom(
     spec: Annotated[Path, typer.Argument(help="The experiment's spec.toml.")],
     seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0-9 (default: the spec's).")] = "",
-    upper: Annotated[
-        str, typer.Option(help="Method with the best credit there is (default: the one that is installed).")
-    ] = "",
-    lower: Annotated[
-        str, typer.Option(help="Method with that credit's sign turned (default: the one that is installed).")
-    ] = "",
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
@@ -66,47 +59,21 @@ def headroom(
 
     Example: harness headroom results/laptop/reasoning-mini/spec.toml --seeds 0-4
     """
-    from harness.experiment import MethodSettings, fingerprint, parse_experiment, read_experiment
+    from harness.experiment import fingerprint, parse_experiment, read_experiment
     from harness.report.terminal import terminal
 
     file = spec / "spec.toml" if spec.is_dir() else spec
     template = read_experiment(file)
-    plain = _plain_row(template)
-    controls = [
-        MethodSettings(label=kind, plug=_control(kind, given)) for kind, given in ((UPPER, upper), (LOWER, lower))
-    ]
-    changed: dict[str, Any] = {"methods": [row.model_dump() for row in (plain, *controls)], "search": None}
+    rows = (_plain_row(template), *(_control_row(template, kind) for kind in CONTROLS))
+    changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "search": None}
     changed["title"] = f"Headroom of {template.title or template.name}"
     if seeds:
         changed["seeds"] = numbers(seeds)
     experiment = parse_experiment(template.model_dump() | changed)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
     out = runs / "headroom" / f"{experiment.name}-{decides}"
-    table = run_experiment(experiment, out, runs, cache, workers, False)
-    terminal(table, console)
-    for sentence in verdicts(table, plain.label):
-        line(sentence)
+    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
     line(f"written: {out}")
-
-
-def verdicts(table: Table, against: str) -> list[str]:
-    """Whether credit assignment could have helped, a sentence for each decoding."""
-    sentences = []
-    row = next(row for row in table.rows if row.run.method == UPPER)
-    for decoding, score in row.scores.items():
-        gain, detectable = score.versus, score.detectable
-        if gain is None or detectable is None:
-            continue
-        numbers_of = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}], minimum detectable effect {detectable:.3f}"
-        could = gain.low > 0 and gain.mean > detectable
-        words = (
-            f"credit assignment can help here: the best credit there is beats {against} by {numbers_of}"
-            if could
-            else "on these tasks and this budget no credit assignment could have been seen to help: the best credit "
-            f"there is differs from {against} by {numbers_of}"
-        )
-        sentences.append(f"{decoding}: {words}")
-    return sentences
 
 
 def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> list[dict[str, Any]]:
@@ -155,16 +122,14 @@ def _plain_row(experiment: Experiment) -> MethodSettings:
     raise UserError(f"experiment {experiment.name!r} has no row without a teacher that others could be compared with")
 
 
-def _control(kind: str, given: str) -> str:
-    """The plug of a control: the one that is named, or the installed one that says that it is that control."""
-    from harness.core.catalogue import catalogue, plug_of
-    from harness.core.plugs import resolve
+def _control_row(experiment: Experiment, kind: str) -> MethodSettings:
+    """The spec's own row that is this control, or the installed method that says so, as it comes."""
+    from harness.core.catalogue import catalogue
+    from harness.experiment import MethodSettings
+    from harness.protocols.method import make_method
 
-    if given:
-        return plug_of(given, "method", "methods")
-    found = [plug for plug in catalogue("methods").values() if getattr(resolve(plug, "method"), "control", "") == kind]
-    if not found:
-        raise UserError(
-            f"no installed method is the {kind} control (its class says control = {kind!r}); name one with --{kind}"
-        )
-    return found[0]
+    installed = [MethodSettings(label=short, plug=plug) for short, plug in catalogue("methods").items()]
+    for row in (*experiment.methods, *installed):
+        if make_method(row.plug, row.options).describe().control == kind:
+            return row
+    raise UserError(f"no installed method is the {kind} control (its describe() says control = {kind!r})")

@@ -174,6 +174,13 @@ class EvaluationSettings(Settings):
     start_tasks: Annotated[int, Field(ge=0)] = 100
     """Dev tasks on which a start's success is measured before training, without a context and with each that a
     teacher will read (0: not measured). It decides no run."""
+    primary: Literal["area", "final"] = "area"
+    """What decides between methods: the area under the learning curve (mean success over training; needs `every`), or
+    the success at the end. The other stands beside it."""
+    decoding: Literal["sampled", "greedy"] = "sampled"
+    """The decoding of the primary endpoint."""
+    margin: float = Field(default=0.02, gt=0, lt=1)
+    """Differences of at most so much success do not matter: "no difference larger than 0.02"."""
     extra: tuple[str, ...] = ()
     """More success metrics, a column each: "pass@k", "pass^k", "maj@k" (k a number up to `samples`), "TGC", or "SGC"
     (scenario goal completion), where tasks are variants of scenarios: the panel then holds whole scenarios."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from harness.core import records
+from harness.core.fingerprint import fingerprint
+from harness.core.types import Episode
 from harness.learning.run import Run
 from harness.rollout.panel import panel, panel_rows, play_panel, success_rate
+from harness.tables.curves import FAILED, LOST, SOLVED
 
 
 def curve_point(run: Run, step: int) -> None:
@@ -24,10 +28,20 @@ def curve_point(run: Run, step: int) -> None:
         "rollouts": run.spent.rollouts,
         "generated_tokens": run.spent.generated_tokens,
     }
+    outcomes: dict[str, str] = {}
     for decoding in ("sampled", "greedy"):
         episodes = play_panel(run.rollouts, run.policy, tasks, run.seeds["curve", step], decoding, 1)
         point[decoding] = success_rate(episodes)
+        outcomes[decoding] = "".join(_outcome(of_task[0]) for of_task in episodes)
+    # A character a task: an area under the curve is then known for every task.
+    point |= {"tasks": outcomes, "panel": fingerprint(tasks)[:16]}
     records.append(file, [point], kind="curve")
+
+
+def _outcome(episode: Episode) -> str:
+    if math.isnan(episode.reward):
+        return LOST
+    return SOLVED if episode.success else FAILED
 
 
 def final_evaluation(run: Run) -> None:

@@ -36,6 +36,9 @@ class MethodFacts:
     """Who writes that context, where somebody does."""
     notes: tuple[str, ...] = ()
     """Further footnotes of the row."""
+    control: Literal["oracle", "inverted"] | None = None
+    """What a row is that no method could be: credit from true values, or from those with their sign turned. A control
+    is measured against and stands outside a table's tests."""
 
 
 @runtime_checkable
@@ -48,9 +51,6 @@ class Method(Protocol[State]):
     group_relative: ClassVar[bool] = True
     """Whether credit depends on rewards through their differences inside a group alone: none for equal rewards, and
     the same when all rise by a constant. False for values of single episodes and for discounted returns."""
-    control: ClassVar[Literal["", "upper", "lower"]] = ""
-    """Whether it is no method of the field but a control: "upper" has the best credit there is, "lower" that credit
-    with its sign turned. Together they say how much credit can do on an experiment (`harness headroom`)."""
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ from harness.tables.metrics import Metric
 from harness.tables.statistics import Estimate
 from harness.tables.table import Score, Table
 
-Value = Estimate | float | None
+Value = Estimate | float | str | None
 
 
 # ---------------------------------------------------------------- numbers as text
@@ -28,6 +28,11 @@ def rate(estimate: Estimate) -> str:
 def gain(estimate: Estimate) -> str:
     """`+0.153 [+0.101, +0.205]`; a mean that rounds to nothing has a plus."""
     return f"{_rounded(estimate.mean):+.3f} {_bracket(estimate, '+.3f')}"
+
+
+def interval(estimate: Estimate) -> str:
+    """`[+0.101, +0.205]`"""
+    return _bracket(estimate, "+.3f")
 
 
 def p_text(p: float) -> str:
@@ -69,6 +74,10 @@ class Column:
     """Whether it has an interval."""
     shown: Callable[[Sequence[Score]], bool] = lambda scores: True
     """Whether people see it over these scores, a block's; the CSV file always has it."""
+    wide: bool = False
+    """Whether it is left out where there is little room, on a terminal."""
+    words: bool = False
+    """Whether its cells are words, which may be broken into lines."""
     note: str = ""
     """Its footnote under the last block."""
 
@@ -84,6 +93,10 @@ def _compared(scores: Sequence[Score]) -> bool:
     return any(score.versus for score in scores)
 
 
+def _tested(scores: Sequence[Score]) -> bool:
+    return any(score.judged and score.judged.verdict for score in scores)
+
+
 def _success_title(table: Table) -> str:
     """A metric may give plain success its proper name; unless that name has a column of its own."""
     names = {metric.success for metric in table.extra if metric.success} - {metric.title for metric in table.extra}
@@ -96,24 +109,53 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "difference", lambda table: f"Difference to {table.against}", lambda score: score.versus, gain, shown=_compared
     ),
-    Column("p", None, lambda score: score.p, p_text, estimate=False),
     Column(
-        "p_holm",
-        lambda table: "Holm p",
-        lambda score: score.p_holm,
+        "simultaneous",
+        lambda table: "Simultaneous",
+        lambda score: score.judged.joint if score.judged else None,
+        interval,
+        shown=_tested,
+        wide=True,
+        note="Simultaneous: intervals of the differences that hold together, all of the table with 95 %.",
+    ),
+    Column("p", None, lambda score: score.judged.p if score.judged else None, p_text, estimate=False),
+    Column(
+        "p_adjusted",
+        lambda table: "Adj. p",
+        lambda score: score.judged.p_adjusted if score.judged else None,
         p_text,
         estimate=False,
         shown=_compared,
-        note="Holm p: p-value, adjusted for all comparisons of its block; exploratory rows are not tested.",
+        note="Adj. p: p-value, adjusted for all comparisons of the table (max-t); exploratory rows and controls are "
+        "not tested, nor anything below 3 common seeds.",
     ),
     Column(
         "detectable",
         lambda table: "MDE",
-        lambda score: score.detectable,
+        lambda score: score.judged.detectable if score.judged else None,
         three_digits,
         estimate=False,
         shown=_compared,
-        note="MDE: minimum detectable effect, the true difference that this comparison would find with 80 % power.",
+        wide=True,
+        note="MDE: minimum detectable effect, the true difference that this table finds with 80 % power at the "
+        "adjusted level, from the variance of all rows that are pooled (three or more).",
+    ),
+    Column(
+        "verdict",
+        lambda table: "Verdict",
+        lambda score: score.judged.verdict if score.judged else None,
+        str,
+        estimate=False,
+        shown=_tested,
+        words=True,
+    ),
+    Column("lost", None, lambda score: float(score.lost), "{:.0f}".format, estimate=False),
+    Column("lost_failed", None, lambda score: score.lost_failed, three_digits, estimate=False),
+    Column(
+        "share",
+        None,
+        lambda score: score.judged.share if score.judged else None,
+        rate,
     ),
 )
 """The columns that every table may have, in their order."""

@@ -52,8 +52,8 @@ def _ordered(table: Table) -> tuple[list[Column], list[Column]]:
 def _judged(table: Table, row: TableRow, decoding: str, score: Score) -> list[Any]:
     judged = score.success
     return [
-        *(row.run.method, row.run.role, row.run.exploratory, decoding, judged.seeds, judged.tasks),
-        *(table.samples[decoding], _digits(score.reward)),
+        *(formula_free(row.run.method), row.run.role, row.run.exploratory, decoding, judged.seeds, judged.tasks),
+        *(table.samples.get(decoding, 1), _digits(score.reward)),
     ]
 
 
@@ -63,6 +63,13 @@ def _bounds(value: Estimate | float | None) -> list[str]:
     return [_digits(value.mean), _digits(value.low), _digits(value.high)]
 
 
+def formula_free(text: str) -> str:
+    """Text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def _digits(value: Any) -> str:
-    """Twelve digits: more than anyone reads, fewer than another order of summation could change."""
+    """Words as they are. Twelve digits: more than anyone reads, fewer than another order of summation could change."""
+    if isinstance(value, str):
+        return value
     return "" if value is None or math.isnan(value) else f"{value:.12g}"

@@ -58,7 +58,9 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     title = experiment.title or experiment.name
     _check_rows(experiment, found, allow_missing)
     extra = experiment.evaluation.extra
-    table = build(runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing)
+    table = build(
+        runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing, points=found.points
+    )
     return replace(table, historical=historical(found.runs))
 
 
@@ -73,6 +75,13 @@ def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> 
             raise UnmatchedError(
                 f"{wanted.label} was recorded as {was}, the spec says {wanted.plug} with options {wanted.options}; "
                 "run the experiment again"
+            )
+        turned = next((run for run in runs if run.get("exploratory", False) != wanted.exploratory), None)
+        if turned is not None:
+            was, now = ("exploratory" if flag else "tested" for flag in (turned["exploratory"], wanted.exploratory))
+            raise UnmatchedError(
+                f"{wanted.label} was run as {was}, the spec now says {now}: a row is declared so before its result is "
+                "known; write the flag as it was, or run the row again under another label"
             )
         if found.runs and not runs and not allow_missing:
             raise MissingDataError(f"no run of {wanted.label!r}; run the experiment, or allow missing results")

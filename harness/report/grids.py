@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from harness.core.budget import budget_columns
-from harness.report.columns import columns
+from harness.report.columns import columns, rate
+from harness.tables.comparisons import LEAST_SEEDS
+from harness.tables.endpoints import AREA
 from harness.tables.grid import NOTHING, Grid
 from harness.tables.table import Score, Table, TableRow
 
@@ -46,9 +48,50 @@ def heading(table: Table) -> list[str]:
     stated = [f"{name}: {_fact(facts[key])}" for name, key in _FACTS.items() if facts.get(key) is not None]
     if stated:
         lines.append("; ".join(stated))
+    lines += [*_judging(table), *_headroom(table)]
     lines.append(f"Evaluation episodes lost to infrastructure failures: {table.failed}")
     lines += [f"INCOMPLETE: {warning}" for warning in table.warnings]
     return lines
+
+
+def _judging(table: Table) -> list[str]:
+    """What decides, and how comparisons are tested."""
+    if table.against is None or not table.judged.found:
+        return []
+    names = {AREA: f"area under the learning curve, {table.decoding}"}
+    primary = names.get(table.primary, f"success at the end, {table.primary}")
+    why = f" (no area under the learning curve: {table.no_area})" if table.no_area else ""
+    lines = [f"Primary endpoint: {primary}{why}"]
+    if any(judged.versus.seeds < LEAST_SEEDS for judged in table.judged.found.values()):
+        lines.append(f"No p-values below {LEAST_SEEDS} common seeds: two seeds are no evidence of a third")
+    if table.judged.size:
+        lines.append(
+            f"Differences to {table.against}: {table.judged.size} comparisons tested together, over all rows and "
+            f"endpoints, with an error of 5 %; equivalence within {table.margin:g}"
+        )
+    if table.judged.detectable:
+        effects = ", ".join(f"{effect:.3f} {endpoint_name(at)}" for at, effect in table.judged.detectable.items())
+        lines.append(f"Minimum detectable effect (MDE), pooled over rows: {effects}")
+    return lines
+
+
+def _headroom(table: Table) -> list[str]:
+    """What credit can have been worth on these tasks, where a row with true values was run."""
+    if table.oracle is None:
+        return []
+    there = [endpoint for endpoint, above in table.judged.headroom.items() if above]
+    if there:
+        where = ", ".join(map(endpoint_name, there))
+        return [f"Headroom: credit from true values ({table.oracle}) beats {table.against} beyond the MDE ({where})"]
+    return [
+        f"No headroom: on these tasks and this budget no credit assignment could have helped measurably; credit from "
+        f"true values ({table.oracle}) does not beat {table.against} beyond the MDE"
+    ]
+
+
+def endpoint_name(endpoint: str) -> str:
+    """An endpoint in words."""
+    return "area" if endpoint == AREA else endpoint
 
 
 def historical_note(revision: str) -> str:
@@ -63,25 +106,48 @@ def historical_note(revision: str) -> str:
 
 def blocks(table: Table, cost: bool) -> list[Grid]:
     """All blocks that have rows; wall time, which differs from run to run, only where `cost` asks for it."""
-    grids = [*results_grids(table), settings_grid(table), budget_grid(table), metrics_grid(table)]
+    grids = [*results_grids(table), share_grid(table), settings_grid(table), budget_grid(table), metrics_grid(table)]
     grids += [cost_grid(table)] if cost else []
     return [grid for grid in grids if grid.rows]
 
 
-def results_grids(table: Table) -> list[Grid]:
-    """Success per method, one block per decoding; footnotes to single rows stand under the last."""
+def results_grids(table: Table, narrow: bool = False) -> list[Grid]:
+    """Success per method, one block per endpoint; footnotes to single rows stand under the last. narrow: without the
+    columns that are left out where there is little room."""
     marks = _marks(table)
     grids = []
-    for decoding in table.decodings:
+    for decoding in table.endpoints:
         scored = [(row, row.scores[decoding]) for row in table.rows if decoding in row.scores]
         shown = [
             (column.title(table), column)
             for column in columns(table)
-            if column.title is not None and column.shown([score for _, score in scored])
+            if column.title is not None
+            and not (narrow and column.wide)
+            and column.shown([score for _, score in scored])
         ]
         rows = [(_label(row, table, marks), *(column.cell(score) for _, column in shown)) for row, score in scored]
-        grids.append(Grid(f"Success, {decoding}", ("Method", *(title for title, _ in shown)), tuple(rows)))
+        caption = f"Area under the learning curve, {table.decoding}" if decoding == AREA else f"Success, {decoding}"
+        wrapped = frozenset(place for place, (_, column) in enumerate(shown, start=1) if column.words)
+        header = ("Method", *(title for title, _ in shown))
+        grids.append(Grid(caption, header, tuple(rows), wrapped=wrapped))
     return [*grids[:-1], replace(grids[-1], notes=_footnotes(table, marks))]
+
+
+def share_grid(table: Table) -> Grid:
+    """Credit shares, at the endpoints where there is headroom; no rows where there is none."""
+    endpoints = [endpoint for endpoint in table.endpoints if table.judged.headroom.get(endpoint)]
+    rows = []
+    for row in table.rows:
+        if not row.run.learns or row.run.control or row.run.method == table.against:
+            continue
+        shares = [row.scores[e].judged.share if e in row.scores and row.scores[e].judged else None for e in endpoints]
+        rows.append((row.run.method, *(NOTHING if share is None else rate(share) for share in shares)))
+    note = (
+        f"Credit share: (method - {table.against}) / ({table.oracle} - {table.against}) with its 95 % interval "
+        "(Fieller): 0 is the compared row, 1 is credit from true values."
+    )
+    header = ("Method", *map(endpoint_name, endpoints))
+    return Grid("Credit share", header, tuple(rows) if endpoints else (), (note,))
 
 
 def settings_grid(table: Table) -> Grid:
@@ -141,7 +207,7 @@ def _metrics(row: TableRow, decoding: str) -> Mapping[str, float]:
 
 def _marks(table: Table) -> dict[str, int]:
     """Numbers of the footnotes, by method."""
-    noted = [row.run.method for row in table.rows if _remarks(row)]
+    noted = [row.run.method for row in table.rows if _remarks(row, table)]
     return {method: number for number, method in enumerate(noted, start=1)}
 
 
@@ -149,6 +215,8 @@ def _label(row: TableRow, table: Table, marks: Mapping[str, int]) -> str:
     label = row.run.method
     if row.run.exploratory:
         label += " (exploratory)"
+    if row.run.control:
+        label += " (control)"
     if row.run.learns and len(row.seeds) < len(table.seeds):
         label += f" ({len(row.seeds)} of {len(table.seeds)} seeds)"
     return f"{label} [{marks[row.run.method]}]" if row.run.method in marks else label
@@ -157,11 +225,13 @@ def _label(row: TableRow, table: Table, marks: Mapping[str, int]) -> str:
 def _footnotes(table: Table, marks: Mapping[str, int]) -> tuple[str, ...]:
     common = [
         "Brackets: 95 % intervals over seeds and tasks as crossed random effects.",
-        "Gains and differences are paired by seed and task.",
+        "Gains and differences are paired by seed and task, and allow for kinds of tasks that were not seen.",
     ]
     common += [column.note for column in columns(table) if column.note and column.shown(_scores(table))]
     own = [
-        f"[{marks[row.run.method]}] {row.run.method}: {_remarks(row)}" for row in table.rows if row.run.method in marks
+        f"[{marks[row.run.method]}] {row.run.method}: {_remarks(row, table)}"
+        for row in table.rows
+        if row.run.method in marks
     ]
     return (*common, *own)
 
@@ -170,9 +240,14 @@ def _scores(table: Table) -> Sequence[Score]:
     return [score for row in table.rows for score in row.scores.values()]
 
 
-def _remarks(row: TableRow) -> str:
+def _remarks(row: TableRow, table: Table) -> str:
     """What a reader must know of one row."""
     remarks = []
+    if row.run.method in table.judged.apart:
+        remarks.append(f"{table.judged.apart[row.run.method]}: its variance over seeds is its own, not pooled")
+    for name, score in row.scores.items():
+        if score.lost:
+            remarks.append(f"{score.lost} {name} episodes lost; success {score.lost_failed:.3f} if all had failed")
     over = {score.success.over for score in row.scores.values()} - {"seeds and tasks"}
     if over:
         remarks.append(f"interval over {', '.join(sorted(over))}")

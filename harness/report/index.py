@@ -14,6 +14,8 @@ from harness.core.errors import MissingDataError
 from harness.core.records import write_whole
 from harness.report.escaping import markdown as escaped
 
+RESULTS = ("Success", "Area under the learning curve", "Credit share")
+"""Blocks that the page shows, by how their captions begin."""
 _FILES = {".md", ".csv", ".tex", ".html"}
 
 
@@ -44,7 +46,7 @@ def _section(table: Path) -> list[str]:
     plots = [plot for plot in sorted(table.parent.iterdir()) if plot.suffix == ".svg"]
     parts = ["#" + first.strip()]  # its title, one level down
     parts += [f"![{escaped(f'{plot.stem} of {name}')}]({quote(f'{name}/{plot.name}')})" for plot in plots]
-    parts += ["### " + block.strip() for block in blocks if block.startswith("Success")]
+    parts += ["### " + block.strip() for block in blocks if block.startswith(RESULTS)]
     files = [file.name for file in sorted(table.parent.iterdir()) if file.suffix in _FILES]
     links = [f"[{escaped(file)}]({quote(f'{name}/{file}')})" for file in files]
     return [*parts, "All of it: " + ", ".join(links) + "."]

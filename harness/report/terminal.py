@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.report.escaping import one_line
-from harness.report.grids import budget_grid, heading, results_grids
+from harness.report.grids import budget_grid, heading, results_grids, share_grid
 from harness.tables.grid import Grid
 from harness.tables.table import Table
 
@@ -20,7 +20,7 @@ def terminal(table: Table, console: Console | None = None) -> None:
     console = console or Console()
     for line in (table.title or table.environment, *heading(table)):
         console.print(one_line(line), markup=False, highlight=False)
-    for grid in (*results_grids(table), _without_zeros(budget_grid(table))):
+    for grid in (*results_grids(table, narrow=True), share_grid(table), _without_zeros(budget_grid(table))):
         if grid.rows:
             print_grid(grid, console)
 
@@ -46,7 +46,7 @@ def _rich(grid: Grid) -> RichTable:
     rows = [(*row[: grid.left], *(cell.replace(" [", "\n[") for cell in row[grid.left :])) for row in safe]
     for column, name in enumerate(grid.header):
         lines = [line for row in rows for line in row[column].split("\n")]
-        words = column < grid.left  # names may be broken into lines, numbers may not
+        words = column < grid.left or column in grid.wrapped  # names may be broken into lines, numbers may not
         shown.add_column(
             Text(one_line(name)),
             justify="left" if words else "right",

@@ -57,6 +57,7 @@ def describe(job: Job) -> Row:
         "kl": described.reference_kl,
         "mixed_groups": job.experiment.sampling.mixed_groups,
         "notes": [*described.notes, *_own_notes(job)],
+        "control": described.control,
     }
     settings = _unmatched_settings(job)
     if settings:
@@ -103,7 +104,7 @@ def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
     for job in jobs:
         if not job.done:
             continue
-        facts = describe(job)
+        facts = describe(job) | _declared(job)
         reading = records.read(job.folder / "rows.jsonl")
         if reading.damaged and not allow_missing:
             raise DamagedRecordError(
@@ -123,6 +124,13 @@ def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
             by_step = {row["step"]: row for row in records.read(job.folder / "curve.jsonl").rows}
             found.points.extend(name | by_step[step] for step in sorted(by_step))
     return found
+
+
+def _declared(job: Job) -> Row:
+    """What was declared before the run and is not the spec's to change once its result is known."""
+    file = job.folder / "run.json"
+    recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {key: recorded[key] for key in ("exploratory",) if key in recorded}
 
 
 def wall_seconds(folder: Path) -> float:

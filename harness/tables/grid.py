@@ -19,3 +19,5 @@ class Grid:
     """Footnotes, a line each."""
     left: int = 1
     """Columns of words, set flush left; the others are numbers."""
+    wrapped: frozenset[int] = frozenset()
+    """Further columns of words: their cells may be broken into lines."""

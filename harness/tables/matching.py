@@ -67,6 +67,59 @@ def _check_starts(runs: Sequence[Run]) -> None:
                 )
 
 
+ROW_FACTS = ("role", "plug", "options", "code", "exploratory", "control", "kl", "mixed_groups", "context", "summariser")
+"""What all seeds of one row share, beyond the matched facts."""
+
+
+def check_one_row(by_method: Mapping[str, Sequence[Run]]) -> None:
+    """All runs under one label are of one method: UnmatchedError naming what differs and both values."""
+    for runs in by_method.values():
+        first = runs[0].model_dump(include=set(ROW_FACTS))
+        for run in runs[1:]:
+            differing = differing_facts(first, run.model_dump(include=set(ROW_FACTS)))
+            if differing:
+                named = "; ".join(
+                    f"{key} is {ours!r} under seed {runs[0].seed} and {theirs!r} under seed {run.seed}"
+                    for key, ours, theirs in differing
+                )
+                raise UnmatchedError(f"{run.method} is not one row: {named}; give the runs labels of their own")
+
+
+def check_named_seeds(runs: Sequence[Run], expected: Sequence[int]) -> None:
+    """No run has a seed that the table does not name. UnmatchedError."""
+    stray = next((run for run in runs if run.seed not in expected), None)
+    if stray is not None:
+        raise UnmatchedError(
+            f"{_name(stray)} has a seed that is none of the table's ({', '.join(map(str, expected))}); "
+            "leave the run out, or name its seed"
+        )
+
+
+def check_values(matched: Mapping[str, Any], frame: pd.DataFrame) -> None:
+    """Rows hold rates, of the split and of as many samples as the matched facts say. UserError, UnmatchedError."""
+    wrong = frame[frame.success.notna() & ~frame.success.between(0, 1)]
+    if len(wrong):
+        raise UserError(f"a success lies between 0 and 1, got {wrong.iloc[0].success:g} for {_cell(wrong.iloc[0])}")
+    split = matched.get("environment.eval_split")
+    others = frame[frame.split != split] if split is not None else frame[:0]
+    if len(others):
+        row = others.iloc[0]
+        raise UnmatchedError(f"{_cell(row)} is of split {row.split!r}, the runs are judged on {split!r}")
+    samples = {"sampled": matched.get("evaluation.samples"), "greedy": 1}
+    if samples["sampled"] is None:
+        return
+    counted = frame[frame.samples + frame.failed != frame.decoding.map(samples)]
+    if len(counted):
+        row = counted.iloc[0]
+        raise UnmatchedError(
+            f"{_cell(row)} has {row.samples + row.failed} samples, the runs are judged by {samples[row.decoding]}"
+        )
+
+
+def _cell(row: Any) -> str:
+    return f"{row.method}, seed {row.seed}, {row.decoding}, task {row.task_id!r}"
+
+
 def differing_facts(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, our value, their value) of every matched fact that differs; "absent" where one side lacks it."""
     keys = sorted({*ours, *theirs})

@@ -48,10 +48,12 @@ class Run(Record):
     sources: tuple[str, ...] = ()
     """Modules whose code, with all they import, `matched` holds the revision of."""
     exploratory: bool = False
-    """Shown, but tests nothing: no p-value."""
+    """Shown, but tests nothing: no p-value. Declared before the run."""
     initial_checkpoint: str = ""
     """Hash of the weights it began from: one for all methods of a seed. Empty where the row has none, or `matched`
     holds it (records of before each seed had a start of its own)."""
+    control: Literal["oracle", "inverted"] | None = None
+    """What the row is measured against, as its method declares (`MethodFacts.control`); it stands outside all tests."""
     kl: float | None = None
     """Weight of the KL term to the reference policy; None where the row does not learn."""
     mixed_groups: bool | None = None

@@ -22,13 +22,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy import stats
+from scipy import special, stats
 
 from harness.core.errors import UserError
 from harness.tables.scenarios import scenarios
@@ -87,18 +87,36 @@ def paired_difference(
 ) -> Estimate:
     """outcomes - baseline, cell by cell on the same seeds and tasks, with the same model's interval.
 
-    The interval is not clipped. Where all differences are equal (two policies that answer alike), its width comes from
-    the number of tasks, as in `mean_interval` with the bounds -1 and 1. A baseline of one seed may stand against any
-    number: it is repeated (the starting point of all runs, say).
+    The interval stays within -1 and 1, and is never narrower than the number of tasks allows (`floored`). A baseline of
+    one seed may stand against any number: it is repeated (the starting point of all runs, say).
     """
     y, base = _complete(outcomes), _complete(baseline)
     if base.shape[0] == 1:
         base = np.repeat(base, y.shape[0], axis=0)
     if y.shape != base.shape:
         raise UserError(f"a paired difference needs the same seeds and tasks, got tables of {y.shape} and {base.shape}")
-    difference = y - base
-    alike = _alike(difference)
-    return _interval(difference, (-1.0, 1.0) if alike else None, level, floor=alike)
+    bare = _interval(y - base, None, level, floor=False)
+    if math.isnan(bare.error):
+        return floored(bare, bare.mean, bare.mean, level)
+    return floored(bare, bare.low, bare.high, level)
+
+
+def floored(difference: Estimate, low: float, high: float, level: float = 0.95) -> Estimate:
+    """A difference of rates with the interval [low, high], never narrower than what T tasks can show.
+
+    A kind of task that makes up less than q = 1 - (1 - level)^(1/T) of all tasks may be missing from the sample, and
+    there the two rows may differ by anything from -1 to 1 (see `mean_interval`): two rows that answer nearly alike are
+    not known to be alike. This widens an interval up to 0, never across it: whether there is a difference is the test's
+    to say.
+    """
+    unseen = 1 - (1 - level) ** (1 / difference.tasks)
+    mean = difference.mean
+    lower, upper = min(low, mean - unseen * (mean + 1)), max(high, mean + unseen * (1 - mean))
+    if low > 1e-12:
+        lower = max(lower, 0.0)
+    if high < -1e-12:
+        upper = min(upper, 0.0)
+    return replace(difference, low=max(lower, -1.0), high=min(upper, 1.0))
 
 
 def mean_squares(y: Float[np.ndarray, "seed task"]) -> tuple[float, float, float]:
@@ -139,7 +157,7 @@ def p_value(difference: Estimate) -> float:
         return 1.0
     if math.isnan(difference.error):
         return min(1.0, 2 * 0.5**difference.tasks)
-    return float(2 * stats.t.sf(abs(difference.mean) / difference.error, difference.df))
+    return float(2 * special.stdtr(difference.df, -abs(difference.mean) / difference.error))
 
 
 def minimum_detectable_effect(difference: Estimate, power: float = 0.8, level: float = 0.95) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -16,32 +16,46 @@ import pandas as pd
 from harness.core.budget import budget_fields
 from harness.core.errors import MissingDataError, UnknownNameError
 from harness.tables import statistics as stats
-from harness.tables.matching import check_matched, check_seeds, complete_tasks, frame_of
+from harness.tables.curves import areas
+from harness.tables.endpoints import AREA, Judged, Judgement, Outcome, Standing, judge
+from harness.tables.matching import (
+    check_matched,
+    check_named_seeds,
+    check_one_row,
+    check_seeds,
+    check_values,
+    complete_tasks,
+    frame_of,
+)
 from harness.tables.metrics import METRICS, Metric, check_samples, fitting, metric, outcome_grid, scenario_names
 from harness.tables.records import DECODINGS, EvaluationRow, Run, parsed
 
 
 @dataclass(frozen=True)
 class Score:
-    """How a method did under one decoding."""
+    """How a method did at one endpoint: under one decoding at the end, or over its learning curve."""
 
     success: stats.Estimate
     """Mean success with its interval."""
-    reward: float
+    reward: float = math.nan
     """Mean reward; NaN where none was recorded."""
     gain: stats.Estimate | None = None
     """Paired difference to the starting point."""
-    versus: stats.Estimate | None = None
-    """Paired difference to the method that others are compared with."""
-    p: float | None = None
-    p_holm: float | None = None
-    """p-value of `versus`, plain and adjusted (Holm) for all such comparisons of the table under this decoding."""
-    detectable: float | None = None
-    """Difference to that method that this experiment would find with 80 % power."""
+    judged: Judgement | None = None
+    """How it stands against the method that others are compared with; None for that one and what does not learn."""
+    lost: int = 0
+    """Episodes lost to the infrastructure."""
+    lost_failed: float = math.nan
+    """Mean success if every lost episode had failed: how far the losses can have raised the row."""
     extra: Mapping[str, stats.Estimate] = field(default_factory=dict)
     """The further success metrics, by name: those that this decoding has the samples for."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Means of what the environment measures besides success."""
+
+    @property
+    def versus(self) -> stats.Estimate | None:
+        """Paired difference to the method that others are compared with."""
+        return self.judged.versus if self.judged else None
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class TableRow:
     seeds: tuple[int, ...]
     """The seeds it has."""
     scores: Mapping[str, Score]
-    """By decoding."""
+    """By endpoint: the area, where there is one, and the decodings."""
     budget: Mapping[str, float]
     """Every field of the budget: its mean per seed or its total, as declared."""
     wall_s: float | None
@@ -80,6 +94,18 @@ class Table:
     against: str | None
     """Label of the method that others are compared with."""
     rows: tuple[TableRow, ...]
+    sample_variance: Mapping[str, float] = field(default_factory=dict)
+    """Mean variance of a single sample within a task, of the learned rows, by decoding with several samples."""
+    primary: str = ""
+    """The endpoint that decides, as it was declared or, where that cannot be had, the success at the end."""
+    no_area: str = ""
+    """Why the area under the learning curve is not given, where it was declared to decide."""
+    decoding: str = "sampled"
+    """The decoding of the primary endpoint, and of the area."""
+    margin: float = 0.02
+    """Differences of at most so much do not matter, as declared."""
+    judged: Judged = field(default_factory=Judged)
+    """What all comparisons together gave."""
     historical: str | None = None
     """The code revision that recorded the table, where the code beside it has changed since."""
 
@@ -87,6 +113,16 @@ class Table:
     def decodings(self) -> tuple[str, ...]:
         """Those with evaluation rows, in the order of their blocks."""
         return tuple(decoding for decoding in DECODINGS if decoding in self.samples)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The decodings, and the area under the learning curve before them where there is one."""
+        return (AREA,) * any(AREA in row.scores for row in self.rows) + self.decodings
+
+    @property
+    def oracle(self) -> str | None:
+        """Label of the row with credit from true values."""
+        return next((row.run.method for row in self.rows if row.run.control == "oracle"), None)
 
     @property
     def environment(self) -> str:
@@ -117,6 +153,7 @@ def build(
     against: str | None = None,
     extra: Sequence[str] = (),
     allow_missing: bool = False,
+    points: Iterable[Mapping[str, Any]] = (),
 ) -> Table:
     """The table of these runs.
 
@@ -124,7 +161,10 @@ def build(
     were recorded twice, byte for byte, count once. seeds: those every method must have (default: all that any learned
     method has). against: label of the method that others are compared with (default: the first learned one). extra:
     more success metrics, by name (`harness.tables.metrics`); with one whose units are scenarios, every interval of the
-    table takes scenarios, not tasks, for its independent units.
+    table takes scenarios, not tasks, for its independent units. points: records of learning curves, for the area.
+
+    The endpoint that decides, its decoding and the margin of equivalence are matched facts (`evaluation.primary`,
+    `.decoding`, `.margin`): what was declared before the runs, whatever a spec says now.
 
     Raises UnmatchedError naming the facts that differ and both values; MissingDataError where seeds or tasks are
     missing, unless `allow_missing`: then the seeds at hand are used, tasks that any run lacks are left out for all, and
@@ -137,23 +177,36 @@ def build(
         by_method.setdefault(run.method, []).append(run)
     if not by_method or frame.empty:
         raise MissingDataError("no runs or no evaluation rows: nothing to make a table of")
+    check_one_row(by_method)
     check_matched(run_list, frame)
+    check_values(run_list[0].matched, frame)
     against = _compared_with(against, by_method)
     expected = tuple(sorted({r.seed for r in run_list if r.learns} or {r.seed for r in run_list}))
     expected = expected if seeds is None else tuple(seeds)
+    check_named_seeds(run_list, expected)
     warnings = check_seeds(by_method, expected, allow_missing)
     frame, left_out = complete_tasks(frame, run_list, allow_missing)
     metrics = [metric(name) for name in extra]
     samples = {str(decoding): int(part.samples.max()) for decoding, part in frame.groupby("decoding")}
     check_samples(metrics, samples)
     frame["unit"] = scenario_names(frame) if any(wanted.scenarios for wanted in metrics) else frame.task_id
+    facts = run_list[0].matched
+    decoding = str(facts.get("evaluation.decoding", "sampled"))
+    curves, no_area = _areas(facts, by_method, points, decoding)
+    parts = {str(name): dict(list(frame[frame.decoding == name].groupby("method"))) for name in frame.decoding.unique()}
+    margin = float(facts.get("evaluation.margin", 0.02))
+    judged = _judged(by_method, parts, curves, against, margin)
     scores = {
-        decoding: _scores(frame[frame.decoding == decoding], by_method, against, fitting(metrics, samples[decoding]))
-        for decoding in frame.decoding.unique()
-    }
+        name: _scores(parts[name], name, by_method, judged, fitting(metrics, samples[name])) for name in parts
+    }  # fmt: skip
+    if curves:
+        scores[AREA] = {
+            method: Score(stats.mean_interval(outcome.y), judged=judged.found.get((AREA, method)))
+            for method, outcome in curves.items()
+        }
     return Table(
         title=title,
-        facts=run_list[0].matched,
+        facts=facts,
         split=", ".join(sorted(frame.split.unique())),
         seeds=expected,
         tasks=frame.task_id.nunique(),
@@ -162,22 +215,78 @@ def build(
         warnings=(*warnings, *left_out),
         against=against,
         rows=tuple(_table_row(of_method, method, scores) for method, of_method in _in_order(by_method)),
+        sample_variance=_sample_variance(frame, by_method),
+        primary=AREA if facts.get("evaluation.primary", AREA) == AREA and curves else decoding,
+        no_area=no_area,
+        decoding=decoding,
+        margin=margin,
+        judged=judged,
     )
 
 
+def _areas(
+    facts: Mapping[str, Any], by_method: Mapping[str, Sequence[Run]], points: Iterable[Mapping[str, Any]], decoding: str
+) -> tuple[dict[str, Outcome], str]:
+    """Areas under the learning curves of what learns; or none, and why, where they were to decide."""
+    learned = {method: sorted(run.seed for run in runs) for method, runs in by_method.items() if runs[0].learns}
+    if not learned:
+        return {}, ""
+    found, why = areas(points, learned, decoding)
+    return found, why if facts.get("evaluation.primary", AREA) == AREA else ""
+
+
+def _judged(
+    by_method: Mapping[str, Sequence[Run]],
+    parts: Mapping[str, Mapping[str, pd.DataFrame]],
+    curves: Mapping[str, Outcome],
+    against: str | None,
+    margin: float,
+) -> Judged:
+    """Every learned row against the one that others are compared with, at every endpoint."""
+    if against is None:
+        return Judged()
+    standings: dict[str, Standing] = {
+        method: "exploratory" if runs[0].exploratory else runs[0].control or "tested"
+        for method, runs in by_method.items()
+        if runs[0].learns
+    }
+    endpoints = {AREA: dict(curves)} if curves else {}
+    for name, of_method in parts.items():
+        endpoints[name] = {method: _outcome(of_method[method]) for method in standings if method in of_method}
+    endpoints = {name: outcomes for name, outcomes in endpoints.items() if against in outcomes}
+    return judge(endpoints, standings, against, margin)
+
+
+def _sample_variance(frame: pd.DataFrame, by_method: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    """Unbiased from n samples of a task: n / (n - 1) p (1 - p)."""
+    learned = frame[frame.method.isin([method for method, runs in by_method.items() if runs[0].learns])]
+    several = learned[learned.samples > 1]
+    variance = several.success * (1 - several.success) * several.samples / (several.samples - 1)
+    return {str(name): float(mean) for name, mean in variance.groupby(several.decoding).mean().items()}
+
+
+def _outcome(part: pd.DataFrame) -> Outcome:
+    seeds = tuple(sorted(set(part.seed.tolist())))
+    return Outcome(seeds, outcome_grid(part, part.success, seeds))
+
+
 def _compared_with(given: str | None, by_method: Mapping[str, Sequence[Run]]) -> str | None:
-    """The method that others are compared with: the given one, which must learn, or the first that does."""
-    learned = [method for method, runs in by_method.items() if runs[0].learns]
+    """The method that others are compared with: the given one, which must learn and be no control, or the first
+    such."""
+    learned = [method for method, runs in by_method.items() if runs[0].learns and runs[0].control is None]
     if given is not None and given not in learned:
         raise UnknownNameError("method for the comparison", given, learned)
     return given or next(iter(learned), None)
 
 
 def _scores(
-    frame: pd.DataFrame, by_method: Mapping[str, Sequence[Run]], against: str | None, metrics: Sequence[Metric]
+    parts: Mapping[str, pd.DataFrame],
+    decoding: str,
+    by_method: Mapping[str, Sequence[Run]],
+    judged: Judged,
+    metrics: Sequence[Metric],
 ) -> dict[str, Score]:
     """Scores of every method under one decoding."""
-    parts = dict(list(frame.groupby("method")))
     starting = next((method for method, runs in by_method.items() if runs[0].role == "base"), None)
     scores: dict[str, Score] = {}
     for method, runs in by_method.items():
@@ -185,36 +294,29 @@ def _scores(
             continue
         part = parts[method]
         rewards = part.reward.dropna()
-        learned = runs[0].learns
-        gain = _paired(part, parts[starting]) if learned and starting else None
-        versus = _paired(part, parts[against]) if learned and against and method != against else None
+        as_failures = part.success * part.samples / (part.samples + part.failed)
         scores[method] = Score(
             success=stats.mean_interval(METRICS["success"].outcomes(part)),
             reward=float(rewards.mean()) if len(rewards) else math.nan,
-            gain=gain,
-            versus=versus,
-            p=stats.p_value(versus) if versus and not runs[0].exploratory else None,
-            detectable=stats.minimum_detectable_effect(versus) if versus else None,
+            gain=_paired(part, parts[starting]) if runs[0].learns and starting in parts else None,
+            judged=judged.found.get((decoding, method)),
+            lost=int(part.failed.sum()),
+            lost_failed=float(outcome_grid(part, as_failures).mean()),
             extra={wanted.name: stats.mean_interval(wanted.outcomes(part)) for wanted in metrics},
             metrics={
                 str(name): float(value) for name, value in pd.DataFrame(list(part.metrics), dtype=float).mean().items()
             },
         )
-    tested = {method: score.p for method, score in scores.items() if score.p is not None}
-    for method, p_holm in zip(tested, stats.holm(list(tested.values())), strict=True):
-        scores[method] = replace(scores[method], p_holm=p_holm)
     return scores
 
 
-def _paired(part: pd.DataFrame, other: pd.DataFrame) -> stats.Estimate | None:
-    """Difference on the seeds both have; a row with one seed (a starting point) stands against every seed."""
-    ours, theirs = sorted(set(part.seed.tolist())), sorted(set(other.seed.tolist()))
-    common = [seed for seed in ours if seed in theirs]
-    if len(theirs) == 1:
-        return stats.paired_difference(outcome_grid(part, part.success), outcome_grid(other, other.success))
-    if not common:
-        return None
-    return stats.paired_difference(outcome_grid(part, part.success, common), outcome_grid(other, other.success, common))
+def _paired(part: pd.DataFrame, start: pd.DataFrame) -> stats.Estimate | None:
+    """Difference on the seeds both have; a start of one seed stands against every seed."""
+    ours, theirs = _outcome(part), _outcome(start)
+    if len(theirs.seeds) == 1:
+        return stats.paired_difference(ours.y, theirs.y)
+    common = [seed for seed in ours.seeds if seed in theirs.seeds]
+    return stats.paired_difference(ours.at(common), theirs.at(common)) if common else None
 
 
 def _in_order(by_method: Mapping[str, list[Run]]) -> list[tuple[str, list[Run]]]:

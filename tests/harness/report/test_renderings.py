@@ -69,7 +69,7 @@ def test_markdown_says_what_the_numbers_are_of(records: Records) -> None:
         "| GRPO | 61 |",
     ):
         assert line in text
-    assert "Mini" not in text
+    assert "Mini " not in text
     for line in text.splitlines():
         if line.startswith("| base"):
             assert re.fullmatch(r"\| base \|( (\d\.\d{3} \[\d\.\d{3}, \d\.\d{3}\]|-|2) \|)+", line)
@@ -82,7 +82,8 @@ def test_a_table_without_comparisons_has_no_columns_for_them() -> None:
     made = Records().add("base", 0.3, role="base").add("GRPO", 0.6)
     text = markdown(build(made.runs, made.rows))
     assert "| Method | Success | Gain over start |\n" in text
-    assert "Holm" not in text
+    assert "Adj. p" not in text
+    assert "Verdict" not in text
     assert "MDE" not in text
 
 
@@ -110,12 +111,24 @@ def test_csv_carries_every_digit(records: Records) -> None:
     other = next(line for line in lines if (line["method"], line["decoding"]) == ("Other", "sampled"))
     score = table.rows[2].scores["sampled"]
     assert score.gain
-    assert score.p_holm is not None
+    assert score.judged is not None
+    assert score.judged.p_adjusted is not None
+    assert score.judged.joint is not None
     assert float(other["success_low"]) == pytest.approx(score.success.low, rel=1e-11)
     assert float(other["gain"]) == pytest.approx(score.gain.mean, rel=1e-11)
-    assert float(other["p_holm"]) == pytest.approx(score.p_holm, rel=1e-11)
+    assert float(other["p_adjusted"]) == pytest.approx(score.judged.p_adjusted, rel=1e-11)
+    assert float(other["simultaneous_high"]) == pytest.approx(score.judged.joint.high, rel=1e-11)
+    assert (other["verdict"], other["lost"]) == ("undecided", "0")
     assert (other["rollouts"], other["seeds"], other["tasks"], other["samples"]) == ("101", "3", "21", "4")
     assert "wall" not in ",".join(other)
+
+
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+def test_no_label_is_a_formula_of_a_spreadsheet(label: str) -> None:
+    made = Records().add("GRPO", 0.6).add(label, 0.5)
+    lines = list(csv.DictReader(io.StringIO(csv_text(build(made.runs, made.rows)))))
+    assert {line["method"] for line in lines} == {"GRPO", f"'{label}"}
+    assert any(line["difference"].startswith("-") for line in lines)  # a number stays one
 
 
 def test_hostile_labels_break_no_rendering() -> None:
@@ -123,7 +136,7 @@ def test_hostile_labels_break_no_rendering() -> None:
     made = Records().add("base", 0.3, role="base").add(label, 0.6, context="<script>").add("Other", 0.5)
     table = build(made.runs, made.rows, title="<b>")
     rows = [line for line in markdown(table).splitlines() if line.startswith("| a")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows[:2]} == {7}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in rows[:2]} == {9}
     tex = latex(table)
     assert r"a|b \& <i>50\%\_\$x\textasciicircum{}2\$ \textbackslash{}\{\#\textasciitilde{}\} [bold]" in tex
     assert (

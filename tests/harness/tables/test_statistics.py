@@ -218,7 +218,8 @@ def test_a_difference_is_the_mean_of_the_differences_and_turns_with_its_sides(
 def test_p_is_below_five_percent_where_the_interval_excludes_zero(tables: tuple[np.ndarray, np.ndarray]) -> None:
     difference = stats.paired_difference(*tables)
     if not math.isnan(difference.error):
-        assert (stats.p_value(difference) < 0.05) == (difference.low > 0 or difference.high < 0)
+        # The floor may widen an interval up to 0, never across it.
+        assert (stats.p_value(difference) < 0.05) == (difference.low >= 0 or difference.high <= 0)
 
 
 def test_one_seed_is_the_paired_t_test() -> None:
@@ -236,7 +237,7 @@ def test_pairing_takes_out_what_tasks_share() -> None:
     difficulty = rng.random((1, 200))
     ours, theirs = difficulty + 0.05 + 0.02 * rng.random((3, 200)), difficulty + 0.02 * rng.random((3, 200))
     paired = stats.paired_difference(ours, theirs)
-    assert paired.low > 0.04
+    assert paired.low > 0.03  # the error is 0.0003: what 200 tasks can show sets the width
     assert stats.mean_interval(ours, None).low < stats.mean_interval(theirs, None).high  # unpaired they overlap
 
 

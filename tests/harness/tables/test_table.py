@@ -15,6 +15,7 @@ from harness.experiment import fingerprint
 from harness.report.delimited import csv_text
 from harness.report.markdown import markdown
 from harness.tables import statistics as stats
+from harness.tables.comparisons import difference, spread
 from harness.tables.table import build
 
 
@@ -46,21 +47,31 @@ def test_the_numbers_are_those_of_the_recorded_cells(records: Records) -> None:
             learned = row.run.role == "method"
             assert score.gain == (stats.paired_difference(mine, cells["base"]) if learned else None)
             compared = learned and row.run.method != "GRPO"
-            versus = stats.paired_difference(mine, cells["GRPO"]) if compared else None
+            rows = np.stack(
+                [records.cells[name, decoding][:, order] for name in ("GRPO", "Other", "Other x10", "Third")]
+            )
+            versus = difference(mine, cells["GRPO"], spread(rows)) if compared else None
             assert score.versus == versus
-            assert score.detectable == (stats.minimum_detectable_effect(versus) if versus else None)
             assert score.metrics == {"turns": 2.0}
 
 
 def test_p_values_are_adjusted_over_the_comparisons_that_test_something(records: Records) -> None:
     rows = {row.run.method: row.scores["sampled"] for row in build(records.runs, records.rows).rows}
     tested = ["Other", "Third"]  # not the first method, nor what is exploratory, nor what does not learn
-    assert [method for method, score in rows.items() if score.p is not None] == tested
-    plain = [stats.p_value(rows[method].versus) for method in tested if rows[method].versus]
-    assert [rows[method].p for method in tested] == plain
-    assert [rows[method].p_holm for method in tested] == stats.holm(plain)
+    judged = {method: score.judged for method, score in rows.items() if score.judged is not None}
+    assert [method for method, found in judged.items() if found.p is not None] == tested
+    for method in tested:
+        found = judged[method]
+        assert found.p == stats.p_value(found.versus)
+        assert found.p_adjusted is not None
+        assert found.p <= found.p_adjusted <= 4 * found.p  # two rows under two decodings
+        assert found.joint is not None
+        assert found.joint.low < found.versus.low
+        assert found.verdict == "undecided"
     other = build(records.runs, records.rows, against="Third")
-    assert next(row for row in other.rows if row.run.method == "GRPO").scores["sampled"].p is not None
+    found = next(row for row in other.rows if row.run.method == "GRPO").scores["sampled"].judged
+    assert found is not None
+    assert found.p is not None
     with pytest.raises(UnknownNameError, match="did you mean 'GRPO'"):
         build(records.runs, records.rows, against="GPRO")
 
@@ -137,12 +148,17 @@ def test_missing_seeds_are_refused_or_said_aloud(records: Records) -> None:
     table = build(runs, rows, allow_missing=True)
     order = np.argsort(TASKS)
     ours, theirs = (records.cells[method, "sampled"][[0, 2]][:, order] for method in ("Other", "GRPO"))
-    assert table.rows[2].scores["sampled"].versus == stats.paired_difference(ours, theirs)
+    versus = table.rows[2].scores["sampled"].versus
+    assert versus is not None
+    assert (versus.mean, versus.seeds) == (pytest.approx((ours - theirs).mean()), 2)
     text = markdown(table)
     assert "INCOMPLETE: Other: 2 of 3 seeds (missing 1)" in text
     assert "| Other (2 of 3 seeds) [1] |" in text
     back = build(runs, rows, allow_missing=True, against="Other").rows[1].scores["sampled"].versus
-    assert back == stats.paired_difference(theirs, ours)
+    assert back is not None
+    assert (back.mean, back.low, back.high) == pytest.approx((-versus.mean, -versus.high, -versus.low))
+    assert table.rows[2].scores["sampled"].judged.p is None  # two seeds are no evidence
+    assert "- No p-values below 3 common seeds" in text
     with pytest.raises(MissingDataError, match=r"GRPO: 3 of 4 seeds \(missing 9\)"):
         build(records.runs, records.rows, seeds=[0, 1, 2, 9])
 

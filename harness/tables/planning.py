@@ -1,0 +1,115 @@
+"""What an experiment will be able to find, before it is run: from variances that are known or assumed.
+
+A detectable effect that is computed from one comparison's own spread changes with that spread from table to table, by a
+factor of three at three seeds. Here it comes from variances over many rows, or stated beforehand, alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from harness.core.errors import UserError
+from harness.tables.comparisons import LEVEL, Comparison, Spread, family
+from harness.tables.statistics import Estimate
+
+POWER = 0.8
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Variances of success by what they come from, for one row (see `harness.tables.comparisons`)."""
+
+    by_seed: float
+    """var_c: the chance of training."""
+    by_task: float
+    """var_d: tasks that suit one row more than another."""
+    rest: float
+    """var_e without the samples' share."""
+    sample: float = 0.0
+    """Of a single sample, of one task under one seed; var_e = rest + sample / samples."""
+
+    @staticmethod
+    def of(spreads: Sequence[Spread], sample: float = 0.0, samples: int = 1) -> Parts:
+        """The means over tables that were made alike.
+
+        sample: known variance of a single sample; samples: of every cell of those tables. UserError without a table.
+        """
+        if not spreads:
+            raise UserError("no table with two rows, seeds and tasks to take variances from")
+        seed, task, rest = (float(np.mean([getattr(s, name) for s in spreads])) for name in ("seed", "task", "rest"))
+        first = spreads[0]
+        return Parts(
+            max(seed - rest, 0.0) / first.tasks,
+            max(task - rest, 0.0) / first.seeds,
+            max(rest - sample / samples, 0.0),
+            sample,
+        )
+
+    def spread(self, seeds: int, tasks: int, samples: int, rows: int) -> Spread:
+        """Expected mean squares of a table of this size."""
+        left = self.rest + self.sample / samples
+        return Spread(left + tasks * self.by_seed, left + seeds * self.by_task, left, rows, seeds, tasks)
+
+
+ASSUMED = Parts(by_seed=0.02**2, by_task=0.05**2, rest=0.0, sample=0.12)
+"""Where nothing is recorded: training moves a row by 0.02 from seed to seed, tasks by 0.05, and tasks are neither all
+easy nor all hard (the mean of p (1 - p) over tasks). Between what the committed laptop tables show."""
+
+
+def least_tasks(margin: float) -> int:
+    """The fewest tasks that can show a difference to be within the margin (`statistics.floored`)."""
+    return math.ceil(math.log(LEVEL) / math.log(1 - margin))
+
+
+def planning_effect(
+    parts: Parts,
+    seeds: int,
+    tasks: int,
+    samples: int = 1,
+    rows: int = 2,
+    comparisons: int | None = None,
+    endpoints: int = 1,
+    correlation: float = 0.5,
+) -> float:
+    """The true difference that a planned table finds with 80 % power, at the level adjusted for all its comparisons.
+
+    (t_{adjusted level} + t_{power}) times the standard error of a difference (Bloom 1995, Evaluation Review 19(5)).
+
+    rows: those whose variance over seeds is pooled. comparisons: rows that are compared (default: rows - 1). endpoints:
+    how often each is judged; correlation: of one row's means at two of them. NaN below two seeds.
+    """
+    if seeds < 2 or tasks < 2:
+        return math.nan
+    variance, df = parts.spread(seeds, tasks, samples, rows).of_difference()
+    if not variance > 0:
+        return 0.0
+    level = adjusted_level(comparisons or rows - 1, endpoints, round(df, 1), round(correlation, 2))
+    return float((stats.t.isf(level / 2, df) + stats.t.ppf(POWER, df)) * math.sqrt(variance))
+
+
+@lru_cache(maxsize=512)
+def adjusted_level(comparisons: int, endpoints: int, df: float, correlation: float) -> float:
+    """Two-sided level of each of so many comparisons with one row, at which a table errs with 5 %."""
+    estimate = Estimate(0.0, -1.0, 1.0, 1.0, df, 2, 2)
+    found = [Comparison(str(row), str(at), estimate, True) for at in range(endpoints) for row in range(comparisons)]
+    pairs = {(str(one), str(two)): correlation for two in range(endpoints) for one in range(two)}
+    return family(found, pairs).level(LEVEL)
+
+
+def seeds_needed(effect: float, parts: Parts, tasks: int, samples: int = 1, **size: Any) -> int | None:
+    """The fewest seeds, 3 or more, with which a table finds this effect; None where 200 do not: more tasks are needed.
+
+    size: rows, comparisons, endpoints and correlation of `planning_effect`.
+    """
+    enough = (
+        seeds for seeds in range(3, MOST_SEEDS + 1) if planning_effect(parts, seeds, tasks, samples, **size) <= effect
+    )
+    return next(enough, None)
