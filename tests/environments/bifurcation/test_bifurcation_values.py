@@ -100,6 +100,7 @@ def test_the_reference_is_a_policy_like_any_other() -> None:
         history, state = (*history, (world.observe(state), action)), world.move(state, action)
 
 
+@pytest.mark.slow
 def test_exact_advantages_are_those_of_re_rolling_a_real_policy(tmp_path: Path) -> None:
     """A tiny policy after a short warm start: its exact values by enumeration, against re-rolled ones."""
     options: dict[str, Any] = {"horizon": 3, "kinds": 2, "options": 2}
