@@ -10,7 +10,7 @@ import pytest
 from experiments import GRPO, RLOO, quiet, small
 
 from harness import ROOT
-from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNameError
+from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNameError, UnmatchedError
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
 from harness.report.folder import read_records, write_results
@@ -78,6 +78,31 @@ def test_missing_seeds_are_refused_unless_allowed(whole: Any, tmp_path: Path) ->
     assert not (tmp_path / "table.md").exists()
     write_results(experiment, some, starts(experiment, start), tmp_path, allow_missing=True)
     assert "INCOMPLETE: RLOO: 1 of 2 seeds (missing 1)" in (tmp_path / "table.md").read_text()
+
+
+def test_a_row_is_not_turned_exploratory_after_its_result_is_known(whole: Any, tmp_path: Path) -> None:
+    experiment, _, start, root = whole
+    turned = small(
+        seeds=[0, 1], methods=[GRPO.model_dump(), RLOO.model_dump() | {"exploratory": True}], budget={"steps": 2}
+    )
+    jobs = plan(turned, start, root / "runs")
+    assert all(job.done for job in jobs)  # the flag is no part of what decides a run
+    with pytest.raises(
+        UnmatchedError, match="RLOO was run as tested, the spec now says exploratory: a row is declared"
+    ):
+        write_results(turned, jobs, start, tmp_path)
+    write_results(experiment, plan(experiment, start, root / "runs"), start, tmp_path)
+
+
+def test_a_run_records_every_task_of_its_curve(whole: Any, tmp_path: Path) -> None:
+    experiment, jobs, start, _ = whole
+    points = gather_records(jobs).points
+    assert {len(point["tasks"][decoding]) for point in points for decoding in ("sampled", "greedy")} == {4}
+    for point in points:
+        assert point["tasks"]["sampled"].count("1") / 4 == point["sampled"]
+    table = write_results(experiment, jobs, start, tmp_path)
+    assert table.primary == "area"
+    assert "## Area under the learning curve, sampled" in (tmp_path / "table.md").read_text()
 
 
 def test_damaged_rows_are_named_and_the_rest_is_kept(whole: Any, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Tables in which no method is better than another, judged by the functions that judge real ones: how often they err.
 
-The figures of docs/reading-a-table.md are those of 2,000 tables a cell: `python tests/simulated_tables.py 2000`.
+The figures of docs/statistics.md are made by `python tests/simulated_tables.py`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def test_controls_and_exploratory_rows_stand_outside_the_family() -> None:
     made = experiment()
     table = build(made.runs, made.rows)
     assert table.judged.size == 4  # Good and Poor under two decodings
-    assert judgement(table, "Try") == Judgement(judgement(table, "Try").versus)
+    tried = judgement(table, "Try")  # it has a difference and a credit share, and tests nothing
+    assert tried == Judgement(tried.versus, share=tried.share)
     oracle = judgement(table, "Oracle")
     assert oracle.p is not None
     assert (oracle.p_adjusted, oracle.verdict, oracle.joint, oracle.share) == (None, None, None, None)
