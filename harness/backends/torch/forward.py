@@ -97,12 +97,20 @@ class LlamaForward:
 
     @staticmethod
     def supports(model: Any) -> bool:
-        """Whether the model belongs to the family and uses full attention in every layer."""
+        """Whether the model belongs to the family and uses full attention in every layer, nothing but the usual
+        around it."""
         config = model.config
         sliding = getattr(config, "use_sliding_window", False) or "sliding_attention" in (
             getattr(config, "layer_types", None) or ()
         )
-        return type(model).__name__ in FAMILY and not sliding and getattr(config, "hidden_act", "silu") == "silu"
+        rope = getattr(config, "rope_parameters", None) or {}
+        unusual = (
+            sliding
+            or getattr(config, "mlp_bias", False)
+            or rope.get("partial_rotary_factor", 1.0) != 1.0
+            or rope.get("rope_type") in ("dynamic", "longrope")  # turns with a row's length
+        )
+        return type(model).__name__ in FAMILY and not unusual and getattr(config, "hidden_act", "silu") == "silu"
 
     def cache(self, rows: int, width: int) -> Cache:
         """An empty cache."""
