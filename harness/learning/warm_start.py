@@ -8,7 +8,6 @@ a context cannot be a teacher.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from harness.core.seeds import SeedTree
 from harness.core.sources import revision
 from harness.core.types import ContextRequest, Credit, Ending, Episode, RolloutGroup, TokenSequence
 from harness.experiment import Experiment, LossSettings, OptimiserSettings, PlugSettings, WarmStartSettings
+from harness.learning.policy_hash import checkpoint_hash
 from harness.losses import pack
 from harness.protocols.backend import Backend, BackendSettings, SamplingParams, Start, make_backend
 from harness.protocols.context import make_context
@@ -76,15 +76,6 @@ def start_of(experiment: Experiment, cache: Path, progress: Progress | None = No
         if not (directory / MEASURED).is_file():
             _make(experiment, settings, pool, base, directory, progress)
     return Start(directory, checkpoint_hash(directory), json.loads((directory / MEASURED).read_text()))
-
-
-def checkpoint_hash(directory: Path) -> str:
-    """sha256 of the files that decide what a model directory says."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        if file.suffix in (".safetensors", ".jinja") or file.name in ("config.json", "tokenizer.json"):
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
 
 
 def _make(

@@ -198,7 +198,8 @@ class Backend(Protocol):
 
 
 def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:
-    """The backend a spec names, made by its `from_start`. UserError where it is none or an option is wrong."""
+    """The backend a spec names, made by its `from_start`, and assured of its model where it can be. UserError where it
+    is none, an option is wrong or the model cannot be believed."""
     cls, options = backend_class(named)
     try:
         made: Backend = cls.from_start(start, settings, **options)
@@ -206,6 +207,9 @@ def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"backend {named.plug}: {error}") from error
+    # A backend that runs a model of any family in itself can say whether that model may be believed.
+    if hasattr(made, "assure"):
+        made.assure(start.checkpoint_hash)
     return made
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from harness.backends.torch.check_model import assure
 from harness.backends.torch.forward import LlamaForward
 from harness.backends.torch.generic import generic_forward, window_of
 from harness.backends.torch.models import load_model, pick_device, stop_ids
@@ -64,6 +65,11 @@ class TorchBackend:
         return cls(
             start.directory, settings.optimiser, settings.steps, settings.temperature, settings.dtype, settings.device
         )
+
+    def assure(self, checkpoint_hash: str = "") -> None:
+        """UserError, with what differs and what to do, unless this model can be believed: it is sampled as its plain
+        forward pass says, and its chat template does what rendering relies on. Looked into once for a checkpoint."""
+        assure(self, checkpoint_hash)
 
     # Sampling
 

@@ -79,6 +79,8 @@ class Prompts:
 class LlamaForward:
     """The forward pass of one Hugging Face model of the family, reading its weights afresh at every call."""
 
+    way = "one cache for all rows, prompts of siblings computed once"
+    """In words, for people."""
     compacts = True
     """Rows of its cache can be taken out and put back."""
     shares_prompts = True

@@ -22,8 +22,8 @@ from harness.backends.torch.generic import (
     OwnForward,
     PaddedForward,
     WholeForward,
+    gap_of,
     generic_forward,
-    largest_gap,
     window_of,
 )
 from harness.backends.torch.sampler import Sampler
@@ -230,8 +230,8 @@ def test_the_models_own_masks_would_be_wrong() -> None:
 
     for family in ("mistral", "gemma3", "gpt-oss"):
         model = model_of(family)
-        assert largest_gap(Naive(model)) > 0.1
-        assert largest_gap(GenericForward(model)) < 1e-4
+        assert gap_of(Naive(model)) > 0.1
+        assert gap_of(GenericForward(model)) < 1e-4
 
 
 def test_a_wide_window_is_proven_narrow_and_stays_wide() -> None:
@@ -243,8 +243,8 @@ def test_a_wide_window_is_proven_narrow_and_stays_wide() -> None:
             causal = cache.seen[:, None] & (positions[:, :, None] >= cache.positions[:, None])
             return torch.zeros(causal.shape).masked_fill(~causal, -1e9)[:, None]
 
-    assert largest_gap(Forgets(model)) > 0.1
-    assert largest_gap(GenericForward(model)) < 1e-4
+    assert gap_of(Forgets(model)) > 0.1
+    assert gap_of(GenericForward(model)) < 1e-4
     assert model.config.sliding_window == 4096
 
 
