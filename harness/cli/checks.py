@@ -1,4 +1,5 @@
-"""Commands that hold a plug to its contract: check-env, check-method, check-context, check-policy, check-backend."""
+"""Commands that hold a plug to its contract: check-env, check-method, check-context, check-policy, check-backend,
+and a model to what this harness relies on: check-model."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import EnvOptions, PlugOptions, json_object
+from harness.cli.options import CacheFolder, EnvOptions, PlugOptions, json_object
 from harness.cli.screen import console, line
-from harness.core.errors import UserError
+from harness.core.errors import UnknownNameError, UserError
 
 
 def check_env(
@@ -134,3 +135,35 @@ def check_backend(
         except BackendError as error:
             raise UserError(f"{backend} does not keep the contract:\n{error}") from None
     line(f"[green]{backend} keeps the contract[/green]")
+
+
+def check_model(
+    model: Annotated[str, typer.Argument(help="smollm2, or the directory of a Hugging Face model.")],
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Check that a model is sampled as its plain forward pass says, and that its chat template is read rightly.
+
+    Example: harness check-model smollm2
+    """
+    from harness.backends.torch import TorchBackend
+    from harness.backends.torch.check_model import full_report
+    from harness.backends.torch.models import DTYPES, base_directory
+    from harness.experiment import ModelSettings
+
+    if model == "tiny":
+        raise UserError("the tiny policy has no weights of its own; name the directory of a checkpoint")
+    if dtype not in DTYPES:
+        raise UnknownNameError("dtype", dtype, DTYPES)
+    directory = base_directory(ModelSettings(name=model), cache)
+    assert directory is not None
+    with console.status(f"checking {model}"):
+        report = full_report(TorchBackend(directory, dtype=dtype, device=device))
+    for name, fact in report.facts.items():
+        console.print(f"{name}: ", style="bold", end="")
+        console.print(fact, markup=False, highlight=False, soft_wrap=True)
+    if report.wrong:
+        listed = "\n".join(f"  - {wrong}" for wrong in report.wrong)
+        raise UserError(f"{model} cannot be used as it is:\n{listed}")
+    line(f"[green]{model} can be used[/green]")

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from harness import ROOT
-from harness.cli.checks import check_backend, check_context, check_env, check_method, check_policy
+from harness.cli.checks import check_backend, check_context, check_env, check_method, check_model, check_policy
 from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, table, tables
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
@@ -38,7 +38,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Experiments": (plan, bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
-    "Contracts": (check_env, check_method, check_context, check_policy, check_backend),
+    "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),
 }
 """Commands by the heading under which `harness --help` shows them."""
 for panel, commands in PANELS.items():

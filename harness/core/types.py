@@ -89,6 +89,10 @@ class Episode:
     """The exact value of the state in which each turn began (`info["value"]`), where the environment knows it."""
     origin: SeedTree | None = None
     """Where the episode's randomness came from: going on from one of its prefixes needs it. Not recorded."""
+    opened: int = 0
+    """How many of the messages stood before the first turn; 0 where that is not known. Not recorded."""
+    tools: tuple[Any, ...] = ()
+    """Schemas of tools that the first prompt showed. Not recorded."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,3 +287,5 @@ class ContextRequest:
     content: str | tuple[Message, ...]
     literals: tuple[str, ...] = ()
     """Strings whose tokens in the episode are reported as `Evidence.masked`."""
+    place: Literal["before", "after"] = "before"
+    """Where a teacher reads it: before the conversation, or after the question, at the end of its first prompt."""

@@ -14,7 +14,7 @@ from harness.core.errors import UnknownNameError, UserError
 from harness.core.plugs import resolve
 from harness.evaluation.settings import Evaluation
 from harness.experiment import Experiment, ModelSettings
-from harness.learning.warm_start import checkpoint_hash
+from harness.learning.policy_hash import checkpoint_hash
 from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
 from harness.protocols.policy import TextPolicy, make_policy
 from harness.rollout.policies import ActingPolicy, MessagePolicy, TokenPolicy

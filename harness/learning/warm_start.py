@@ -7,7 +7,6 @@ it, so that an interval over seeds speaks of another start as well. A ready-made
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from harness.experiment import Experiment, WarmStartSettings
 from harness.learning.benefit import known_measurement, measure
 from harness.learning.demonstrations import Replays
 from harness.learning.fitting import make_weights
+from harness.learning.policy_hash import checkpoint_hash
 from harness.protocols.backend import Start
 from harness.rollout.environments import EnvironmentPool, environment_module
 
@@ -143,12 +143,3 @@ class _Starts:
                 ),
             }
         )
-
-
-def checkpoint_hash(directory: Path) -> str:
-    """sha256 of the files that decide what a model directory says."""
-    digest = hashlib.sha256()
-    for file in sorted(directory.iterdir()):
-        if file.suffix in (".safetensors", ".jinja") or file.name in ("config.json", "tokenizer.json"):
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()

@@ -113,8 +113,14 @@ class ConversationRenderer(Protocol):
     stop_ids: tuple[int, ...]
     """Tokens that end the agent's turn, the template's own first."""
 
-    def opening(self, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> tuple[int, ...]:
-        """Tokens of the first prompt, up to where the agent's turn begins."""
+    def opening(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        context: ContextRequest | None = None,
+    ) -> tuple[int, ...]:
+        """Tokens of the first prompt, up to where the agent's turn begins; with a privileged context, as its teacher
+        reads it. No text of a message becomes a token that only the template may write."""
         ...
 
     def bridge(self, messages: Sequence[Message], stopped: bool) -> tuple[int, ...]:
@@ -122,7 +128,7 @@ class ConversationRenderer(Protocol):
         ...
 
     def context(self, request: ContextRequest) -> tuple[int, ...]:
-        """Tokens that stand in front of a conversation when a teacher reads a privileged context."""
+        """Tokens that stand in front of tokens without a conversation when a teacher reads a privileged context."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -130,7 +136,11 @@ class ConversationRenderer(Protocol):
         ...
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Plain text as tokens (of a demonstration; what a policy has sampled is never encoded again)."""
+        """Plain text as tokens (what a policy has sampled is never encoded again)."""
+        ...
+
+    def completion(self, text: str) -> tuple[int, ...]:
+        """What the agent would have sampled to say this text (a demonstration), its end of turn included."""
         ...
 
     def literal_mask(self, tokens: np.ndarray, literals: Sequence[str]) -> np.ndarray:
@@ -222,7 +232,8 @@ def check_snapshot(name: str, decay: float) -> None:
 
 
 def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:
-    """The backend a spec names, made by its `from_start`. UserError where it is none or an option is wrong."""
+    """The backend a spec names, made by its `from_start`, and assured of its model where it can be. UserError where it
+    is none, an option is wrong or the model cannot be believed."""
     cls, options = backend_class(named)
     try:
         made: Backend = cls.from_start(start, settings, **options)
@@ -230,6 +241,9 @@ def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"backend {named.plug}: {error}") from error
+    # A backend that runs a model of any family in itself can say whether that model may be believed.
+    if hasattr(made, "assure"):
+        made.assure(start.checkpoint_hash)
     return made
 
 

@@ -57,7 +57,7 @@ def _judged(table: Table, row: TableRow, decoding: str, score: Score) -> list[An
     ]
 
 
-def _bounds(value: Estimate | float | None) -> list[str]:
+def _bounds(value: Any) -> list[str]:
     if not isinstance(value, Estimate):
         return ["", "", ""]
     return [_digits(value.mean), _digits(value.low), _digits(value.high)]

@@ -64,6 +64,8 @@ class Conversation:
     """What a text policy counted (calls, tokens, cost); it becomes part of the metrics, of a failed episode too."""
     states: list[Any] = field(default_factory=list)
     """What the environment says of the state in which each turn began: (name, exact value), None where it is silent."""
+    opened: int = 0
+    """How many of the messages are the environment's opening."""
     turn: int = 0
     reward: float = 0.0
     ending: Ending | None = None
@@ -122,4 +124,6 @@ class Conversation:
             states=() if None in names else names,
             state_values=() if None in values else values,
             origin=(self.request.prefix or self.request).seeds,
+            opened=self.opened,
+            tools=tuple(self.info.get("tools") or ()),
         )

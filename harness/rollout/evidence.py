@@ -17,12 +17,14 @@ import numpy as np
 from harness.core.seeds import SeedTree
 from harness.core.types import (
     ContextRequest,
+    Episode,
     Evidence,
     Needs,
     RolloutGroup,
     Scores,
     TeacherPolicy,
     TokenSequence,
+    TopK,
 )
 from harness.protocols.backend import Backend, Weights
 from harness.protocols.context import ContextSource
@@ -44,10 +46,13 @@ class Gathered:
 
 @dataclass
 class _Plan:
-    """Episodes that get a teacher: their place, tokens and rendered context."""
+    """Episodes that get a teacher: their place, and what stands before the tokens they have in common with it."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
+    openings: list[tuple[int, ...]] = field(default_factory=list)
+    """The first prompt as the policy read it."""
     contexts: list[tuple[int, ...]] = field(default_factory=list)
+    """The first prompt as the teacher reads it."""
     literals: list[tuple[str, ...]] = field(default_factory=list)
 
 
@@ -101,15 +106,28 @@ def _requests(context: Any, groups: Sequence[RolloutGroup], backend: Backend, se
             request: ContextRequest | None = context(group, i, seeds["context", group.task_id, i].rng())
             if request is None or not episode.sequence.mask.any():
                 continue
-            tokens = backend.renderer.context(request)
-            if len(tokens) + len(episode.sequence) > backend.window:
+            opening, tokens = _prompts(backend, episode, request)
+            if len(tokens) + len(episode.sequence) - len(opening) > backend.window:
                 out.too_long += 1
                 continue
             plan.places.append((g, i))
+            plan.openings.append(opening)
             plan.contexts.append(tokens)
             plan.literals.append(request.literals)
     out.with_context = len(plan.places)
     return plan
+
+
+def _prompts(backend: Backend, episode: Episode, request: ContextRequest) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The first prompt as the policy read it, and as its teacher reads it: the context is part of one conversation.
+    Of tokens that no conversation is known of, the context stands in front."""
+    renderer = backend.renderer
+    messages = episode.messages[: episode.opened]
+    if messages:
+        opening = renderer.opening(messages, episode.tools)
+        if tuple(episode.sequence.tokens[: len(opening)].tolist()) == opening:
+            return opening, renderer.opening(messages, episode.tools, request)
+    return (), renderer.context(request)
 
 
 def _teacher(
@@ -125,8 +143,9 @@ def _teacher(
     first: dict[bytes, int] = {}
     same = [first.setdefault(_key(c, s), n) for n, (c, s) in enumerate(zip(plan.contexts, chosen, strict=True))]
     distinct = sorted(set(same))
-    asked, contexts = [chosen[n] for n in distinct], [plan.contexts[n] for n in distinct]
-    teacher, student = _passes(needs, backend, asked, contexts)
+    openings, contexts = [plan.openings[n] for n in distinct], [plan.contexts[n] for n in distinct]
+    asked = [_behind(chosen[n], len(plan.openings[n])) for n in distinct]
+    teacher, student = _passes(needs, backend, asked, openings, contexts)
     out.teacher_tokens += sum(len(s) + len(c) for s, c in zip(asked, contexts, strict=True))
     place = {n: row for row, n in enumerate(distinct)}
     for (g, i), representative, literals in zip(plan.places, same, plan.literals, strict=True):
@@ -140,21 +159,45 @@ def _teacher(
 
 
 def _passes(
-    needs: Needs, backend: Backend, sequences: list[TokenSequence], contexts: list[tuple[int, ...]]
+    needs: Needs,
+    backend: Backend,
+    sequences: list[TokenSequence],
+    openings: list[tuple[int, ...]],
+    contexts: list[tuple[int, ...]],
 ) -> tuple[list[Scores], list[Scores] | None]:
-    """The teacher's scores and, where distributions are wanted, the student's on the same ids. The student has the
-    current weights, whoever teaches."""
+    """The teacher's scores and, where distributions are wanted, the student's on the same ids, over whole episodes. The
+    student has the current weights, whoever teaches."""
     if not sequences:
         return [], []
     weights = TEACHERS[needs.teacher_policy]
     if needs.teacher == "sampled":
-        return backend.score(sequences, weights, contexts=contexts), None
+        return _whole(backend.score(sequences, weights, contexts=contexts), openings), None
     k = backend.vocabulary if needs.top_k is None else min(needs.top_k, backend.vocabulary)
     if needs.ids_of == "teacher":
         teacher = backend.score(sequences, weights, top_k=k, contexts=contexts)
-        return teacher, backend.score(sequences, ids=_ids(teacher))
-    student = backend.score(sequences, top_k=k)
-    return backend.score(sequences, weights, ids=_ids(student), contexts=contexts), student
+        student = backend.score(sequences, ids=_ids(teacher), contexts=openings)
+    else:
+        student = backend.score(sequences, top_k=k, contexts=openings)
+        teacher = backend.score(sequences, weights, ids=_ids(student), contexts=contexts)
+    return _whole(teacher, openings), _whole(student, openings)
+
+
+def _behind(sequence: TokenSequence, opening: int) -> TokenSequence:
+    """What follows the first prompt."""
+    parts = (sequence.tokens, sequence.mask, sequence.logprobs, sequence.turns)
+    return TokenSequence(*(part[opening:] for part in parts))
+
+
+def _whole(scores: list[Scores], openings: list[tuple[int, ...]]) -> list[Scores]:
+    """Scores laid out over whole episodes again; nothing of a first prompt was sampled."""
+    out = []
+    for score, opening in zip(scores, openings, strict=True):
+        known, front = score.distribution, len(opening)
+        if known is not None:
+            rows = ((front, 0), (0, 0))
+            known = TopK(np.pad(known.ids, rows), np.pad(known.logprobs, rows))
+        out.append(Scores(np.pad(score.logprobs, (front, 0)), known))
+    return out
 
 
 def _ids(scores: Sequence[Scores]) -> list[np.ndarray]:

@@ -55,10 +55,8 @@ class TokenPolicy:
         """Where each conversation's last completion stands, and its tokens."""
 
     def open(self, conversation: Conversation) -> None:
-        request = conversation.request
-        if request.context is not None:
-            conversation.add(self.renderer.context(request.context), False)
-        conversation.add(self.renderer.opening(conversation.messages, conversation.info.get("tools")), False)
+        tools, context = conversation.info.get("tools"), conversation.request.context
+        conversation.add(self.renderer.opening(conversation.messages, tools, context), False)
         # Of an opening that leaves no room to speak, only what the model can read is kept: the episode ends here,
         # nothing in it is sampled.
         conversation.cut(self.window)
@@ -134,7 +132,7 @@ class TokenPolicy:
     def _replay(self, conversation: Conversation) -> tuple[str, bool]:
         """The script's next action as if it had been sampled, with log-probability 0."""
         text = conversation.scripted()
-        tokens = [*self.renderer.encode(text), self.renderer.stop_ids[0]]
+        tokens = self.renderer.completion(text)
         conversation.add(tokens, True)
         self._stopped[conversation.key] = True
         return text, len(conversation.tokens) > self.window

@@ -94,6 +94,7 @@ class Rollouts:
                 self._fail(conversation, failure)
                 continue
             conversation.messages.extend(messages)
+            conversation.opened = len(messages)
             conversation.info = info
             conversation.note_state()
             policy.open(conversation)

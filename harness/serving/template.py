@@ -41,12 +41,8 @@ class ChatTemplate:
         hold half a surrogate pair, which no tokenizer takes.
         """
         messages = [self._plain(message) for message in request.messages]
-        try:
-            text = self._render(messages, request.offered if self.shows_tools else None)
-        except Exception as error:  # templates raise what they like, e.g. for roles that do not alternate
-            raise RequestError(
-                f"the model's chat template does not take these messages: {error}", "messages"
-            ) from error
+        tools = request.offered if self.shows_tools else None
+        text = json.dumps([messages, tools], ensure_ascii=False)
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -54,7 +50,12 @@ class ChatTemplate:
             raise RequestError(
                 f"the messages hold {half}, half a surrogate pair, which is no character", "messages"
             ) from None
-        return self.renderer.encode(text)
+        try:
+            return self.renderer.opening(messages, tools)
+        except Exception as error:  # templates raise what they like, e.g. for roles that do not alternate
+            raise RequestError(
+                f"the model's chat template does not take these messages: {error}", "messages"
+            ) from error
 
     def _plain(self, message: Message) -> dict[str, Any]:
         role = "system" if message.role == "developer" else message.role

@@ -298,7 +298,7 @@ def _scores(
         scores[method] = Score(
             success=stats.mean_interval(METRICS["success"].outcomes(part)),
             reward=float(rewards.mean()) if len(rewards) else math.nan,
-            gain=_paired(part, parts[starting]) if runs[0].learns and starting in parts else None,
+            gain=_paired(part, parts[starting]) if runs[0].learns and starting and starting in parts else None,
             judged=judged.found.get((decoding, method)),
             lost=int(part.failed.sum()),
             lost_failed=float(outcome_grid(part, as_failures).mean()),

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from harness.backends.torch.check_model import assure
 from harness.backends.torch.forward import LlamaForward
-from harness.backends.torch.generic import GenericForward
+from harness.backends.torch.generic import generic_forward, window_of
 from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
 from harness.backends.torch.rows import Rows, micro_batches
@@ -60,8 +61,8 @@ class TorchBackend:
         self.model, self.tokenizer = load_model(directory, dtype, self.device)
         self.temperature = temperature
         self.renderer = Renderer(self.tokenizer, stop_ids(self.model, self.tokenizer))
-        self.window: int = self.model.config.max_position_embeddings
-        self.vocabulary: int = self.model.config.vocab_size
+        self.window = window_of(self.model.config)
+        self.vocabulary: int = self.model.config.get_text_config(decoder=True).vocab_size
         self.settings = optimiser
         self.steps = steps
         self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
@@ -76,6 +77,11 @@ class TorchBackend:
         return cls(
             start.directory, settings.optimiser, settings.steps, settings.temperature, settings.dtype, settings.device
         )
+
+    def assure(self, checkpoint_hash: str = "") -> None:
+        """UserError, with what differs and what to do, unless this model can be believed: it is sampled as its plain
+        forward pass says, and its chat template does what rendering relies on. Looked into once for a checkpoint."""
+        assure(self, checkpoint_hash)
 
     # Sampling
 
@@ -234,7 +240,7 @@ class TorchBackend:
 
 
 def _forward_of(model: Any) -> Any:
-    return LlamaForward(model) if LlamaForward.supports(model) else GenericForward(model)
+    return LlamaForward(model) if LlamaForward.supports(model) else generic_forward(model)
 
 
 def _first_sampled(sequence: TokenSequence) -> int:

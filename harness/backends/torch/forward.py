@@ -79,6 +79,8 @@ class Prompts:
 class LlamaForward:
     """The forward pass of one Hugging Face model of the family, reading its weights afresh at every call."""
 
+    way = "one cache for all rows, prompts of siblings computed once"
+    """In words, for people."""
     compacts = True
     """Rows of its cache can be taken out and put back."""
     shares_prompts = True
@@ -97,12 +99,20 @@ class LlamaForward:
 
     @staticmethod
     def supports(model: Any) -> bool:
-        """Whether the model belongs to the family and uses full attention in every layer."""
+        """Whether the model belongs to the family and uses full attention in every layer, nothing but the usual
+        around it."""
         config = model.config
         sliding = getattr(config, "use_sliding_window", False) or "sliding_attention" in (
             getattr(config, "layer_types", None) or ()
         )
-        return type(model).__name__ in FAMILY and not sliding and getattr(config, "hidden_act", "silu") == "silu"
+        rope = getattr(config, "rope_parameters", None) or {}
+        unusual = (
+            sliding
+            or getattr(config, "mlp_bias", False)
+            or rope.get("partial_rotary_factor", 1.0) != 1.0
+            or rope.get("rope_type") in ("dynamic", "longrope")  # turns with a row's length
+        )
+        return type(model).__name__ in FAMILY and not unusual and getattr(config, "hidden_act", "silu") == "silu"
 
     def cache(self, rows: int, width: int) -> Cache:
         """An empty cache."""

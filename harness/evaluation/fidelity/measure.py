@@ -23,7 +23,7 @@ from harness.core.types import Ending, Evidence, RolloutGroup
 from harness.evaluation.fidelity.credit import directions, own_streams
 from harness.evaluation.fidelity.truth import SETS, Truth, World, estimate, truth_of
 from harness.experiment import Experiment
-from harness.learning.warm_start import checkpoint_hash
+from harness.learning.policy_hash import checkpoint_hash
 from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, brings_context, make_method

@@ -195,6 +195,21 @@ def test_a_checkpoint_that_changed_is_another_policy(backend_of: Callable[..., A
     assert all(episode.sequence.mask.any() for episode in episodes)  # a token policy leaves its tokens
 
 
+def test_a_template_that_was_edited_is_another_policy(backend_of: Callable[..., Any], tmp_path: Path) -> None:
+    """Wherever it stands: in a file of its own, or in tokenizer_config.json as older directories have it."""
+    model, files = tmp_path / "model", []
+    asked = {"env": "Guess-v0", "policy": str(model), "tasks": 2, "samples": 1, "max_new_tokens": 3}
+    backend_of(dtype="float32").save(model)
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").unlink()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    for text in (template, template, template.replace("<|end|>", " <|end|>")):
+        (model / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": text}))
+        files.append(run(tmp_path / "out", **asked)[0])
+    assert files[0] == files[1] != files[2]
+    assert len(read_episodes(files[2])[0]) == 2
+
+
 # ---------------------------------------------------------------- numbers
 
 

@@ -20,7 +20,8 @@ from harness.core.seeds import SeedTree
 from harness.core.types import ContextRequest, Ending, Episode, TokenSequence
 from harness.experiment import EnvironmentSettings, Experiment
 from harness.learning.demonstrations import SHARED, Replays, as_sampled
-from harness.learning.warm_start import checkpoint_hash, for_every_seed, start_of, start_seeds, starts_at_hand
+from harness.learning.policy_hash import checkpoint_hash
+from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
 from harness.protocols.backend import SamplingParams
 from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool
