@@ -15,6 +15,9 @@ UNDOCUMENTED = frozenset({"admin"})
 """Apps that the engine's collection holds and its API docs do not: the bank, which would credit any card named to
 it."""
 
+DATE = "$date"
+"""The key under which a date travels to the engine."""
+
 DATES = frozenset({"date", "datetime", "time"})
 
 
@@ -118,3 +121,16 @@ def plain(value: Any) -> Any:
     }:
         return value
     raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
+
+
+def on_the_wire(value: Any) -> Any:
+    """Plain data as JSON has it; a date is an object of the key DATE that holds the name of its type and its text."""
+    if isinstance(value, dict):
+        return {key: on_the_wire(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [on_the_wire(entry) for entry in value]
+    if isinstance(value, set | frozenset):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return {DATE: [type(value).__name__, str(value)]}
