@@ -42,7 +42,8 @@ class Episode:
         self.completed = False
         self._engine = pool.engines.take()
         self.player: Worker | None = None
-        self._first, self._player_s, self._engine_s = True, 0.0, 0.0
+        self._first, self._asking = True, False
+        self._player_s = self._engine_s = self._waited_s = 0.0
         try:
             self.facts: dict[str, Any] = self._engine.call("reset", deadline_s, task_id=task_id)
             self.player = pool.players(self._engine).spawn()
@@ -57,13 +58,13 @@ class Episode:
         Raises BlameError where it ended the episode, RemoteError where the machine did.
         """
         assert self.player is not None
-        self._first, self._engine_s = True, 0.0
+        self._first, self._engine_s, self._waited_s, self._asking = True, 0.0, 0.0, False
         self._player_s = cpu_seconds(self.player.pid)
         try:
             ran = self.player.converse("step", deadline_s, self._answer, code=code)
         except RemoteError as error:
             self.player.kill()
-            if self._is_the_blocks(error):
+            if self._is_the_blocks(error, deadline_s):
                 raise BlameError(str(error)) from None
             raise
         if not (isinstance(ran, dict) and isinstance(ran.get("output"), str) and isinstance(ran.get("status"), str)):
@@ -77,31 +78,37 @@ class Episode:
         given = {name: asked.get(name) for name in ("app", "api", "arguments")}
         if not isinstance(given["arguments"], dict):
             return {"error": ["TypeError", "the arguments of a call are named"], "cpu_s": 0.0}
+        began, self._asking = time.monotonic(), True
         try:
-            left = max(0.001, deadline - time.monotonic())
+            left = max(0.001, deadline - began)
             reply: dict[str, Any] = self._engine.call(
                 "api", left, app=given["app"], name=given["api"], arguments=given["arguments"], first=first
             )
         except RemoteError as error:
             if error.kind != "raised":
-                error.cpu_s += self._engine_s + cpu_seconds(self.player.pid) - self._player_s
+                error.cpu_s += cpu_seconds(self.player.pid) - self._player_s
                 raise
             return {"error": ["Exception", f"422: the answer cannot be sent: {error.remote_message}"], "cpu_s": 0.0}
         except (ValueError, RecursionError) as error:  # what the player sent is too deep or too long to be sent on
             return {"error": [type(error).__name__, str(error)], "cpu_s": 0.0}
         self._engine_s += reply["cpu_s"]
+        self._waited_s += time.monotonic() - began
+        self._asking = False
         self.calls += reply["counted"]
         self.completed = bool(reply.get("completed", self.completed))
         return {name: reply[name] for name in ("value", "error", "cpu_s") if name in reply}
 
-    def _is_the_blocks(self, error: RemoteError) -> bool:
+    def _is_the_blocks(self, error: RemoteError, deadline_s: float) -> bool:
         """Whether the block did this to its process, or to the engine's; otherwise the machine did.
 
         Nothing but the block runs in a player, so all is its own but a kill from outside and a machine that keeps the
-        process from running. The engine's process is trusted: there a block can only ask for too much.
+        process from running. The engine's process is trusted: there a block can only ask for too much, and what it
+        asked for counts as its own processor time.
         """
         if error.kind == "deadline":
-            return error.cpu_s > self._pool.step_s or not error.held
+            if error.cpu_s + self._engine_s > self._pool.step_s:
+                return True
+            return not (error.held or self._asking or self._waited_s >= deadline_s / 2)
         return error.crashed or error.kind in ("protocol", "raised") or (error.kind == "died" and not error.killed)
 
     def outcome(self, deadline_s: float) -> str | None:
