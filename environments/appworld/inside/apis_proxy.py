@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from environments.appworld.inside.runtime_guard import BLOCK_MODULE
+from environments.appworld.inside.runtime_guard import BLOCK_MODULE, Untouched
 
 OF_THE_REQUESTER = frozenset({"client", "show", "track"})
 """Arguments that the engine's requester takes for itself: which client answers, whether the request counts. No API has
@@ -21,7 +21,7 @@ DATE = "$date"
 DATES = frozenset({"date", "datetime", "time"})
 
 
-class Collection:
+class Collection(Untouched):
     """Read-only names, as attributes and as keys. Each collection has a class of its own that holds them."""
 
     __slots__ = ()
