@@ -7,6 +7,7 @@ APIs allow. It is forked anew for every episode, so nothing that a block leaves 
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
 import io
@@ -103,6 +104,8 @@ class Player:
             collection[app] = kind({name: self._api(app, name) for name in self._apis[app]})
         preamble = self._dates | {"print": printed, "input": _no_input, "apis": collection}
         self._shell.user_ns = block_namespace(preamble, SEED)
+        if not self._guarded:
+            self._shell.user_ns["__builtins__"] = builtins
 
     # Blocks
 
