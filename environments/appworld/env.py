@@ -11,6 +11,7 @@ from typing import Any, Literal
 from environments.appworld.engine_pool import BlameError, EnginePool, Episode
 from environments.appworld.metrics import summarise
 from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_tasks
+from environments.isolation import walls
 from environments.isolation.pool import RemoteError, Worker
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
 
@@ -86,7 +87,11 @@ class AppWorldEnv(TextEnv):
             trainable=[split for split in self.known.splits if split not in ("test_normal", "test_challenge", "test")],
         )
 
-        self.protocol = self.known.protocol
+        wall = walls.standing()
+        # without a wall a policy that gets past the guard could read what decides its reward: its rows must say so
+        self.protocol = self.known.protocol + (
+            f", no wall around the player ({wall})" if wall.startswith("none") else ""
+        )
 
     # What a reader of results asks
 

@@ -41,7 +41,7 @@ if __name__ == "__main__":
     sys.modules["environments"] = ModuleType("environments")
     sys.modules["environments"].__path__ = [os.path.dirname(_here)]
 
-from environments.isolation import sandbox
+from environments.isolation import sandbox, walls
 from environments.isolation.frames import FrameError, Frames, encode
 from environments.isolation.processes import children, kill_tree
 from environments.isolation.walls import Wall
@@ -76,6 +76,8 @@ class Zygote:
         self.made: Any = None
         self.limits: dict[str, Any] = {}
         self.wall: Wall | None = None
+        self.single = False
+        """Whether forks can neither start processes nor make files, so that they leave none behind."""
 
     def run(self) -> None:
         """Make the object and serve the parent until it closes the connection or is gone."""
@@ -107,6 +109,7 @@ class Zygote:
             tuple(self.made.verbs)
             if self.limits["walled"]:
                 self.wall = Wall(getattr(self.made, "readable", ()))
+                self.single = self.limits["sandbox"] and not walls.standing().startswith("none")
             gc.collect()
             gc.freeze()
         except BaseException as error:  # SystemExit too: the parent reports it
@@ -188,7 +191,10 @@ class Zygote:
             if _has_ended(pid):
                 break
             time.sleep(_TICK)
-        kill_tree(pid)
+        if self.single:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            kill_tree(pid)
         status = None
         for _ in range(_TICKS):
             ended, code = os.waitpid(pid, os.WNOHANG)
@@ -197,8 +203,9 @@ class Zygote:
                 self.forks.discard(pid)
                 break
             time.sleep(_TICK)
-        self._sweep()
-        _remove(_folder_of(pid))
+        if not self.single:
+            self._sweep()
+            _remove(_folder_of(pid))
         return status
 
     def _sweep(self) -> None:
