@@ -10,13 +10,19 @@ import ast
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-_HELPERS = ("parse_time", "parse_date", "parse_datetime", "date_to_string", "datetime_to_string", "time_to_string")
-"""Functions of `appworld.apps.api_lib` that dates call."""
+_HELPERS = {
+    "appworld.apps.api_lib": (
+        *("parse_time", "parse_date", "parse_datetime", "date_to_string", "datetime_to_string", "time_to_string"),
+    ),
+    "appworld.common.utils": ("range_plus", "nearest_to"),
+}
+"""Functions of modules that are not loaded, which dates call."""
 
 
 def load() -> dict[str, Any]:
@@ -29,7 +35,10 @@ def load() -> dict[str, Any]:
         package = sys.modules[name] = ModuleType(name)
         package.__path__ = [str(home.joinpath(*name.split(".")[1:]))]
     dates: Any = importlib.import_module("appworld.common.datetime")
-    sys.modules["appworld.apps.api_lib"] = _helpers(home / "apps" / "api_lib.py", dates.DateTime)
+    known = {"DateTime": dates.DateTime, "datetime": datetime, "TItem": Any, "Any": Any}
+    for name, functions in _HELPERS.items():
+        sys.modules[name] = _helpers(name, home.joinpath(*name.split(".")[1:]).with_suffix(".py"), functions, known)
+    importlib.import_module("appworld.common.random")  # asked for when dates are used, and by then out of reach
     return {
         "pendulum": dates.pendulum,
         "Date": dates.VanillaDate,
@@ -38,12 +47,12 @@ def load() -> dict[str, Any]:
     }
 
 
-def _helpers(file: Path, kind: type) -> ModuleType:
+def _helpers(name: str, file: Path, functions: Sequence[str], known: Mapping[str, Any]) -> ModuleType:
     """A module of those functions alone, from the package's own source."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in _HELPERS]
-    made = ModuleType("appworld.apps.api_lib")
-    made.__dict__.update(DateTime=kind, datetime=datetime)
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in functions]
+    made = ModuleType(name)
+    made.__dict__.update(known)
     exec(compile(tree, str(file), "exec"), made.__dict__)
     return made
 
