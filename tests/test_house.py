@@ -98,7 +98,7 @@ def test_what_runs_in_another_interpreter_stands_alone() -> None:
     """AppWorld's interpreter has none of this project's packages: what it runs imports its own kind, AppWorld's and
     the standard library's."""
     beside = (
-        *(f"isolation/{name}" for name in ("__init__", "worker", "frames", "sandbox", "processes")),
+        *(f"isolation/{name}" for name in ("__init__", "worker", "frames", "sandbox", "processes", "walls")),
         *("appworld/inside", "appworld/world"),
     )
     files = [file for file in under("environments") if named(file).removeprefix("environments/").startswith(beside)]

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from environments.appworld.engine_pool import EnginePool
+from environments.appworld.engine_pool import BlameError, EnginePool, Episode
 from environments.appworld.metrics import summarise
 from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_tasks
-from environments.isolation.pool import RemoteError
+from environments.isolation import walls
+from environments.isolation.pool import RemoteError, Worker
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.md")
@@ -76,7 +77,7 @@ class AppWorldEnv(TextEnv):
         self._step_s = step_s
         self._instructions = _read_instructions(instructions)
         self._engines = EnginePool.of(self.known.root, step_s, shown, memory_mb)
-        self._worker: Any = None
+        self._episode: Episode | None = None
         digest = hashlib.sha256(self._instructions.encode()).hexdigest()[:8]
         super().__init__(
             self.known.splits,
@@ -86,7 +87,11 @@ class AppWorldEnv(TextEnv):
             trainable=[split for split in self.known.splits if split not in ("test_normal", "test_challenge", "test")],
         )
 
-        self.protocol = self.known.protocol
+        wall = walls.standing()
+        # without a wall a policy that gets past the guard could read what decides its reward: its rows must say so
+        self.protocol = self.known.protocol + (
+            f", no wall around the player ({wall})" if wall.startswith("none") else ""
+        )
 
     # What a reader of results asks
 
@@ -110,8 +115,8 @@ class AppWorldEnv(TextEnv):
         """Open the task's world in a player; the agent's instructions and the task's."""
         self._give_back()
         self._counts = dict.fromkeys(("api_calls", "refused", "malformed", "timeouts", "killed"), 0)
-        self._worker = self._engines.player()
-        task = self._worker.call("reset", self._deadline_s, task_id=task_id)
+        self._episode = self._engines.episode(task_id, self._deadline_s)
+        task = self._episode.facts
         return Reply(
             (
                 {"role": "system", "content": self._fill(task)},
@@ -135,32 +140,35 @@ class AppWorldEnv(TextEnv):
         code = block_of(action)
         if not code.strip():
             raise BadAction("there is no code to run; write one block between ```python and ```")
+        episode = self._episode
+        assert episode is not None
+        before = episode.calls
         try:
-            ran = self._worker.call("step", self._deadline_s, code=code)
-        except RemoteError as error:
-            # the block did this to its own process if it crashed the interpreter, or computed on after its time was up;
-            # anything else is a failure of ours, which says nothing about the agent
-            if not (error.crashed or (error.kind == "deadline" and error.cpu_s > self._step_s)):
-                raise
-            self._counts["killed"] += 1
-            self._worker = None
-            return over(
-                False,
-                "The block was killed: it computed without end or crashed its process.",
-                metrics=self._metrics(None),
-            )
-        self._counts["api_calls"] += ran["calls"]
+            ran = episode.block(code, self._deadline_s)
+        except BlameError:
+            self._counts["api_calls"] += episode.calls - before
+            return self._killed("The block was killed: it computed without end or crashed its process.")
+        self._counts["api_calls"] += episode.calls - before
         kind = {"refused": "refused", "malformed": "malformed", "time": "timeouts"}.get(ran["status"])
         if kind:
             self._counts[kind] += 1
-        return self._verdict(ran["output"]) if ran["completed"] else Reply(ran["output"])
+        return self._verdict(ran["output"]) if episode.completed else Reply(ran["output"])
+
+    def _killed(self, why: str) -> Reply:
+        """The episode ends unsolved, by the agent's own doing."""
+        self._counts["killed"] += 1
+        self._give_back()
+        return over(False, why, metrics=self._metrics(None))
 
     def stop(self) -> Reply:
         """Out of turns: the state is judged as it is."""
         return self._verdict("")
 
     def _verdict(self, output: str) -> Reply:
-        outcome = self._worker.call("outcome", self._deadline_s)
+        assert self._episode is not None
+        outcome = self._episode.outcome(self._deadline_s)
+        if outcome is None:
+            return self._killed("The episode has changed more than can be judged.")
         judged = self._engines.judge(self.task_id, outcome, self._outputs, self._deadline_s)
         self._give_back()
         total, passed = judged["total"], sum(passes for _, passes in judged["tests"])
@@ -194,12 +202,17 @@ class AppWorldEnv(TextEnv):
             return (), 0.0, False, True, info
 
     def _give_back(self) -> None:
-        if self._worker is not None:
-            self._engines.give(self._worker)
-            self._worker = None
+        if self._episode is not None:
+            self._episode.close()
+            self._episode = None
+
+    @property
+    def _worker(self) -> Worker | None:
+        """The process that runs the episode's blocks."""
+        return None if self._episode is None else self._episode.player
 
     def close(self) -> None:
-        """Give the worker back; the processes end with this one, or when they have been idle."""
+        """Give the processes back; the processes end with this one, or when they have been idle."""
         self._give_back()
 
 

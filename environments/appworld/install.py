@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from environments.appworld.fingerprint import meaning_hash
+from environments.isolation import walls
 
 PACKAGE = "appworld==0.1.3.post1"
 HOME = Path(os.environ.get("HARNESS_HOME", Path(__file__).resolve().parents[2]))
@@ -241,7 +242,10 @@ def set_up(progress: Progress = print_progress) -> str:
     python, folder = interpreter(progress), own_world(progress)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     sizes = ", ".join(f"{split} {len(ids)}" for split, ids in manifest["splits"].items())
-    return f"{PACKAGE} in {python.parent.parent}\nown world {manifest['hash'][:16]} in {folder}: {sizes} tasks"
+    wall = walls.standing()
+    walled = "walls around the players: " if not wall.startswith("none") else "NO WALL around the players, "
+    world = f"own world {manifest['hash'][:16]} in {folder}: {sizes} tasks"
+    return f"{PACKAGE} in {python.parent.parent}\n{world}\n{walled}{wall}"
 
 
 def set_up_data(progress: Progress = print_progress) -> str:

@@ -25,7 +25,11 @@ GRACE = 0.2
 Reap = Callable[["Worker", float], int | None]
 """Ends a worker's process, after so many seconds in which it may end by itself; its exit code where it is known."""
 
+Answer = Callable[[Any, float], Any]
+"""Answers a worker's question by a deadline."""
+
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL})
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 
 _QUOTED = 2_000
 """Characters of a worker's message or traceback that an error quotes."""
@@ -36,19 +40,21 @@ class RemoteError(Exception):
 
     kind: "boot" (the object or its process did not start), "deadline", "died" (the process ended), "protocol" (it sent
     what is no answer), "raised" (the method raised; the worker goes on), "closed". After "deadline", "died" and
-    "protocol" the worker is closed. busy: with "deadline", whether the worker computed for at least half of the time
-    (an endless loop) or waited (a stuck or crowded machine); cpu_s: the seconds of CPU it used. crashed: with "died",
-    whether the interpreter itself broke down (stack or memory exhausted, a fault in C), rather than being killed or
-    exiting. remote_type, remote_message, remote_traceback: of what was raised in the worker, else "".
+    "protocol" the worker is closed.
+
+    With "deadline": cpu_s, the seconds of CPU it used; busy, whether it computed for at least half of the time (an
+    endless loop); held, whether the machine kept it from running, stopped or without a processor. With "died": crashed,
+    whether the interpreter itself broke down (stack or memory exhausted, a fault in C); killed, whether a signal that
+    comes from outside ended it, or how it ended is not known. remote_type, remote_message, remote_traceback: of what
+    was raised in the worker, else "".
     """
 
     def __init__(self, kind: Kind, message: str) -> None:
         super().__init__(kind, message)
         self.kind = kind
         self.message = message
-        self.busy = False
+        self.busy = self.held = self.crashed = self.killed = False
         self.cpu_s = 0.0
-        self.crashed = False
         self.remote_type = self.remote_message = self.remote_traceback = ""
 
     def __str__(self) -> str:
@@ -59,14 +65,15 @@ class Worker:
     """One object in a process of its own. It serves one caller at a time, others wait.
 
     Workers come from `WorkerPool.spawn` and `WorkerPool.take`. pid: its process; uses: times it was taken; sandbox:
-    "seccomp", or "none: " and why its system calls are not filtered.
+    "seccomp", or "none: " and why its system calls are not filtered; wall: what keeps it from files, or "none: " and
+    why nothing does.
     """
 
     def __init__(self, label: str, pid: int, frames: Frames, output: Output, reap: Reap) -> None:
         self.label = label
         self.pid = pid
         self.uses = 0
-        self.sandbox = ""
+        self.sandbox = self.wall = ""
         self.since = processes.started(pid)
         self._frames = frames
         self._output = output
@@ -93,6 +100,14 @@ class Worker:
         """
         return self._ask(verb, deadline_s, arguments)
 
+    def converse(self, verb: str, deadline_s: float, answer: Answer, **arguments: Any) -> Any:
+        """What the object's method returns, which may ask for answers on its way.
+
+        answer: called with a question and the deadline, a point of `time.monotonic`. What it raises ends the worker.
+        Raises as `call` does.
+        """
+        return self._ask(verb, deadline_s, arguments, answer)
+
     def wait_ready(self, deadline_s: float) -> None:
         """Wait until the object is ready in the worker's process; for `WorkerPool.spawn`."""
         try:
@@ -106,7 +121,7 @@ class Worker:
             failure = raised("boot", f"{self._name()} did not start", reply["raised"])
             self.kill()
             raise failure
-        self.sandbox = reply["ok"]
+        self.sandbox, self.wall = reply["ok"], reply["wall"]
 
     def close(self, deadline_s: float = 5.0) -> None:
         """Let the object close itself within `deadline_s` seconds, then end its process."""
@@ -142,34 +157,34 @@ class Worker:
         self._frames.close()
         self._output.close()
 
-    def _ask(self, verb: str | None, deadline_s: float, arguments: dict[str, Any]) -> Any:
+    def _ask(self, verb: str | None, deadline_s: float, arguments: dict[str, Any], answer: Answer | None = None) -> Any:
         with self._lock:
-            return self._exchange(verb, deadline_s, arguments)
+            return self._exchange(verb, deadline_s, arguments, answer)
 
-    def _exchange(self, verb: str | None, deadline_s: float, arguments: dict[str, Any]) -> Any:
+    def _exchange(self, verb: str | None, deadline_s: float, arguments: dict[str, Any], answer: Answer | None) -> Any:
         if not self._open or self._owner != os.getpid():
             raise RemoteError("closed", f"{self._name()} is closed, or belongs to process {self._owner}")
         self._number += 1
         frame = encode({"verb": verb, "arguments": arguments, "number": self._number})
         name = f"{verb!r}" if verb else "closing"
         self._output.empty()  # an error quotes what this call wrote, and old output fills no disk
-        used = processes.cpu_seconds(self.pid)
+        used, waited = processes.cpu_seconds(self.pid), processes.waited_seconds(self.pid)
         deadline = time.monotonic() + deadline_s
         try:
             self._frames.write(frame, deadline)
             reply = self._frames.receive(deadline)
-            if (
-                not isinstance(reply, dict)
-                or reply.get("number") != self._number
-                or not reply.keys() & {"ok", "raised"}
-            ):
+            while answer is not None and isinstance(reply, dict) and "asks" in reply:
+                self._frames.write(encode({"answer": answer(reply["asks"], deadline)}), deadline)
+                reply = self._frames.receive(deadline)
+            if not self._is_answer(reply):
                 raise FrameError(f"what came is no answer: {str(reply)[:200]}")
         except TimeoutError:
             spent = max(0.0, processes.cpu_seconds(self.pid) - used)
+            held = processes.is_held(self.pid, waited + deadline_s / 2)
             failure = self._failed(
                 "deadline", f"did not end {name} within {deadline_s:g} s; it used {spent:.2f} s of CPU"
             )
-            failure.cpu_s, failure.busy = spent, spent >= deadline_s / 2
+            failure.cpu_s, failure.busy, failure.held = spent, spent >= deadline_s / 2, held
             raise failure from None
         except (EOFError, OSError):
             raise self._failed("died", f"died in {name}") from None
@@ -182,6 +197,16 @@ class Worker:
             raise raised("raised", f"{name} of {self.label}", reply["raised"])
         return reply["ok"]
 
+    def _is_answer(self, reply: Any) -> bool:
+        """Whether what came answers the present call; whoever sent it may have meant to deceive."""
+        if not isinstance(reply, dict) or reply.get("number") != self._number:
+            return False
+        if "raised" not in reply:
+            return "ok" in reply
+        report = reply["raised"]
+        fields = ("type", "message", "traceback")
+        return isinstance(report, dict) and all(isinstance(report.get(field), str) for field in fields)
+
     def _failed(self, kind: Kind, what: str) -> RemoteError:
         """Kill the worker; the error names what is known of its end."""
         tail = self._output.tail()
@@ -189,6 +214,7 @@ class Worker:
         end = "" if kind == "deadline" else f"; {processes.ending(status)}"
         error = RemoteError(kind, f"{self._name()} {what}{end}{tail}")
         error.crashed = kind == "died" and status is not None and -status in _CRASHES
+        error.killed = kind == "died" and (status is None or -status in _FROM_OUTSIDE)
         return error
 
     def _name(self) -> str:

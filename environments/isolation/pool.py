@@ -46,7 +46,8 @@ class Limits:
 
     memory_mb: MiB of address space beyond what it has when it is forked; file_mb: MiB of any one file it writes;
     open_files: open file descriptors. sandbox: whether seccomp forbids new processes, programs and signals to others,
-    where the kernel has it; network: whether a worker so confined keeps its sockets.
+    where the kernel has it; network: whether a worker so confined keeps its sockets. walled: whether files are out of
+    reach, but for reading what the object's `readable` names (see `environments.isolation.walls`).
     """
 
     memory_mb: int = 1024
@@ -54,6 +55,7 @@ class Limits:
     open_files: int = 256
     sandbox: bool = True
     network: bool = False
+    walled: bool = False
 
     def __post_init__(self) -> None:
         for name in ("memory_mb", "file_mb", "open_files"):

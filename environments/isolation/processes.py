@@ -95,6 +95,23 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
 
 
+def waited_seconds(pid: int) -> float:
+    """Seconds that a process's main thread has waited for a processor so far; 0.0 where that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def is_held(pid: int, seconds: float) -> bool:
+    """Whether the machine keeps a process from running: it is stopped, waits for a disk, or has waited for a processor
+    for at least so many seconds of its life. False where that cannot be known.
+    """
+    fields = _stat(pid)
+    return bool(fields and fields[0] in ("T", "t", "D")) or waited_seconds(pid) >= seconds
+
+
 def kill_tree(pid: int, since: int | None = None) -> None:
     """Kill a process with its descendants and all members of its group and session, those orphaned included.
 

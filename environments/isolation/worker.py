@@ -9,7 +9,8 @@ Gymnasium.
 
 The object is what `target`, "module:Name", returns for the boot message's options. Of its attributes, `verbs` (a tuple)
 names the methods that may be called; these are optional: `warm()` is called once, before the first fork; `forked()` in
-every fork, when its limits hold; `close()` at its end.
+every fork, when its limits hold; `close()` at its end; `readable`, the paths that stay readable behind the wall. It is
+given `sandboxed`, whether system calls are filtered, and `ask`, which puts a question to the parent amid a call.
 
 The process that forks, the zygote, keeps to one thread and never runs untrusted code. It alone signals and reaps the
 forks, whose ids therefore stay theirs; it adopts the processes they leave behind. When the parent is gone, everything
@@ -40,9 +41,10 @@ if __name__ == "__main__":
     sys.modules["environments"] = ModuleType("environments")
     sys.modules["environments"].__path__ = [os.path.dirname(_here)]
 
-from environments.isolation import sandbox
+from environments.isolation import sandbox, walls
 from environments.isolation.frames import FrameError, Frames, encode
 from environments.isolation.processes import children, kill_tree
+from environments.isolation.walls import Wall
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _FOLDER = os.environ.get("TMPDIR", "")
@@ -73,6 +75,9 @@ class Zygote:
         self.forks: set[int] = set()
         self.made: Any = None
         self.limits: dict[str, Any] = {}
+        self.wall: Wall | None = None
+        self.single = False
+        """Whether forks can neither start processes nor make files, so that they leave none behind."""
 
     def run(self) -> None:
         """Make the object and serve the parent until it closes the connection or is gone."""
@@ -102,6 +107,9 @@ class Zygote:
             if hasattr(self.made, "warm"):
                 self.made.warm()
             tuple(self.made.verbs)
+            if self.limits["walled"]:
+                self.wall = Wall(getattr(self.made, "readable", ()))
+                self.single = self.limits["sandbox"] and not walls.standing().startswith("none")
             gc.collect()
             gc.freeze()
         except BaseException as error:  # SystemExit too: the parent reports it
@@ -164,7 +172,7 @@ class Zygote:
             if os.getppid() == zygote:  # else it ended before the kernel was asked to end this process with it
                 calls = Frames(socket.socket(fileno=end))
                 del self.control, self.forks
-                _serve_calls(self.made, calls, self.limits)
+                _serve_calls(self.made, calls, self.limits, self.wall)
             status = 0
         except BaseException:  # nothing may return into the zygote's code
             with contextlib.suppress(BaseException):
@@ -183,7 +191,10 @@ class Zygote:
             if _has_ended(pid):
                 break
             time.sleep(_TICK)
-        kill_tree(pid)
+        if self.single:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            kill_tree(pid)
         status = None
         for _ in range(_TICKS):
             ended, code = os.waitpid(pid, os.WNOHANG)
@@ -192,8 +203,9 @@ class Zygote:
                 self.forks.discard(pid)
                 break
             time.sleep(_TICK)
-        self._sweep()
-        _remove(_folder_of(pid))
+        if not self.single:
+            self._sweep()
+            _remove(_folder_of(pid))
         return status
 
     def _sweep(self) -> None:
@@ -224,21 +236,23 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _serve_calls(made: Any, calls: Frames, limits: dict[str, Any]) -> None:
+def _serve_calls(made: Any, calls: Frames, limits: dict[str, Any], wall: Wall | None) -> None:
     """Enter the limits, then answer calls until the parent closes the connection or asks for the end."""
-    folder = _folder_of(os.getpid())
-    os.makedirs(folder)
-    os.chdir(folder)
-    os.environ["TMPDIR"] = tempfile.tempdir = folder
+    if wall is None:
+        folder = _folder_of(os.getpid())
+        os.makedirs(folder)
+        os.chdir(folder)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
     try:
-        confined = sandbox.confine(limits)
+        confined, stands = sandbox.confine(limits, wall)
         made.sandboxed = confined == "seccomp"
+        made.ask = lambda question: _ask(calls, question)
         if hasattr(made, "forked"):
             made.forked()
     except BaseException as error:
         calls.write(encode({"raised": as_report(error)}))
         return
-    calls.write(encode({"ok": confined}))
+    calls.write(encode({"ok": confined, "wall": stands}))
     while True:
         try:
             message = calls.receive()
@@ -252,6 +266,12 @@ def _serve_calls(made: Any, calls: Frames, limits: dict[str, Any]) -> None:
             return
         if closing:
             return
+
+
+def _ask(calls: Frames, question: Any) -> Any:
+    """Put a question to the parent amid a call, and wait for its answer. ValueError for what is no JSON or too long."""
+    calls.write(encode({"asks": question}))
+    return calls.receive()["answer"]
 
 
 def _answer(made: Any, message: dict[str, Any], closing: bool) -> bytes:

@@ -1,7 +1,7 @@
-"""Seconds that a step takes inside the engine's process: `python -P appworld_inside.py OPTIONS`, in AppWorld's
+"""Seconds that a step takes inside a player's process: `python -P appworld_inside.py OPTIONS`, in AppWorld's
 interpreter.
 
-Reads `{"task_id": ..., "code": ..., "times": N}` from each line and answers with the seconds that N steps took there,
+Reads `{"code": ..., "times": N}` from each line and answers with the seconds that N steps took there,
 no process between.
 """
 
@@ -18,19 +18,18 @@ def main() -> None:
     # as environments.isolation.worker does it: our package's own __init__ needs what that interpreter has not
     package = sys.modules["environments"] = ModuleType("environments")
     package.__path__ = [str(Path(__file__).resolve().parents[2] / "environments")]
-    from environments.appworld.inside.engine import Engine
+    from environments.appworld.inside.player import Player
 
-    engine = Engine(**json.loads(sys.argv[1]))
+    player = Player(**json.loads(sys.argv[1]))
     answers, sys.stdout = sys.stdout, sys.stderr
-    engine.warm()
+    player.warm()
     for line in sys.stdin:
         asked = json.loads(line)
-        engine.reset(asked["task_id"])
-        began = os.times().elapsed  # the engine freezes every other clock
+        player.begin("2024-05-17T11:30:00", [])
+        began = os.times().elapsed  # every other clock is frozen
         for _ in range(asked["times"]):
-            engine.step(asked["code"])
+            player.step(asked["code"])
         took = os.times().elapsed - began
-        engine.close()
         print(json.dumps(took), file=answers, flush=True)
     os._exit(0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
-from environments.appworld.inside.runtime_guard import BLOCK_MODULE
+from environments.appworld.inside.runtime_guard import BLOCK_MODULE, Untouched
 
 OF_THE_REQUESTER = frozenset({"client", "show", "track"})
 """Arguments that the engine's requester takes for itself: which client answers, whether the request counts. No API has
@@ -15,10 +15,13 @@ UNDOCUMENTED = frozenset({"admin"})
 """Apps that the engine's collection holds and its API docs do not: the bank, which would credit any card named to
 it."""
 
+DATE = "$date"
+"""The key under which a date travels to the engine."""
+
 DATES = frozenset({"date", "datetime", "time"})
 
 
-class Collection:
+class Collection(Untouched):
     """Read-only names, as attributes and as keys. Each collection has a class of its own that holds them."""
 
     __slots__ = ()
@@ -118,3 +121,16 @@ def plain(value: Any) -> Any:
     }:
         return value
     raise TypeError(f"Object of type {kind.__name__} is not JSON serializable")
+
+
+def on_the_wire(value: Any) -> Any:
+    """Plain data as JSON has it; a date is an object of the key DATE that holds the name of its type and its text."""
+    if isinstance(value, dict):
+        return {key: on_the_wire(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [on_the_wire(entry) for entry in value]
+    if isinstance(value, set | frozenset):
+        raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return {DATE: [type(value).__name__, str(value)]}

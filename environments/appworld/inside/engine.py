@@ -1,40 +1,45 @@
-"""AppWorld's engine, as a worker process runs it: one world that is played, or one verdict that is found.
+"""AppWorld's engine, as a worker process runs it: one world whose API calls are answered, or one verdict that is found.
 
-The target of `environments.isolation.pool`: forked from a process that has opened and closed one world. What an episode
+The target of `environments.isolation.pool`: forked from a process that has opened and closed one world. No policy's
+code runs here: blocks run in `environments.appworld.inside.player`. What an episode
 does not need is left out (building the API applications anew, a second copy of the start state, saving logs and state
 after every step); what it needs is the engine's own.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import re
 import shutil
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 from environments.appworld.inside import server
-from environments.appworld.inside.limits import Clock
 
 KEPT_STARTS = 8
 """Tasks whose start state a judging process keeps in memory: siblings are judged one after another."""
 
 
-class Engine:
-    """A player of episodes (`reset`, `step`, `outcome`) or a judge of outcomes (`judge`); a worker is one or the other.
+OUTCOME = 12 << 20
+"""Characters of an outcome, packed: what one message between processes carries."""
 
-    root: AppWorld's root without ground truth; truth: the one with it, opened by judges alone. step_s: seconds of
-    processor time one block may take. shown: characters of an observation; the rest is cut.
+
+class Engine:
+    """Keeps an episode's world (`reset`, `api`, `outcome`) or judges outcomes (`judge`); a worker does one or the
+    other.
+
+    root: AppWorld's root without ground truth; truth: the one with it, opened by judges alone.
     """
 
-    verbs = ("reset", "step", "outcome", "judge")
+    verbs = ("names", "reset", "api", "outcome", "judge")
 
-    def __init__(self, root: str, truth: str, first_task: str, step_s: float = 20.0, shown: int = 12_000) -> None:
+    def __init__(self, root: str, truth: str, first_task: str) -> None:
         self._root, self._truth, self._first_task = root, truth, first_task
-        self._clock, self._shown = Clock(step_s), shown
         self._world: Any = None
+        self._routes: Any = None
         self._judged: list[str] = []
         self._scratch = ""
 
@@ -43,12 +48,13 @@ class Engine:
     def warm(self) -> None:
         """Import everything, open one world, close it again."""
         os.environ["APPWORLD_ROOT"] = self._root
-        from environments.appworld.inside import databases
+        from environments.appworld.inside import databases, routes
 
         server.install()
         databases.install()
+        self._routes = routes.from_engine()
         self.reset(self._first_task)
-        self.step("print(apis.supervisor.show_account_passwords())")
+        self.api("supervisor", "show_account_passwords", {}, True)
         self.outcome()
         self.close()
 
@@ -58,54 +64,52 @@ class Engine:
             self._world.close()
             self._world = None
 
-    # Playing
+    # An episode's world
+
+    def names(self) -> dict[str, list[str]]:
+        """The APIs of each app."""
+        return dict(self._routes.names())
 
     def reset(self, task_id: str) -> dict[str, Any]:
-        """Open the task's world. Returns its `instruction`, its `supervisor` (the agent's principal) and its `apps`."""
+        """Open the task's world; see `World.facts` for what it returns."""
         from environments.appworld.inside.world import World
 
         self.close()
-        self._world = World.open(task_id, self._clock)
-        task = self._world.task
-        return {
-            "instruction": task.instruction,
-            "supervisor": dict(task.supervisor),
-            "apps": dict(task.app_descriptions),
-        }
+        self._world = World.open(task_id, self._routes)
+        return dict(self._world.facts())
 
-    def step(self, code: str) -> dict[str, Any]:
-        """Run a block.
+    def api(self, app: Any, name: Any, arguments: Any, first: bool) -> dict[str, Any]:
+        """Answer a block's API call; see `World.answer`. Nothing in it can be trusted."""
+        return dict(self._world.answer(app, name, arguments, first))
 
-        Returns the `output` the agent sees, the block's `status` (see `World.block`), whether the task is `completed`,
-        and the number of API `calls`.
+    def outcome(self) -> str | None:
+        """What the episode has changed, packed for a judge: statements per app since the start, and the change counts.
+
+        None where it has changed more than can be judged.
         """
-        requests = self._world.requester.requests
-        before = len(requests)
-        output, status = self._world.block(code)
-        # the agent ends its task by an API call, so only after calls is it worth asking
-        completed = (
-            any("/supervisor/" in request["url"] for request in requests[before:]) and self._world.task_completed()
-        )
-        return {
-            "output": _shown(output, self._shown),
-            "status": status,
-            "completed": bool(completed),
-            "calls": len(requests) - before,
-        }
-
-    def outcome(self) -> dict[str, Any]:
-        """What the episode has changed, for a judge: statements per app since the start, and the change counts."""
-        return dict(self._world.changes())
+        packed = pack(self._world.changes())
+        return packed if len(packed) <= OUTCOME else None
 
     # Judging
 
-    def judge(self, task_id: str, outcome: dict[str, Any], folder: str | None = None) -> dict[str, Any]:
+    def judge(self, task_id: str, outcome: str, folder: str | None = None) -> dict[str, Any]:
         """AppWorld's own verdict on an outcome.
 
         folder: an experiment's folder, in AppWorld's layout, that keeps the outcome and report. Returns `success`, the
         task's `difficulty`, the `total` of tests, the share of them that doing nothing passes (`idle`), and the `tests`
-        by name.
+        by name. An outcome that the task's tests cannot even read fails all of them.
         """
+        try:
+            return self._judged_as(task_id, unpack(outcome), folder)
+        except OSError:  # a full disk, say
+            raise
+        except Exception as error:
+            # whose fault it is shows on the start state: where its tests run, it was what the episode left that broke
+            idle = self._judged_as(task_id, {"changes": {}, "hashes": {}}, None)
+            unreadable = [(f"{name} (unreadable: {type(error).__name__})", False) for name, _ in idle["tests"]]
+            return idle | {"success": False, "tests": unreadable}
+
+    def _judged_as(self, task_id: str, outcome: dict[str, Any], folder: str | None) -> dict[str, Any]:
         from appworld.common.path_store import path_store
         from appworld.evaluator import evaluate_task
 
@@ -171,11 +175,12 @@ def _write_unchanged(start: Path, end: Path) -> None:
             shutil.copy(file, end)
 
 
-def _shown(text: str, shown: int) -> str:
-    """What the agent sees: cut, in characters that UTF-8 has, without memory addresses, which differ between
-    processes."""
-    text = text.encode("utf-8", "replace").decode()
-    text = re.sub(r"\bat 0x[0-9a-f]+", "at 0x...", text)
-    if len(text) <= shown:
-        return text
-    return f"{text[:shown]}\n[cut: {len(text) - shown} more characters were printed; print less at a time]"
+def pack(outcome: dict[str, Any]) -> str:
+    """An outcome as text that is small and the same for equal outcomes."""
+    return base64.b64encode(zlib.compress(json.dumps(outcome).encode(), 1)).decode()
+
+
+def unpack(packed: str) -> dict[str, Any]:
+    """The outcome that was packed."""
+    outcome: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return outcome

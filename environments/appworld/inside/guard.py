@@ -11,10 +11,11 @@ import ast
 import difflib
 import warnings
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from environments.appworld.inside.names import INTERNALS, METHODS, MODULES, WATCHED, readable, special
 
-READ, WRITE = " read", " write"
+READ, WRITE, SUPER = " read", " write", " super"
 """Names of the run-time checks; no block can spell a name with a blank in it."""
 
 MAX_CHARACTERS = 100_000
@@ -177,12 +178,25 @@ def _put_in_checks(node: ast.AST, klass: str) -> None:
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Attribute):
         _check_update(node.target, klass)
     for field, value in ast.iter_fields(node):
-        if isinstance(value, ast.Attribute):
+        if _is_super(value) and not _is_bare_call(node):
+            value.id = SUPER
+        elif isinstance(value, ast.Attribute):
             setattr(node, field, _looked_up(value, node, klass))
         elif isinstance(value, list):
+            for entry in filter(_is_super, value):
+                entry.id = SUPER
             value[:] = [
                 _looked_up(entry, node, klass) if isinstance(entry, ast.Attribute) else entry for entry in value
             ]
+
+
+def _is_super(node: object) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and node.id == "super" and isinstance(node.ctx, ast.Load)
+
+
+def _is_bare_call(node: ast.AST) -> bool:
+    """`super()` finds class and object itself, both the block's own; with arguments it could be told of others."""
+    return isinstance(node, ast.Call) and not node.args and not node.keywords
 
 
 def _check_update(target: ast.Attribute, klass: str) -> None:

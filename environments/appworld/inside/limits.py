@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -28,17 +29,27 @@ class Clock:
         self.seconds = seconds
         self._late = False
         """Whether the time ran out amid a transaction."""
+        self._until: float | None = None
+        """The processor time of this process at which a timed call's time is up."""
 
     def timed(self, function: Callable[..., Any], *given: Any, **named: Any) -> Any:
         """Call a function; raise TimeUpError in it, again and again, when it takes longer. Main thread only."""
-        self._late = False
+        self._late, self._until = False, _cpu() + self.seconds
         signal.signal(signal.SIGPROF, self._on_signal)
         signal.setitimer(signal.ITIMER_PROF, self.seconds, AGAIN_S)
         try:
             return _timed(function, given, named)
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-            self._late = False
+            self._late, self._until = False, None
+
+    def charge(self, seconds: float) -> None:
+        """Take seconds that another process spent for the timed call off its time; from within a shielded function."""
+        if self._until is not None:  # what the kernel says is left is rounded up, which adds up over many calls
+            self._until -= seconds
+            left = self._until - _cpu()
+            self._late = self._late or left <= 0
+            signal.setitimer(signal.ITIMER_PROF, max(left, 1e-6), AGAIN_S)
 
     def shielded(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The same function as a transaction: a timed call is interrupted behind it, not amid it."""
@@ -62,6 +73,12 @@ class Clock:
                 return
             shielded = shielded or frame.f_code is _shielded.__code__
             frame = frame.f_back
+
+
+def _cpu() -> float:
+    """Seconds of processor time of this process; other clocks are frozen."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def _timed(function: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:

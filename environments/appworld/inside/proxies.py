@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import builtins
 import collections
+import copy
 import dataclasses
 import enum
 import functools
 import importlib
 import random
 import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from environments.appworld.inside.apis_proxy import apis_proxy
-from environments.appworld.inside.guard import READ, WRITE
+from environments.appworld.inside.guard import READ, SUPER, WRITE
 from environments.appworld.inside.names import BUILTINS, INTERNALS, MODULES, UNAVAILABLE, WATCHED
-from environments.appworld.inside.runtime_guard import BLOCK_MODULE, TYPE, RuntimeGuard, plain_name
+from environments.appworld.inside.runtime_guard import (
+    BLOCK_MODULE,
+    ByStatement,
+    RuntimeGuard,
+    Untouched,
+    free,
+    plain_name,
+)
 
 FROM_C = frozenset({"_strptime", "time", "unicodedata", "warnings"})
 """Modules that C functions import in the name of the frame that called them; they then read sys.modules, whatever they
@@ -29,7 +38,7 @@ for _name in FROM_C:
     importlib.import_module(_name)
 
 
-class ModuleProxy:
+class ModuleProxy(Untouched):
     """A read-only object that shows some names of a module. Each proxy has a class of its own that holds them."""
 
     __slots__ = ()
@@ -68,7 +77,15 @@ def block_namespace(preamble: Mapping[str, Any], seed: int = 0) -> dict[str, Any
     if "apis" in preamble:
         namespace["apis"] = apis_proxy(preamble["apis"])
     namespace["__builtins__"] = _builtins(preamble, guard, modules)
+    _show(guard, namespace.values(), namespace["__builtins__"].values())
+    for proxy in modules.values():
+        _show(guard, (getattr(type(proxy), name) for name in vars(type(proxy)) if not name.startswith("__")))
     return namespace
+
+
+def _show(guard: RuntimeGuard, *collections_of_values: Iterable[Any]) -> None:
+    for values in collections_of_values:
+        guard.shown.update(value for value in values if isinstance(value, type))
 
 
 PREAMBLE = {
@@ -112,13 +129,15 @@ def _builtins(preamble: Mapping[str, Any], guard: RuntimeGuard, modules: Mapping
         "print": preamble.get("print", print),
         "input": preamble.get("input", _unavailable("input", "decide yourself")),
     }
-    shown |= {"getattr": guard.getattr, "hasattr": guard.hasattr, "setattr": guard.setattr, "delattr": guard.delattr}
-    shown |= {"vars": guard.vars, "dir": guard.dir, "type": TYPE}
+    for method in (guard.getattr, guard.hasattr, guard.setattr, guard.delattr, guard.vars, guard.dir):
+        shown[method.__name__] = free(method)
     shown |= {
+        "type": guard.type,
         "__import__": import_,
-        "__build_class__": guard.build_class,
-        READ: guard.read,
-        WRITE: guard.write,
+        "__build_class__": free(guard.build_class),
+        READ: free(guard.read),
+        WRITE: free(guard.write),
+        SUPER: free(guard.super),
         "__name__": "builtins",
     }
     return shown
@@ -137,12 +156,14 @@ def _replacements(guard: RuntimeGuard, seed: int) -> dict[str, dict[str, Any]]:
     stream = Random(seed)
     return {
         "collections": {"namedtuple": _namedtuple},
+        "copy": {"copy": free(copy.copy), "deepcopy": _deepcopy},
         "dataclasses": {"dataclass": _dataclass(guard)},
         "enum": {"Enum": Enum, "IntEnum": IntEnum, "StrEnum": StrEnum},
         "functools": {"total_ordering": _total_ordering(guard), "wraps": _wraps(guard)},
         "operator": {"attrgetter": _attrgetter(guard)},
         "random": {name: getattr(stream, name) for name in MODULES["random"] - {"Random"}} | {"Random": Random},
         "time": {"sleep": _sleep},
+        "typing": {"NamedTuple": ByStatement(typing.NamedTuple), "TypedDict": ByStatement(typing.TypedDict)},
     }
 
 
@@ -191,9 +212,31 @@ def _dataclass(guard: RuntimeGuard) -> Callable[..., Any]:
     def dataclass(cls: Any = None, /, **options: Any) -> Any:
         if cls is None:
             return functools.partial(dataclass, **options)
-        return guard.adopt(dataclasses.dataclass(guard.write(cls), **options))
+        if not issubclass(type(cls), type):
+            raise TypeError("dataclass() is for classes")
+        _check_fields(guard.write(cls))
+        plain = {str.__str__(name): bool(value) for name, value in options.items()}
+        return guard.adopt(dataclasses.dataclass(cls, **plain))
 
     return dataclass
+
+
+def _check_fields(cls: type) -> None:
+    """The names of fields become code: they are those that the class statement wrote, and fields are the library's."""
+    held = type.__dict__["__dict__"].__get__(cls)
+    names = list(held.get("__annotations__", ()))
+    if not all(type(name) is str and name.isidentifier() for name in names):
+        raise TypeError("the names of fields are those of the class statement")
+    for name, value in held.items():
+        if issubclass(type(value), dataclasses.Field) and type(value) is not dataclasses.Field:
+            raise TypeError(f"{name} is no field of dataclasses")
+
+
+def _deepcopy(value: Any, memo: None = None) -> Any:
+    """`copy.deepcopy` without a memo of the caller's, which would say what functions and methods are bound to."""
+    if memo is not None:
+        raise TypeError("deepcopy() takes 1 argument here")
+    return copy.deepcopy(value)
 
 
 def _total_ordering(guard: RuntimeGuard) -> Callable[[type], type]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import abc
 import builtins
 import enum
+import functools
 import importlib
 import string
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from environments.appworld.inside.names import WATCHED, readable, special
 
@@ -23,34 +24,71 @@ BLOCK_MODULE = "__main__"
 
 OF_NAMEDTUPLES = frozenset({"_asdict", "_field_defaults", "_fields", "_make", "_replace"})
 OF_ENUMS = frozenset({"_missing_", "_name_", "_value_"})
-TYPING_BASES = (typing.NamedTuple, typing.TypedDict, typing.Any)
+TYPING_BASES = (typing.Any,)
 
 BY_INIT = (BaseException, dict, list, set)
 """Classes whose __init__ may be called on an object: that of a property would change what all its readers see."""
 
 
-class OneArgumentType:
-    """`type` for looking, not for making classes."""
+NO_BASES = frozenset({property, classmethod, staticmethod, super, functools.cached_property})
+"""Descriptors: their methods change what all readers of an attribute see."""
+
+
+class Untouched:
+    """Base of what a block is handed: a copy of it is the thing itself."""
 
     __slots__ = ()
+
+    def __copy__(self) -> Untouched:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Untouched:
+        return self
+
+
+class Label(Untouched):
+    """Stands for a class that a block can see by its name only: nothing can be made of it or inherited from it."""
+
+    __slots__ = ("__name__", "_stands_for")
+
+    def __init__(self, kind: type) -> None:
+        self._stands_for, self.__name__ = kind, kind.__name__
+
+    def __instancecheck__(self, value: object) -> bool:
+        return isinstance(value, self._stands_for)
+
+    def __subclasscheck__(self, kind: type) -> bool:
+        return issubclass(kind, self._stands_for)
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(f"nothing can be made of {self.__name__!r} here")
+
+    def __repr__(self) -> str:
+        return repr(self._stands_for)
+
+
+class OneArgumentType(Untouched):
+    """`type` for looking, not for making classes."""
+
+    __slots__ = ("_guard",)
+
+    def __init__(self, guard: RuntimeGuard) -> None:
+        self._guard = guard
 
     def __call__(self, value: object, *more: object) -> Any:
         if more:
             raise TypeError("type() takes 1 argument here; write a class statement")
         kind = type(value)
-        return TYPE if issubclass(kind, type) else kind
+        return self if issubclass(kind, type) or kind is Label else self._guard.shown_as(kind)
 
     def __instancecheck__(self, value: object) -> bool:
-        return isinstance(value, type)
+        return isinstance(value, type | Label)
 
     def __subclasscheck__(self, kind: type) -> bool:
         return issubclass(kind, type)
 
     def __repr__(self) -> str:
         return "<class 'type'>"
-
-
-TYPE = OneArgumentType()
 
 
 class RuntimeGuard:
@@ -62,11 +100,18 @@ class RuntimeGuard:
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.namespace = namespace
         self.classes: set[type] = set()
+        self.shown: set[type] = set()
+        """Classes that a block is given by name."""
+        self.type = OneArgumentType(self)
+        self._labels: dict[type, Label] = {}
 
     def build_class(self, body: Callable[..., Any], name: str, *bases: Any) -> Any:
         """The class statement. A base that is no class would be called with the class's body as an argument."""
         for base in bases:
-            known = issubclass(type(base), type) or type(base).__module__ == "typing"
+            if issubclass(type(base), type):
+                known = base in self.classes or (base in self.shown and base not in NO_BASES)
+            else:
+                known = type(base).__module__ == "typing" or type(base) is ByStatement
             if not known and not any(base is special_form for special_form in TYPING_BASES):
                 raise TypeError(f"{base!r:.80} is no class to inherit from")
         return self.adopt(builtins.__build_class__(body, name, *bases))
@@ -77,10 +122,26 @@ class RuntimeGuard:
             self.classes.add(made)
         return made
 
+    def shown_as(self, kind: type) -> Any:
+        """A class as a block may have it: itself, where the block made it or is given it by name; else a label."""
+        if kind in self.classes or kind in self.shown:
+            return kind
+        return self._labels.setdefault(kind, Label(kind))
+
+    def super(self, *given: Any) -> Any:
+        """`super` with arguments: of a class of the block's own and one of its objects or heirs."""
+        if len(given) != 2:
+            raise TypeError("super() takes no argument here, or a class of your own and an object of it")
+        kind, value = given
+        heir = value if issubclass(type(value), type) else type(value)
+        if kind not in self.classes or not issubclass(heir, kind):
+            raise TypeError("super() takes a class of your own and an object of it")
+        return builtins.super(kind, value)
+
     def read(self, value: Any, name: str) -> Any:
         """Look up an attribute that not every object may give away."""
         if name == "__class__":
-            return TYPE(value)
+            return self.type(value)
         if name == "__dict__":
             return self.vars(value)
         if name.startswith("_") and not special(name) and not self._is_private(value, name):
@@ -90,6 +151,8 @@ class RuntimeGuard:
         if name == "obj" and issubclass(type(value), BaseException) and type(value) not in self.classes:
             raise AttributeError("the object of an error is not available here")
         found = getattr(value, name)
+        if name == "__init__" and issubclass(type(value), type) and not self._is_function(found):
+            return _initialiser(value, found)
         if name in ("format", "format_map"):
             return _formatter(found)
         if name == "register" and (issubclass(type(value), abc.ABCMeta) or _is_registration(found)):
@@ -192,6 +255,45 @@ def _settable(name: Any) -> str:
     if special(plain_name(name)):
         raise AttributeError(f"the attribute {name!r} cannot be changed here")
     return plain_name(name)
+
+
+class ByStatement(Untouched):
+    """Stands for a maker of classes (`typing.NamedTuple`) where a class statement names it as its base, not else."""
+
+    __slots__ = ("_maker",)
+
+    def __init__(self, maker: Any) -> None:
+        self._maker = maker
+
+    def __mro_entries__(self, bases: Any) -> Any:
+        return self._maker.__mro_entries__(tuple(self._maker if base is self else base for base in bases))
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError(f"write a class statement with the base {self._maker.__name__}")
+
+    def __repr__(self) -> str:
+        return f"typing.{self._maker.__name__}"
+
+
+def free(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method as a function: a copy of a bound method could be bound to another object."""
+
+    def call(*given: Any, **named: Any) -> Any:
+        return method(*given, **named)
+
+    call.__name__ = call.__qualname__ = method.__name__
+    return call
+
+
+def _initialiser(kind: type, found: Any) -> Callable[..., None]:
+    """An initialiser that a class has from elsewhere, for objects of that class alone."""
+
+    def initialise(value: Any, /, *given: Any, **named: Any) -> None:
+        if not issubclass(type(value), kind):
+            raise TypeError(f"__init__ of {kind.__name__!r} is for objects of it")
+        found(value, *given, **named)
+
+    return initialise
 
 
 def _is_registration(found: Any) -> bool:

@@ -6,6 +6,8 @@ IPython would rewrite the text before it runs (`!`, `%`, `?`), keep a history an
 from __future__ import annotations
 
 import ast
+import builtins
+import json
 import linecache
 import warnings
 from collections.abc import Callable
@@ -14,51 +16,41 @@ from typing import Any
 from environments.appworld.inside.limits import TimeUpError
 
 
-class Outcome:
-    """How a block ended: `success`, or an error that `raise_error` raises."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-        self.success = error is None
-
-    def raise_error(self) -> None:
-        """Raise what the block raised, if it did."""
-        if self.error is not None:
-            raise self.error
-
-
 class Shell:
-    """Runs blocks one after another in the namespace `user_ns`; the engine asks of it what it asks of IPython's."""
+    """Runs blocks one after another in the namespace `user_ns`."""
 
-    ast_node_interactivity = "none"
-    """Never echo the last expression: the engine sets this on its own shell."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self) -> None:
         self.user_ns: dict[str, Any] = {"__name__": "__main__"}
         self.parse: Callable[[str], ast.Module] = ast.parse
         """Makes the tree that is run of a block's text."""
         self._ran = 0
 
-    def run_cell(self, raw_cell: str) -> Outcome:
-        """Execute a block; whatever it raises, an exit too, is its outcome. TimeUpError alone passes."""
+    def run_cell(self, code: str) -> BaseException | None:
+        """Execute a block; whatever it raises, an exit too, is returned. TimeUpError alone passes."""
         self._ran += 1
         name = f"<ipython-input-{self._ran}-block>"  # the engine keeps the frames of files so named in its tracebacks
-        linecache.cache[name] = (len(raw_cell), None, [f"{line}\n" for line in raw_cell.splitlines()], name)
+        linecache.cache[name] = (len(code), None, [f"{line}\n" for line in code.splitlines()], name)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of a block's odd escapes and comparisons
-                code = compile(self.parse(raw_cell), name, "exec")
-            exec(code, self.user_ns)
+                compiled = compile(self.parse(code), name, "exec")
+            exec(compiled, self.user_ns)
         except TimeUpError:
             raise
         except Exception as error:
-            return Outcome(error)
+            return error
         except BaseException as error:
-            return Outcome(RuntimeError(f"{type(error).__name__} was raised; a block cannot end the shell"))
-        return Outcome()
+            return RuntimeError(f"{type(error).__name__} was raised; a block cannot end the shell")
+        return None
 
-    def forget(self) -> None:
-        """Drop the blocks' sources and all they made: collected later, it would cost a later block its time."""
-        self.user_ns.clear()
-        for name in [name for name in linecache.cache if name.startswith("<ipython-input-")]:
-            del linecache.cache[name]
+
+def printed(*values: Any, **options: Any) -> None:
+    """The engine's `print`: one container alone is shown as JSON."""
+    if not options and len(values) == 1 and isinstance(values[0], list | tuple | dict):
+        indent = 1 if len(json.dumps(values[0])) >= 100 else None
+        builtins.print(json.dumps(values[0], indent=indent))
+    else:
+        builtins.print(*values, **options)
+
+
+printed.__name__ = printed.__qualname__ = "print"

@@ -12,8 +12,8 @@ from cheats import CHEATS, HARM, MAGICS, Cheat
 from engine_like import SECRET
 from playing import play
 
-from environments.appworld.engine_pool import WORLDS
 from environments.appworld.env import AppWorldEnv
+from environments.appworld.inside.engine import unpack
 
 AT_THE_ENGINE = [
     ("ground truth by its file", "print('GOT', open('TRUTH').read())"),
@@ -123,23 +123,20 @@ def test_what_is_allowed_is_seen(opened: AppWorldEnv, task_id: str, tmp_path: Pa
     assert output[0]["content"] == "GOT True\n"
 
 
-def begun(env: AppWorldEnv, task_id: str) -> int:
-    """Begin an episode in a process that will play the next one too: it is not about to be replaced for its age."""
-    env.reset(options={"task_id": task_id})
-    while env._worker.uses >= WORLDS - 1:
-        env.reset(options={"task_id": task_id})
-    return int(env._worker.pid)
+def player(env: AppWorldEnv) -> int:
+    """The id of the process in which the episode's blocks run."""
+    assert env._worker is not None
+    return env._worker.pid
 
 
 @pytest.mark.parametrize(("aim", "code"), HARM, ids=[aim for aim, _ in HARM])
-def test_the_next_episode_of_the_process_is_as_ever(
-    env: AppWorldEnv, task_id: str, probed: str, aim: str, code: str
-) -> None:
-    process = begun(env, task_id)
+def test_the_next_episode_is_as_ever(env: AppWorldEnv, task_id: str, probed: str, aim: str, code: str) -> None:
+    env.reset(options={"task_id": task_id})
+    process = player(env)
     output = env.step(code)[0][0]["content"]
     assert "Execution failed" in output or aim == "the global random stream"
     env.reset(options={"task_id": task_id})
-    assert env._worker.pid == process
+    assert player(env) != process
     assert env.step(PROBE)[0][0]["content"] == probed
 
 
@@ -157,16 +154,16 @@ def test_magic_is_a_syntax_error(opened: AppWorldEnv, tmp_path: Path, code: str)
 def test_a_cheat_alone_changes_nothing_and_scores_nothing(
     env: AppWorldEnv, task_id: str, probed: str, tmp_path: Path, cheat: Cheat
 ) -> None:
-    """In an episode of its own, which is judged, and after which the same process plays on."""
+    """In an episode of its own, which is judged, and after which the same world is as it was."""
     code, canary = aimed(cheat.code, env, task_id, tmp_path)
-    process = begun(env, task_id)
+    env.reset(options={"task_id": task_id})
     output = env.step(code)[0][0]["content"]
     assert "GOT" not in output
     assert SECRET not in output
     assert not canary.exists()
-    assert env._worker.call("outcome", 60.0)["changes"] == {}
+    assert env._episode is not None
+    assert unpack(env._episode.outcome(60.0) or "")["changes"] == {}
     _, reward, terminated, _, info = env.step("apis.supervisor.complete_task()")
     assert (reward, terminated, info["success"]) == (0.0, True, False)
     env.reset(options={"task_id": task_id})
-    assert env._worker.pid == process
     assert env.step(PROBE)[0][0]["content"] == probed

@@ -15,6 +15,7 @@ import pytest
 from environments.appworld import install
 from environments.appworld.env import AppWorldEnv
 from environments.appworld.install import NotInstalledError
+from environments.isolation import walls
 
 
 class BegunError(Exception):
@@ -175,6 +176,7 @@ def test_set_up_tells_what_there_is() -> None:
     assert manifest["hash"][:16] in output
     for split, ids in manifest["splits"].items():
         assert f"{split} {len(ids)}" in output
+    assert output.endswith(walls.standing())
 
 
 def test_data_that_cannot_be_fetched_is_an_error_with_the_ways_out(

@@ -111,6 +111,24 @@ def test_a_block_of_transactions_alone_is_interrupted_behind_one() -> None:
     clock.shielded(transaction)()  # outside a timed call nothing is interrupted
 
 
+def test_what_another_process_spends_for_a_block_counts() -> None:
+    """A hundred seconds, of which each transaction takes thirty elsewhere: the fourth is the last, and ends whole."""
+    clock, done = Clock(100.0), []
+
+    def transaction() -> None:
+        clock.charge(30.0)
+        done.append(len(done))
+
+    def block() -> None:
+        whole = clock.shielded(transaction)
+        while len(done) < 10:
+            whole()
+
+    with pytest.raises(TimeUpError):
+        clock.timed(block)
+    assert done == [0, 1, 2, 3]
+
+
 def test_what_is_timed_may_fail_and_give_back() -> None:
     clock = Clock(100.0)
     assert clock.timed(divmod, 7, 2) == (3, 1)
