@@ -98,12 +98,12 @@ class World(AppWorld):  # type: ignore[misc]
             reply["completed"] = self._is_completed(name == "complete_task" and "value" in reply)
         return reply | {"cpu_s": _cpu() - began}
 
-    def _is_completed(self, said: bool) -> bool:
-        """Whether the task is. said: whether a call just said so: an odd answer (a NaN) cannot be shown again."""
+    def _is_completed(self, likely: bool) -> bool:
+        """Whether the task is. likely: whether a call just ended it: an odd answer (a NaN) cannot be shown again."""
         try:
             return bool(self.task_completed())
         except Exception:
-            return said
+            return likely
 
     def _tracked(self) -> dict[str, list[Any]]:
         return {
