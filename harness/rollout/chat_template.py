@@ -70,15 +70,15 @@ class Template:
             given = self._form(roles, generate, self.source())(given)
         return self._render(given, self._guarded(list(tools)) if tools else None, generate)
 
-    def said(self, text: str) -> str:
+    def completion(self, text: str) -> str:
         """What the template writes where the agent says this text, up to the token that ends its turn: a blank or an
         empty thought may stand before it. The bare text where the template keeps it to itself."""
         words = self.broken(text)
         whole = self.text([_user(), {"role": "assistant", "content": text}], generate=False)
         if not whole.startswith(self.opened) or words.strip() not in whole:
             return words
-        said = whole.removeprefix(self.opened)
-        return said.rpartition(self.end)[0] if self.end else said[: said.rfind(words.strip()) + len(words.strip())]
+        own = whole.removeprefix(self.opened)
+        return own.rpartition(self.end)[0] if self.end else own[: own.rfind(words.strip()) + len(words.strip())]
 
     def source(self, tools: Sequence[Any] | None = None) -> str:
         """The template's own text, a standing clock in front of it where it asks for one."""
@@ -125,12 +125,12 @@ class Template:
                 return form
         try:
             self._render(probes, None, generate)
-            said = "it leaves words out"
+            why = "it leaves words out"
         except Exception as error:
-            said = str(error)
+            why = str(error)
         raise UserError(
             f"the model's chat template does not take a conversation of {', '.join(roles) or 'no messages'}, nor any "
-            f"form of it that this harness knows: {said}"
+            f"form of it that this harness knows: {why}"
         )
 
     def _first_token(self, text: str) -> tuple[str, str]:
@@ -161,8 +161,8 @@ class Template:
 def _standing_clock() -> str:
     """A macro that stands in for the function that tells the time: functions cannot be handed to a template."""
     # What stands for two percent signs must not be read as the beginning of a code.
-    told = {f"%{code}": CLOCK.strftime(f"%{code}") for code in CODES} | {"%%": "\x00"}
-    steps = "".join(f" | replace({code!r}, {text!r})" for code, text in sorted(told.items()))
+    codes = {f"%{code}": CLOCK.strftime(f"%{code}") for code in CODES} | {"%%": "\x00"}
+    steps = "".join(f" | replace({code!r}, {text!r})" for code, text in sorted(codes.items()))
     # The line end behind the block belongs to it: the template begins at the beginning of a line.
     return f"{{% macro {CLOCK_NAME}(form) %}}{{{{ form{steps} | replace({chr(0)!r}, '%') }}}}{{% endmacro %}}\n"
 

@@ -14,7 +14,7 @@ from harness.core.types import ContextRequest
 from harness.rollout.chat_template import CLOCK, CLOCK_NAME
 from harness.rollout.rendering import Renderer
 
-ASKED, SAID, REPLIED = "What is 3 plus 5?", "It is 8.", "And 2 more?"
+ASKED, ANSWERED, REPLIED = "What is 3 plus 5?", "It is 8.", "And 2 more?"
 SECRET = "The reference answer is 8, see Quito."
 THOUGHT = "<think>\nthree and five\n</think>\n\nIt is 8."
 EXCERPT = 60
@@ -69,19 +69,19 @@ def _clock(renderer: Renderer, complain: Complain) -> Facts:
 
 
 def _turns(renderer: Renderer, complain: Complain) -> Facts:
-    yield "turn by turn", _difference(renderer, SAID, complain)
+    yield "turn by turn", _difference(renderer, ANSWERED, complain)
 
 
 def _thoughts(renderer: Renderer, complain: Complain) -> Facts:
     yield "turn by turn, with thinking", _difference(renderer, THOUGHT, complain)
 
 
-def _difference(renderer: Renderer, said: str, complain: Complain) -> str:
+def _difference(renderer: Renderer, answer: str, complain: Complain) -> str:
     """How the parts of a conversation differ from the template's whole; what was said before stays as it was sampled,
     so a template that rewrites it differs and is not wrong."""
     asked, replied = [_user(ASKED)], [_user(REPLIED)]
     for stopped in (True, False):
-        words = renderer.completion(said)
+        words = renderer.completion(answer)
         words = words if stopped else words[:-1]
         parts = [*renderer.opening(asked), *words, *renderer.bridge(replied, stopped)]
         text = renderer.tokenizer.decode(parts)
@@ -91,9 +91,9 @@ def _difference(renderer: Renderer, said: str, complain: Complain) -> str:
                 f"turn by turn, the prompt holds {missing[0]!r} {text.count(missing[0])} times instead of once: "
                 "give the model a chat template that shows every message"
             )
-    whole = renderer.template.text([*asked, _agent(said), *replied])
+    whole = renderer.template.text([*asked, _agent(answer), *replied])
     known = renderer.tokenizer.encode(whole, add_special_tokens=False)
-    parts = [*renderer.opening(asked), *renderer.completion(said), *renderer.bridge(replied, True)]
+    parts = [*renderer.opening(asked), *renderer.completion(answer), *renderer.bridge(replied, True)]
     if list(parts) == list(known):
         return "the template's whole, token for token"
     ours, theirs = (renderer.tokenizer.decode(list(tokens)) for tokens in (parts, known))
@@ -107,7 +107,7 @@ def _difference(renderer: Renderer, said: str, complain: Complain) -> str:
 
 
 def _tools(renderer: Renderer, complain: Complain) -> Facts:
-    text = renderer.tokenizer.decode(list(renderer.bridge([{"role": "tool", "content": SAID}], True)))
+    text = renderer.tokenizer.decode(list(renderer.bridge([{"role": "tool", "content": ANSWERED}], True)))
     yield "a tool's reply reads", repr(text)
 
 

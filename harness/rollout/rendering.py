@@ -80,7 +80,7 @@ class Renderer:
     def completion(self, text: str) -> tuple[int, ...]:
         """What the agent would have sampled to say this text in its turn, as the template writes it, its end of turn
         included."""
-        return *self._encode(self.template.said(text), self.template.opened), self.stop_ids[0]
+        return *self._encode(self.template.completion(text), self.template.opened), self.stop_ids[0]
 
     def literal_mask(self, tokens: np.ndarray, literals: Sequence[str]) -> np.ndarray:
         """True on tokens whose text overlaps an occurrence of a literal (case-sensitive, bool[token])."""
@@ -165,8 +165,8 @@ def _with_context(messages: Sequence[Message], request: ContextRequest) -> list[
     *before, last = messages
     if last["role"] != "user":
         return [*messages, *({"role": "user", "content": m["content"]} for m in content)]
-    said = BETWEEN.join(str(m["content"]) for m in (last, *content))
-    return [*before, {**last, "content": said}]
+    joined = BETWEEN.join(str(m["content"]) for m in (last, *content))
+    return [*before, {**last, "content": joined}]
 
 
 def _contents(request: ContextRequest) -> tuple[Message, ...]:

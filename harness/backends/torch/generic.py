@@ -224,21 +224,21 @@ class PaddedForward(WholeForward):
         from transformers import DynamicCache
 
         cache.add(ids, counts)
-        said = [count > 0 for count in counts.tolist()]
+        adds = [count > 0 for count in counts.tolist()]
         goes_on = cache.store is not None and ids.shape[1] == 1
-        if goes_on and cache.seen is not None and all(cache.level[row] for row, new in enumerate(said) if new):
+        if goes_on and cache.seen is not None and all(cache.level[row] for row, new in enumerate(adds) if new):
             new = ids
             cache.seen = torch.cat([cache.seen, torch.ones_like(ids)], 1)
-            cache.level = [before and now for before, now in zip(cache.level, said, strict=True)]
+            cache.level = [before and now for before, now in zip(cache.level, adds, strict=True)]
         else:
             new = _padded(cache.lines, left=True).to(self.device)
             lengths, width = cache.lengths, new.shape[1]
             cache.seen = (torch.arange(width, device=self.device) >= width - lengths[:, None]).long()
             cache.store = DynamicCache(config=self.model.config)
-            cache.level = [True] * len(said)
+            cache.level = [True] * len(adds)
         positions = (cache.seen.cumsum(1) - 1).clamp(min=0, max=window_of(self.config) - 1)[:, -new.shape[1] :]
         return self._last(
-            torch.full((len(said),), new.shape[1] - 1, device=self.device),
+            torch.full((len(adds),), new.shape[1] - 1, device=self.device),
             input_ids=new,
             attention_mask=cache.seen,
             position_ids=positions,
