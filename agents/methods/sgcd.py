@@ -213,8 +213,9 @@ def norm_factor(groups: Sequence[RolloutGroup], read: Sequence[Sequence[Reading 
     Every token has logits of its own, so at the logits this is exact (for the whole vocabulary, at the policy that
     sampled); a common factor of this size gives GRPO that very norm there. Behind the logits the network's Jacobian
     mixes tokens, and no method sees it: the norm in the weights is matched as far as the Jacobian treats weighted
-    tokens like the others, and `gradient_norm` in the log says how far that is. 1 where nothing has an advantage. A token whose distribution is not known (its episode has
-    no teacher) counts as one of two entries, itself and the rest.
+    tokens like the others, and `gradient_norm` in the log says how far that is. 1 where nothing has an advantage. A
+    token whose distribution is not known (its episode has no teacher) counts as one of two entries, itself and the
+    rest.
     """
     plain = weighted = 0.0
     for group, row in zip(groups, read, strict=True):
