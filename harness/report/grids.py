@@ -140,7 +140,7 @@ def share_grid(table: Table) -> Grid:
     for row in table.rows:
         if not row.run.learns or row.run.control or row.run.method == table.against:
             continue
-        shares = [row.scores[e].judged.share if e in row.scores and row.scores[e].judged else None for e in endpoints]
+        shares = [row.scores[e].share if e in row.scores else None for e in endpoints]
         rows.append((row.run.method, *(NOTHING if share is None else rate(share) for share in shares)))
     note = (
         f"Credit share: (method - {table.against}) / ({table.oracle} - {table.against}) with its 95 % interval "

@@ -290,14 +290,8 @@ def family(
     for i, one in enumerate(comparisons):
         for j, other in enumerate(comparisons[:i]):
             if one.pooled and other.pooled:
-                shared = (
-                    1.0
-                    if one.endpoint == other.endpoint
-                    else (between or {}).get(
-                        tuple(sorted((one.endpoint, other.endpoint))),
-                        0.0,  # type: ignore[arg-type]
-                    )
-                )
+                first, second = sorted((one.endpoint, other.endpoint))
+                shared = 1.0 if first == second else (between or {}).get((first, second), 0.0)
                 correlation[i, j] = correlation[j, i] = shared * (1.0 if one.row == other.row else 0.5)
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -355,8 +349,8 @@ def _covariance(one: np.ndarray, other: np.ndarray, same_tasks: bool) -> float:
     if same_tasks:
         by_task = float(np.sum(task * task_)) / ((rows - 1) * (tasks - 1) * tasks)
         left = float(np.sum(rest * rest_)) / ((rows - 1) * (seeds - 1) * (tasks - 1) * seeds * tasks)
-        found += by_task - left if by_task > left else 0.0
-    return found
+        found += max(by_task - left, 0.0)
+    return float(found)
 
 
 # ---------------------------------------------------------------- words
@@ -390,11 +384,11 @@ def covariance(
     a, b = ours - ours.mean(), theirs - theirs.mean()
     by_task = float(a.mean(axis=0) @ b.mean(axis=0)) / ((tasks - 1) * tasks)
     if pool is not None:
-        return pool.by_seed / seeds + by_task
+        return float(pool.by_seed / seeds + by_task)
     by_seed = float(a.mean(axis=1) @ b.mean(axis=1)) / ((seeds - 1) * seeds)
     left = [d - d.mean(axis=1, keepdims=True) - d.mean(axis=0, keepdims=True) for d in (a, b)]
     rest = float(np.sum(left[0] * left[1])) / ((seeds - 1) * (tasks - 1) * seeds * tasks)
-    return by_seed + by_task - rest
+    return float(by_seed + by_task - rest)
 
 
 def ratio_interval(above: Estimate, below: Estimate, both: float) -> Estimate | None:
