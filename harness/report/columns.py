@@ -154,7 +154,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(
         "share",
         None,
-        lambda score: score.judged.share if score.judged else None,
+        lambda score: score.share,
         rate,
     ),
 )

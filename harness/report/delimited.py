@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from harness.core.budget import budget_columns
-from harness.report.columns import Column, columns
+from harness.report.columns import Column, Value, columns
 from harness.tables.statistics import Estimate
 from harness.tables.table import Score, Table, TableRow
 
@@ -57,7 +57,7 @@ def _judged(table: Table, row: TableRow, decoding: str, score: Score) -> list[An
     ]
 
 
-def _bounds(value: Any) -> list[str]:
+def _bounds(value: Value) -> list[str]:
     if not isinstance(value, Estimate):
         return ["", "", ""]
     return [_digits(value.mean), _digits(value.low), _digits(value.high)]

@@ -140,8 +140,7 @@ def share_grid(table: Table) -> Grid:
     for row in table.rows:
         if not row.run.learns or row.run.control or row.run.method == table.against:
             continue
-        judged = [row.scores[endpoint].judged if endpoint in row.scores else None for endpoint in endpoints]
-        shares = [None if one is None else one.share for one in judged]
+        shares = [row.scores[e].share if e in row.scores else None for e in endpoints]
         rows.append((row.run.method, *(NOTHING if share is None else rate(share) for share in shares)))
     note = (
         f"Credit share: (method - {table.against}) / ({table.oracle} - {table.against}) with its 95 % interval "

@@ -290,13 +290,8 @@ def family(
     for i, one in enumerate(comparisons):
         for j, other in enumerate(comparisons[:i]):
             if one.pooled and other.pooled:
-                shared = (
-                    1.0
-                    if one.endpoint == other.endpoint
-                    else (between or {}).get(
-                        (min(one.endpoint, other.endpoint), max(one.endpoint, other.endpoint)), 0.0
-                    )
-                )
+                first, second = sorted((one.endpoint, other.endpoint))
+                shared = 1.0 if first == second else (between or {}).get((first, second), 0.0)
                 correlation[i, j] = correlation[j, i] = shared * (1.0 if one.row == other.row else 0.5)
     values, vectors = np.linalg.eigh(correlation)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -354,7 +349,7 @@ def _covariance(one: np.ndarray, other: np.ndarray, same_tasks: bool) -> float:
     if same_tasks:
         by_task = float(np.sum(task * task_)) / ((rows - 1) * (tasks - 1) * tasks)
         left = float(np.sum(rest * rest_)) / ((rows - 1) * (seeds - 1) * (tasks - 1) * seeds * tasks)
-        found += by_task - left if by_task > left else 0.0
+        found += max(by_task - left, 0.0)
     return float(found)
 
 

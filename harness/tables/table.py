@@ -57,6 +57,11 @@ class Score:
         """Paired difference to the method that others are compared with."""
         return self.judged.versus if self.judged else None
 
+    @property
+    def share(self) -> stats.Estimate | None:
+        """Credit share, where there is headroom."""
+        return self.judged.share if self.judged else None
+
 
 @dataclass(frozen=True)
 class TableRow:
@@ -170,16 +175,7 @@ def build(
     missing, unless `allow_missing`: then the seeds at hand are used, tasks that any run lacks are left out for all, and
     the table says so.
     """
-    run_list = [parsed(Run, run) for run in runs]
-    frame = frame_of([parsed(EvaluationRow, row) for row in rows])
-    by_method: dict[str, list[Run]] = {}
-    for run in run_list:
-        by_method.setdefault(run.method, []).append(run)
-    if not by_method or frame.empty:
-        raise MissingDataError("no runs or no evaluation rows: nothing to make a table of")
-    check_one_row(by_method)
-    check_matched(run_list, frame)
-    check_values(run_list[0].matched, frame)
+    run_list, frame, by_method = _read(runs, rows)
     against = _compared_with(against, by_method)
     expected = tuple(sorted({r.seed for r in run_list if r.learns} or {r.seed for r in run_list}))
     expected = expected if seeds is None else tuple(seeds)
@@ -190,23 +186,15 @@ def build(
     samples = {str(decoding): int(part.samples.max()) for decoding, part in frame.groupby("decoding")}
     check_samples(metrics, samples)
     frame["unit"] = scenario_names(frame) if any(wanted.scenarios for wanted in metrics) else frame.task_id
-    facts = run_list[0].matched
-    decoding = str(facts.get("evaluation.decoding", "sampled"))
-    curves, no_area = _areas(facts, by_method, points, decoding)
-    parts = {str(name): dict(list(frame[frame.decoding == name].groupby("method"))) for name in frame.decoding.unique()}
-    margin = float(facts.get("evaluation.margin", 0.02))
-    judged = _judged(by_method, parts, curves, against, margin)
+    judged = _judged_fields(run_list[0].matched, by_method, frame, points, against)
     scores = {
-        name: _scores(parts[name], name, by_method, judged, fitting(metrics, samples[name])) for name in parts
-    }  # fmt: skip
-    if curves:
-        scores[AREA] = {
-            method: Score(stats.mean_interval(outcome.y), judged=judged.found.get((AREA, method)))
-            for method, outcome in curves.items()
-        }
+        name: _scores(part, name, by_method, judged["judged"], fitting(metrics, samples[name]))
+        for name, part in _parts(frame).items()
+    }
+    scores |= judged.pop("area_scores")
     return Table(
         title=title,
-        facts=facts,
+        facts=run_list[0].matched,
         split=", ".join(sorted(frame.split.unique())),
         seeds=expected,
         tasks=frame.task_id.nunique(),
@@ -216,12 +204,55 @@ def build(
         against=against,
         rows=tuple(_table_row(of_method, method, scores) for method, of_method in _in_order(by_method)),
         sample_variance=_sample_variance(frame, by_method),
-        primary=AREA if facts.get("evaluation.primary", AREA) == AREA and curves else decoding,
-        no_area=no_area,
-        decoding=decoding,
-        margin=margin,
-        judged=judged,
+        **judged,
     )
+
+
+def _read(
+    runs: Iterable[Run | Mapping[str, Any]], rows: Iterable[EvaluationRow | Mapping[str, Any]]
+) -> tuple[list[Run], pd.DataFrame, dict[str, list[Run]]]:
+    """Runs, rows, and the runs by method, once they are known to belong together."""
+    run_list = [parsed(Run, run) for run in runs]
+    frame = frame_of([parsed(EvaluationRow, row) for row in rows])
+    by_method: dict[str, list[Run]] = {}
+    for run in run_list:
+        by_method.setdefault(run.method, []).append(run)
+    if not by_method or frame.empty:
+        raise MissingDataError("no runs or no evaluation rows: nothing to make a table of")
+    check_one_row(by_method)
+    check_matched(run_list, frame)
+    check_values(run_list[0].matched, frame)
+    return run_list, frame, by_method
+
+
+def _parts(frame: pd.DataFrame) -> dict[str, dict[str, pd.DataFrame]]:
+    """Rows by decoding and method."""
+    return {str(name): dict(list(frame[frame.decoding == name].groupby("method"))) for name in frame.decoding.unique()}
+
+
+def _judged_fields(
+    facts: Mapping[str, Any],
+    by_method: Mapping[str, Sequence[Run]],
+    frame: pd.DataFrame,
+    points: Iterable[Mapping[str, Any]],
+    against: str | None,
+) -> dict[str, Any]:
+    """The fields of a table that say what decides and how comparisons came out, and the scores of the area."""
+    decoding, margin = str(facts.get("evaluation.decoding", "sampled")), float(facts.get("evaluation.margin", 0.02))
+    curves, no_area = _areas(facts, by_method, points, decoding)
+    judged = _judged(by_method, _parts(frame), curves, against, margin)
+    scores = {
+        method: Score(stats.mean_interval(outcome.y), judged=judged.found.get((AREA, method)))
+        for method, outcome in curves.items()
+    }
+    return {
+        "primary": AREA if facts.get("evaluation.primary", AREA) == AREA and curves else decoding,
+        "no_area": no_area,
+        "decoding": decoding,
+        "margin": margin,
+        "judged": judged,
+        "area_scores": {AREA: scores} if curves else {},
+    }
 
 
 def _areas(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,11 +34,12 @@ def test_hand_numbers() -> None:
 
 
 def test_more_of_anything_finds_less_and_more_comparisons_cost() -> None:
-    size = {"seeds": 5, "tasks": 100, "samples": 4, "rows": 8}
-    here = planning_effect(PARTS, **size)  # type: ignore[arg-type]
+    size: dict[str, Any] = {"seeds": 5, "tasks": 100, "samples": 4, "rows": 8}
+    here = planning_effect(PARTS, **size)
     for key, more in (("seeds", 10), ("tasks", 300), ("samples", 16)):
-        assert planning_effect(PARTS, **(size | {key: more})) < here  # type: ignore[arg-type]
-    assert planning_effect(PARTS, **size, comparisons=1) < here < planning_effect(PARTS, **size, endpoints=3)  # type: ignore[arg-type]
+        assert planning_effect(PARTS, **(size | {key: more})) < here
+    fewer, more_often = (planning_effect(PARTS, **(size | other)) for other in ({"comparisons": 1}, {"endpoints": 3}))
+    assert fewer < here < more_often
     assert planning_effect(Parts(0.0, 0.0, 0.0), 3, 10) == 0.0
 
 
