@@ -8,9 +8,9 @@ from collections.abc import Iterable
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _LETTERS = re.compile(r"[A-Za-z]+")
 _KNOWN = re.compile(
-    "frac|sqrt|cdot|times|div|pi|infty|log|ln|exp|(arc)?(sin|cos|tan)h?|cot|sec|csc|binom|begin|end|text(bf|normal|it)?|"
-    "mbox|math(rm|bf|bb)|operatorname|circ|degree|leq?|geq?|lt|gt|neq?|cap|setminus|emptyset|varnothing|[lr]angle|"
-    "[lr]vert|min|max|gcd|lcm|det|deg|prime"
+    "frac|sqrt|cdot|times|div|pi|infty|log|ln|exp|(arc)?(sin|cos|tan)h?|cot|sec|csc|binom|begin|end|"
+    "text(bf|normal|it)?|mbox|math(rm|bf|bb)|operatorname|circ|degree|leq?|geq?|lt|gt|neq?|cap|setminus|"
+    "emptyset|varnothing|[lr]angle|[lr]vert|min|max|gcd|lcm|det|deg|prime"
 )
 """Commands that an answer may have where the reference has none: notations, functions and numbers."""
 
