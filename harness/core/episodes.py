@@ -13,6 +13,9 @@ from harness.core.errors import DamagedRecordError, UserError
 from harness.core.records import Damage, Row, plain, read, write_rows
 from harness.core.types import Ending, Episode, TokenSequence
 
+SOLVED, FAILED, LOST = "1", "0", "-"
+"""How a point of a learning curve writes the outcome of one task, in the panel's order; LOST: to the infrastructure."""
+
 
 def episode_to_row(episode: Episode) -> Row:
     """An episode as plain data, with nothing lost: a NaN reward or metric becomes None and comes back as NaN.

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import records
+from harness.core.episodes import FAILED, LOST, SOLVED
 from harness.core.fingerprint import fingerprint
 from harness.core.types import Episode
 from harness.learning.run import Run
 from harness.rollout.panel import panel, panel_rows, play_panel, success_rate
-from harness.tables.curves import FAILED, LOST, SOLVED
 
 
 def curve_point(run: Run, step: int) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.core.episodes import FAILED, LOST, SOLVED
 from harness.core.errors import UserError
 from harness.tables.endpoints import Outcome
-
-SOLVED, FAILED, LOST = "1", "0", "-"
-"""How a point writes the outcome of one task, in the panel's order; LOST: to the infrastructure."""
 
 
 def area(steps: Sequence[int], outcomes: Sequence[str]) -> Float[np.ndarray, " task"]:
