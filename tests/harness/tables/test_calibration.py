@@ -6,18 +6,19 @@ The figures of docs/statistics.md are made by `python tests/simulated_tables.py`
 from __future__ import annotations
 
 import pytest
-from simulated_tables import SEEDS, TASKS, World, figures
+from simulated_tables import World, figures
 
-TABLES = 2000
+TABLES = 1000
+CELLS = ((3, 168), (5, 57), (10, 300))
+"""(seeds, tasks) that are simulated here; the page has them all."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tasks", TASKS)
-@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize(("seeds", "tasks"), CELLS)
 def test_tables_err_as_often_as_they_say(seeds: int, tasks: int) -> None:
-    """The standard error of a share of 5 % of 2,000 tables is 0.5 %: two of them of room."""
+    """The standard error of a share of 5 % of 1,000 tables is 0.7 %: two of them of room around 3.5 to 6.5 %."""
     found = figures(World(seeds, tasks), TABLES)
-    assert 0.02 <= found.family_error <= 0.075
+    assert 0.02 <= found.family_error <= 0.08
     assert found.simultaneous >= 0.925
     for name, coverage in found.unfloored.items():
         assert 0.93 <= coverage <= 0.97, name
