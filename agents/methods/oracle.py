@@ -59,7 +59,7 @@ class Oracle(Stateless):
         return Needs(reference=self.kl > 0, **rolled)  # type: ignore[arg-type]
 
     def describe(self) -> MethodFacts:
-        return MethodFacts(reference_kl=float(self.kl), control="oracle" if self.sign > 0 else "inverted")
+        return MethodFacts(reference_kl=float(self.kl), control="upper" if self.sign > 0 else "lower")
 
     def gain(self, episode: Episode, seen: Evidence) -> Float[np.ndarray, " token"]:
         """What each token (each token's turn) was worth, in units of reward."""

@@ -15,7 +15,7 @@ from harness.core.errors import HarnessError, UserError
 if TYPE_CHECKING:
     from harness.experiment import Experiment, MethodSettings
 
-CONTROLS = ("oracle", "inverted")
+CONTROLS = ("upper", "lower")
 
 
 def tune(

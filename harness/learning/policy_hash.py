@@ -14,7 +14,16 @@ KINDS = (
     "*.py",
 )
 BESIDE = (
-    *("measured.json", "trainer_state.*", "training_args.bin", "optimizer.*", "scheduler.*", "rng_state*"),
+    *(
+        "measured.json",
+        "start.json",
+        "run_state.json",
+        "trainer_state.*",
+        "training_args.bin",
+        "optimizer.*",
+        "scheduler.*",
+        "rng_state*",
+    ),
     *("snapshot_*", "readme*", "license*", "notice*", ".*"),
 )
 """Files of those kinds that change nothing: measurements, a trainer's state, words for people."""

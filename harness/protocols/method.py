@@ -36,9 +36,9 @@ class MethodFacts:
     """Who writes that context, where somebody does."""
     notes: tuple[str, ...] = ()
     """Further footnotes of the row."""
-    control: Literal["oracle", "inverted"] | None = None
-    """What a row is that no method could be: credit from true values, or from those with their sign turned. A control
-    is measured against and stands outside a table's tests."""
+    control: Literal["upper", "lower"] | None = None
+    """What a row is that no method could be: "upper", credit from true values, or "lower", the same with its sign
+    turned. A control is measured against and stands outside a table's tests."""
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from harness.tables.comparisons import Comparison, Spread
 
 AREA = "area"
 """The endpoint of the area under the learning curve; the others are the decodings of the final evaluation."""
-Standing = Literal["tested", "exploratory", "oracle", "inverted"]
+Standing = Literal["tested", "exploratory", "upper", "lower"]
 """What a learned row is compared for. Only tested rows are in the family."""
 POOL_AT_LEAST = 3
 """Rows that a pooled detectable effect needs: that of two would be one comparison's own spread."""
@@ -103,7 +103,7 @@ def judge(
         key: _judgement(comparison, standings[key[1]], family, margin, effects.get(key[0]))
         for key, comparison in compared.items()
     }
-    oracle = next((method for method, standing in standings.items() if standing == "oracle"), None)
+    oracle = next((method for method, standing in standings.items() if standing == "upper"), None)
     headroom = {}
     for endpoint in endpoints if oracle else ():
         best = found.get((endpoint, str(oracle)))
@@ -221,7 +221,7 @@ def _shares(
     """Credit shares where there is headroom, of every row but controls, over the seeds that all three have."""
     found = {}
     for (endpoint, method), comparison in compared.items():
-        if not headroom.get(endpoint) or standings[method] in ("oracle", "inverted"):
+        if not headroom.get(endpoint) or standings[method] in ("upper", "lower"):
             continue
         of = endpoints[endpoint]
         common = sorted(set(of[method].seeds) & set(of[against].seeds) & set(of[oracle].seeds))

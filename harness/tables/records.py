@@ -52,7 +52,7 @@ class Run(Record):
     initial_checkpoint: str = ""
     """Hash of the weights it began from: one for all methods of a seed. Empty where the row has none, or `matched`
     holds it (records of before each seed had a start of its own)."""
-    control: Literal["oracle", "inverted"] | None = None
+    control: Literal["upper", "lower"] | None = None
     """What the row is measured against, as its method declares (`MethodFacts.control`); it stands outside all tests."""
     kl: float | None = None
     """Weight of the KL term to the reference policy; None where the row does not learn."""

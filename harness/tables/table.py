@@ -127,7 +127,7 @@ class Table:
     @property
     def oracle(self) -> str | None:
         """Label of the row with credit from true values."""
-        return next((row.run.method for row in self.rows if row.run.control == "oracle"), None)
+        return next((row.run.method for row in self.rows if row.run.control == "upper"), None)
 
     @property
     def environment(self) -> str:

@@ -65,7 +65,7 @@ def test_a_context_is_named_in_the_footnote(tmp_path: Path) -> None:
 
 def test_a_backend_trains_and_is_part_of_what_is_matched(tmp_path: Path) -> None:
     written("adding-a-backend.md", tmp_path)
-    done(tmp_path, commands("adding-a-backend.md")[-1])
+    done(tmp_path, commands("adding-a-backend.md")[-2])
     matched = records.read(tmp_path / "runs.jsonl.gz").header["matched"]
     assert matched["backend.plug"] == "my_backend:Elastic"
     assert matched["backend.options.pull"] == 0.002

@@ -60,7 +60,7 @@ def test_headroom_runs_three_rows_and_says_whether_credit_can_help(harness: Comm
 def test_the_controls_are_the_specs_own_rows_or_the_installed_ones(spec: Callable[..., Path]) -> None:
     assert [_control_row(read_experiment(spec()), kind).label for kind in CONTROLS] == ["oracle", "inverted"]
     own = {"label": "exact", "plug": "agents.methods.oracle:Oracle", "options": {"exact": True}}
-    assert _control_row(read_experiment(spec(methods=[GRPO.model_dump(), own])), "oracle").label == "exact"
+    assert _control_row(read_experiment(spec(methods=[GRPO.model_dump(), own])), "upper").label == "exact"
 
 
 def test_the_row_that_credit_is_to_beat_has_no_teacher(spec: Callable[..., Path]) -> None:

@@ -210,7 +210,7 @@ def test_rows_that_were_cut_short_are_written_again(tiny_directory: Path, tmp_pa
     assert_same_result(finished(hurt), calm)
 
 
-@pytest.mark.parametrize(("largest_file", "named"), [(1500, "steps.jsonl"), (30_000, "checkpoint-000002")])
+@pytest.mark.parametrize(("largest_file", "named"), [(2000, "steps.jsonl"), (30_000, "checkpoint-000002")])
 def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(
     tiny_directory: Path, tmp_path: Path, largest_file: int, named: str
 ) -> None:

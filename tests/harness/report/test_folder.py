@@ -85,13 +85,14 @@ def test_a_row_is_not_turned_exploratory_after_its_result_is_known(whole: Any, t
     turned = small(
         seeds=[0, 1], methods=[GRPO.model_dump(), RLOO.model_dump() | {"exploratory": True}], budget={"steps": 2}
     )
-    jobs = plan(turned, start, root / "runs")
+    jobs = plan(turned, starts(experiment, start), root / "runs")
     assert all(job.done for job in jobs)  # the flag is no part of what decides a run
     with pytest.raises(
         UnmatchedError, match="RLOO was run as tested, the spec now says exploratory: a row is declared"
     ):
-        write_results(turned, jobs, start, tmp_path)
-    write_results(experiment, plan(experiment, start, root / "runs"), start, tmp_path)
+        write_results(turned, jobs, starts(experiment, start), tmp_path)
+    every = starts(experiment, start)
+    write_results(experiment, plan(experiment, every, root / "runs"), every, tmp_path)
 
 
 def test_a_run_records_every_task_of_its_curve(whole: Any, tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_run_records_every_task_of_its_curve(whole: Any, tmp_path: Path) -> No
     assert {len(point["tasks"][decoding]) for point in points for decoding in ("sampled", "greedy")} == {4}
     for point in points:
         assert point["tasks"]["sampled"].count("1") / 4 == point["sampled"]
-    table = write_results(experiment, jobs, start, tmp_path)
+    table = write_results(experiment, jobs, starts(experiment, start), tmp_path)
     assert table.primary == "area"
     assert "## Area under the learning curve, sampled" in (tmp_path / "table.md").read_text()
 

@@ -21,7 +21,7 @@ from harness.tables.table import Table, build
 def experiment(oracle: float = 0.95, seeds: tuple[int, ...] = SEEDS) -> Records:
     made = Records().add("base", 0.3, seeds, role="base").add("GRPO", 0.5, seeds).add("Good", 0.7, seeds)
     made.add("Poor", 0.45, seeds).add("Try", 0.55, seeds, exploratory=True)
-    return made.add("Oracle", oracle, seeds, control="oracle").add("Inverted", 0.02, seeds, control="inverted")
+    return made.add("Oracle", oracle, seeds, control="upper").add("Inverted", 0.02, seeds, control="lower")
 
 
 def judgement(table: Table, method: str, endpoint: str = "sampled") -> Judgement:

@@ -30,7 +30,7 @@ def with_facts(made: Records, **facts: Any) -> tuple[list[Run], list[EvaluationR
         ({"options": {"kl": 1.0}}, r"options is \{\} under seed 0 and \{'kl': 1.0\} under seed 2"),
         ({"code": "f00d"}, "code is '' under seed 0 and 'f00d' under seed 2"),
         ({"exploratory": True}, "exploratory is False under seed 0 and True under seed 2"),
-        ({"control": "oracle"}, "control is None under seed 0 and 'oracle' under seed 2"),
+        ({"control": "upper"}, "control is None under seed 0 and 'upper' under seed 2"),
         ({"role": "baseline"}, "role is 'method' under seed 0 and 'baseline' under seed 2"),
         ({"kl": 0.1}, "kl is None under seed 0 and 0.1 under seed 2"),
     ],
