@@ -14,7 +14,7 @@ def test_from_records_and_from_assumptions(tmp_path: Path) -> None:
     shown = " ".join(done(tmp_path, f"harness plan {spec} --effect 0.03").split())
     assert "Seeds for 0.03" in shown
     assert "6 rows, 3 seeds" in shown
-    assert "at the level adjusted for" in shown
+    assert "at the level adjusted for 5 comparisons at 3 endpoints" in shown
     (tmp_path / "spec.toml").write_text(spec.read_text())
     alone = done(tmp_path, f"harness plan {tmp_path / 'spec.toml'} --seeds 10")
     assert "assumed" in alone
