@@ -51,10 +51,16 @@ SECONDS = 1.0
 """Processor time that an attack may take; those that take more are paid nothing anyway."""
 
 EQUIVALENT: dict[str, frozenset[str]] = {
+    "codeio": frozenset({"near"}),
+    "coin_flip": frozenset({"prefix"}),
     "countdown": frozenset({"permutation", "sign", "units"}),
+    "graph_color": frozenset({"near", "permutation"}),
     "group_anagrams": frozenset({"permutation"}),
+    "n_queens": frozenset({"permutation"}),
     "polynomial_equations": frozenset({"permutation"}),
+    "pool_matrix": frozenset({"prefix"}),
     "prime_factorization": frozenset({"permutation"}),
+    "polynomial_multiplication": frozenset({"permutation"}),
     "power_function": frozenset({"near", "prefix", "concatenation"}),
     "puzzle24": frozenset({"permutation"}),
     "quantum_lock": frozenset({"permutation"}),
@@ -64,7 +70,8 @@ EQUIVALENT: dict[str, frozenset[str]] = {
     "intermediate_integration": frozenset({"permutation", "concatenation", "extra", "near"}),
 }
 """Kinds of attack whose answers may be right, by generator: the order of factors or of
-a sum, another constant of an integral, digits beyond the three asked for, `11` for `11 days`."""
+a sum, another constant of an integral, digits beyond those asked for or beyond a float's, `6.` for `6.0`, another
+colouring or another solution of the queens, `11` for `11 days`."""
 
 
 class Finding(NamedTuple):

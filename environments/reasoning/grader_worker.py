@@ -32,6 +32,9 @@ FORMULAS = frozenset(
 )
 """Generators whose verifier calls `sympy.parse_expr`, which evaluates, on the answer."""
 
+INTEGRALS = frozenset({"intermediate_integration", "simple_integration"})
+"""Generators whose verifier compares derivatives."""
+
 RELATIVE, EXACT = 2e-6, 1e-15
 """How far two equal values may be apart, relative to the larger: where one is a rounded decimal, and elsewhere."""
 
@@ -61,6 +64,15 @@ def refused(name: str, answer: str) -> bool:
     return False
 
 
+def foreign_symbols(name: str, entry: Any, answer: str) -> bool:
+    """Whether an integral holds letters besides the variable, the constant C and e: to a derivative they are constants,
+    and whatever is said with them would count for nothing."""
+    if name not in INTEGRALS:
+        return False
+    known = {entry["metadata"]["variable"], "C", "e", "E"}
+    return any(len(word) == 1 and word not in known for word in re.findall(r"[A-Za-z]+", answer))
+
+
 @functools.cache
 def _dataset(name: str, settings: str) -> Any:
     from reasoning_gym.factory import create_dataset
@@ -80,7 +92,7 @@ def score(job: tuple[Any, ...]) -> tuple[float, str]:
     if job[0] == "math":
         return float(_equal(*job[1:])), ""
     _, name, settings, entry, answer = job
-    if refused(name, answer):
+    if refused(name, answer) or foreign_symbols(name, entry, answer):
         return 0.0, "refused"
     return float(_dataset(name, settings).score_answer(answer, entry)), ""
 
