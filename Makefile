@@ -50,7 +50,7 @@ test: setup ## the tests
 test-all: test test-slow ## all tests, the slow ones too
 
 test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss against TRL's among them
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow --numprocesses logical --maxprocesses 2 --dist loadfile
 
 .venv/ready-trl: .venv/ready
 	@$(PIP) '.[trl]'
