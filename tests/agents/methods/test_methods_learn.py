@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 CONTEXTS = ["agents.contexts:SiblingOrSolution", "agents.contexts:SiblingAndAnswer"]
 DISTILL_ONLY = {"hsd", "opsd", "sdpo"}
+FEW_ROLLS = {"oracle": 4, "inverted": 4, "vineppo": 4}
+"""Re-rolls of a prefix where the default would take minutes."""
 TINY = {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 96, "vocabulary": 290}
 
 
@@ -31,7 +33,8 @@ def steps_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def run(experiment: Experiment, start: Start, name: str, folder: Path) -> Path:
-    method = MethodSettings(label=name, plug=SHORT[name]) if name in SHORT else BASE
+    options = {"rolls": FEW_ROLLS[name]} if name in FEW_ROLLS else {}
+    method = MethodSettings(label=name, plug=SHORT[name], options=options) if name in SHORT else BASE
     run_job(
         Job(experiment, start, "method" if name in SHORT else "base", method, 0, {}, (), judged(experiment), folder),
         quiet,

@@ -108,7 +108,7 @@ def test_exact_advantages_are_those_of_re_rolling_a_real_policy(tmp_path: Path) 
         environment={"id": "environments:Bifurcation-v0", "options": options},
         model={"tiny": {"width": 32, "layers": 2, "mlp": 64, "window": 48, "vocabulary": 280}, "dtype": "float64"},
         sampling={"max_new_tokens": 2},
-        warm_start={"steps": 60, "batch": 16, "lr": 1e-2, "demonstrations": 200, "habit_share": 0.5, "measure": 2},
+        warm_start={"steps": 60, "batch": 16, "lr": 1e-2, "demonstrations": 200, "habit_share": 0.5},
     )
     backend = make_backend(
         experiment.backend, start_of(experiment, tmp_path), BackendSettings(dtype="float64", device="cpu")
