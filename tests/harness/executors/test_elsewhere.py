@@ -266,7 +266,7 @@ def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path,
         out = finished(process)
     finally:
         process.kill()
-    assert "failed" not in out
+    assert "failed: " not in out  # what Ray says of a retry is its own
     assert_same_results(place, "there", "local")
 
 
