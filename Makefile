@@ -49,11 +49,15 @@ test: setup ## the tests
 
 test-all: test test-slow ## all tests, the slow ones too
 
-test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss against TRL's among them
+test-slow: setup .venv/ready-trl .venv/ready-ray ## the slow tests, those against TRL and on Ray and submitit among them
 	@$(BIN)/python -m pytest -m slow --numprocesses logical --maxprocesses 2 --dist loadfile
 
 .venv/ready-trl: .venv/ready
 	@$(PIP) '.[trl]'
+	@touch $@
+
+.venv/ready-ray: .venv/ready
+	@$(PIP) '.[ray,slurm]'
 	@touch $@
 
 check: setup ## format, lint, types, layers

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from harness.experiment import Experiment, MethodSettings, parse_experiment
-from harness.protocols.backend import Start
+from harness.protocols.backend import Backend, Start
+from harness.protocols.feed import Update
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.panel import Panel
 from harness.runs.job import run_job
@@ -52,6 +53,17 @@ def job(experiment: Experiment, directory: Path, folder: Path, seed: int = 0) ->
     return Job(
         experiment, start, "method", experiment.methods[0], seed, {"model": "tiny"}, (), judged(experiment), folder
     )
+
+
+def driven(updates: Generator[Update, Any, Any], backend: Backend) -> Any:
+    """What a part of a feed comes to when the backend takes its steps."""
+    metrics = None
+    while True:
+        try:
+            update = updates.send(metrics)
+        except StopIteration as end:
+            return end.value
+        metrics = backend.update(update.batch, update.loss, per_term=update.per_term)
 
 
 def quiet(what: str, done: int, total: int) -> None:

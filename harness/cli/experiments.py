@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import ROOT
-from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
-from harness.cli.running import default_workers, numbers, print_agreement, print_starts, run_experiment
+from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
+from harness.cli.running import numbers, print_agreement, print_starts, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
+from harness.cli.where import Where
 from harness.core.errors import UnknownNameError, UserError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def bench(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    slurm: Slurm = "{}",
     allow_missing: AllowMissing = False,
 ) -> None:
     """Run experiments and write their tables: beside their specs, or under --out, compared with what is recorded there.
@@ -46,13 +50,13 @@ def bench(
     from harness.report import index, scaling
     from harness.report.terminal import terminal
 
-    found = spec_files(specs)
+    found, where = spec_files(specs), Where.of(executor, workers, ray_address, slurm)
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
-        experiment = searched(experiment, file.parent, folder, runs, cache, workers)
-        table = run_experiment(experiment, folder, runs, cache, workers, allow_missing)
+        experiment = searched(experiment, file.parent, folder, runs, cache, where)
+        table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
@@ -74,6 +78,9 @@ def reproduce(
     out: Annotated[Path, typer.Option(help="Where the repetition is written.")] = Path("runs/reproductions"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    slurm: Slurm = "{}",
 ) -> None:
     """Run the experiment of a results folder anew, and say for every row whether the two tables agree.
 
@@ -86,6 +93,7 @@ def reproduce(
     from harness.report.search import experiment_of, read_trials, write_trials
     from harness.runs.plan import slug
 
+    where = Where.of(executor, workers, ray_address, slurm)
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
         read_records(folder)  # says what is missing, and how to make it
         raise UserError(f"{folder} holds no spec.toml")
@@ -96,7 +104,7 @@ def reproduce(
         place = out / f"{slug(experiment.name)}-seeds-{slug(seeds)}"
     if experiment.search is not None:  # its winners are taken over, the search is not run again
         write_trials(experiment, read_trials(experiment, folder), place)
-    table = run_experiment(experiment, place, place / "runs", cache, workers, False)
+    table = run_experiment(experiment, place, place / "runs", cache, where, False)
     if not print_agreement(folder, table):
         raise typer.Exit(1)
 
@@ -108,7 +116,7 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
 
     experiment = read_experiment(DEMO)
     line(f"[bold]{experiment.title}[/bold]")
-    terminal(run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    terminal(run_experiment(experiment, runs / "demo-results", runs, cache, Where(workers=workers), False), console)
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
@@ -148,7 +156,7 @@ def compare(
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
     short = "-".join(name.rpartition(":")[2].lower() for name in methods)
     out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
+    terminal(run_experiment(experiment, out, runs, cache, Where(workers=workers), False), console)
     line(f"written: {out}")
 
 
@@ -165,7 +173,7 @@ def table(
     """
     from rich.console import Console
 
-    from harness.executors.local import make_starts
+    from harness.executors.work import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
@@ -182,7 +190,7 @@ def table(
         found = folder.read_records(spec.parent)
     else:
         # Starts may have to be made first: what is said of that goes between no table and a pipe.
-        starts = make_starts(experiment, cache, default_workers(experiment), Console(stderr=True))
+        starts = make_starts(experiment, cache, Where().make(experiment, runs), Console(stderr=True))
         found = gather_records(plan(experiment, starts, runs), allow_missing)
     built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":

@@ -17,6 +17,15 @@ CacheFolder = Annotated[
     Path, typer.Option("--cache", help="Where starting policies and converted models are kept.", envvar="HARNESS_CACHE")
 ]
 Workers = Annotated[int, typer.Option("--workers", "-j", min=0, help="Runs at once; 0 is one per core (one per GPU).")]
+Executor = Annotated[
+    str, typer.Option("--executor", help="Where runs are executed: local (processes of this machine), ray or slurm.")
+]
+RayAddress = Annotated[
+    str, typer.Option("--ray-address", help="A Ray cluster that runs, e.g. auto (default: one of this machine).")
+]
+Slurm = Annotated[
+    str, typer.Option("--slurm", help='JSON object of submitit\'s parameters, e.g. \'{"slurm_partition": "gpu"}\'.')
+]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")]
 EnvOptions = Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")]
 PlugOptions = Annotated[str, typer.Option("--options", help="JSON object of its own options.")]

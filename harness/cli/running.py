@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.screen import console, line
+from harness.cli.where import Where
 from harness.core.errors import HarnessError, UserError
 
 if TYPE_CHECKING:
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
 
 
 def run_experiment(
-    experiment: Experiment, out: Path, runs: Path, cache: Path, workers: int, allow_missing: bool
+    experiment: Experiment, out: Path, runs: Path, cache: Path, where: Where, allow_missing: bool
 ) -> Table:
     """Do what is missing of an experiment and write its results folder; returns its table."""
-    from harness.executors.local import make_starts, run_all
+    from harness.executors.work import make_starts, run_all
     from harness.report.folder import write_results
     from harness.runs.plan import check_plugs, plan
 
     check_plugs(experiment)
-    starts = make_starts(experiment, cache, workers or default_workers(experiment), console)
+    executor = where.make(experiment, runs)
+    starts = make_starts(experiment, cache, executor, console)
     print_starts(starts)
     jobs = plan(experiment, starts, runs)
     waiting = sum(not job.done for job in jobs)
     line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
-    failed = run_all(jobs, workers or default_workers(experiment), console)
+    failed = run_all(jobs, executor, console)
     for job, why in failed:
         line(f"[red]failed[/red]: {job.name}: {why}")
     if failed and not allow_missing:
@@ -56,19 +57,6 @@ def print_agreement(recorded: Path, table: Table) -> bool:
     print_grid(agreement_grid(found), console)
     line(verdict_line(found))
     return all(row.verdict != "differs" for row in found)
-
-
-def default_workers(experiment: Experiment) -> int:
-    """One process a GPU, or else one a core."""
-    if experiment.model.device == "cpu":
-        return _cores()
-    from harness.backends.torch.models import gpus
-
-    return gpus() or _cores()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def print_starts(starts: Mapping[int, Start]) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import CacheFolder, Runs, Workers
-from harness.cli.running import default_workers, numbers, run_experiment
+from harness.cli.options import CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
+from harness.cli.running import numbers, run_experiment
 from harness.cli.screen import console, line
+from harness.cli.where import Where
 from harness.core.errors import HarnessError, UserError
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def tune(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
+    executor: Executor = "local",
+    ray_address: RayAddress = "",
+    slurm: Slurm = "{}",
 ) -> None:
     """Run the search that a spec declares, as many trials for every row, and record every trial.
 
@@ -39,7 +43,7 @@ def tune(
 
     file = spec / "spec.toml" if spec.is_dir() else spec
     experiment = read_experiment(file)
-    rows = search(experiment, runs, cache, workers)
+    rows = search(experiment, runs, cache, Where.of(executor, workers, ray_address, slurm))
     folder = out or file.parent
     write_trials(experiment, rows, folder)
     print_grid(search_grid(experiment, rows), console)
@@ -72,24 +76,24 @@ def headroom(
     experiment = parse_experiment(template.model_dump() | changed)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
     out = runs / "headroom" / f"{experiment.name}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
+    terminal(run_experiment(experiment, out, runs, cache, Where(workers=workers), False), console)
     line(f"written: {out}")
 
 
-def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> list[dict[str, Any]]:
+def search(experiment: Experiment, runs: Path, cache: Path, where: Where) -> list[dict[str, Any]]:
     """Run the trials of an experiment's search, those that are finished apart; returns their record."""
-    from harness.executors.local import make_starts, run_all
+    from harness.executors.work import make_starts, run_all
     from harness.experiment.search import tuning_experiment
     from harness.runs.plan import check_plugs
     from harness.runs.search import trial_jobs, trial_rows
 
     check_plugs(experiment)
     tuning = tuning_experiment(experiment)
-    at_once = workers or default_workers(experiment)
-    jobs = trial_jobs(experiment, make_starts(tuning, cache, at_once, console), runs)
+    executor = where.make(experiment, runs)
+    jobs = trial_jobs(experiment, make_starts(tuning, cache, executor, console), runs)
     waiting = sum(not job.done for job in jobs)
     line(f"{len(jobs)} trials, {len(jobs) - waiting} of them finished before")
-    failed = run_all(jobs, at_once, console)
+    failed = run_all(jobs, executor, console)
     for job, why in failed:
         line(f"[red]failed[/red]: {job.name}: {why}")
     if failed:
@@ -97,7 +101,7 @@ def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> lis
     return trial_rows(experiment, jobs)
 
 
-def searched(experiment: Experiment, recorded: Path, out: Path, runs: Path, cache: Path, workers: int) -> Experiment:
+def searched(experiment: Experiment, recorded: Path, out: Path, runs: Path, cache: Path, where: Where) -> Experiment:
     """An experiment with the rows that its search adds: by the trials recorded beside its spec, or by running them.
     `out` holds their record afterwards."""
     from harness.report.search import TRIALS, read_trials, with_winners, write_trials
@@ -105,7 +109,7 @@ def searched(experiment: Experiment, recorded: Path, out: Path, runs: Path, cach
     if experiment.search is None:
         return experiment
     known = (recorded / TRIALS).is_file()
-    rows = read_trials(experiment, recorded) if known else search(experiment, runs, cache, workers)
+    rows = read_trials(experiment, recorded) if known else search(experiment, runs, cache, where)
     if not known or out != recorded:
         write_trials(experiment, rows, out)
     return with_winners(experiment, rows)

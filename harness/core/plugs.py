@@ -182,16 +182,22 @@ def completed(made: Any, contract: type, what: str) -> Any:
 
 
 def declared(contract: type) -> Iterator[str]:
-    """The names a contract declares: its public members, and the special methods it requires."""
-    names = dict.fromkeys([*vars(contract), *inspect.get_annotations(contract)])
+    """The names a contract declares, itself or in the contracts it is put together from: its public members, and the
+    special methods it requires."""
+    names = dict.fromkeys(name for part in _parts(contract) for name in [*vars(part), *inspect.get_annotations(part)])
     special: frozenset[str] = getattr(contract, "__abstractmethods__", frozenset())
     return (name for name in names if not name.startswith("_") or name in special)
 
 
 def required(contract: type) -> set[str]:
     """The declared names that have no default: abstract methods, and attributes that are annotated only."""
-    annotated = inspect.get_annotations(contract)
-    return {*getattr(contract, "__abstractmethods__", ()), *(name for name in annotated if name not in vars(contract))}
+    annotated = {name for part in _parts(contract) for name in inspect.get_annotations(part) if name not in vars(part)}
+    return {*getattr(contract, "__abstractmethods__", ()), *annotated}
+
+
+def _parts(contract: type) -> list[type]:
+    """A contract and the contracts it is put together from."""
+    return [part for part in contract.__mro__ if part not in (object, typing.Protocol, typing.Generic)]
 
 
 def original(made: Any) -> Any:

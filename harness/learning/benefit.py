@@ -24,7 +24,7 @@ from harness.core.sources import revision
 from harness.core.types import ContextRequest, RolloutGroup
 from harness.experiment import Experiment, MethodSettings
 from harness.learning.demonstrations import Replays
-from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
+from harness.protocols.backend import BackendSettings, SamplingParams, Start, deciding, make_backend
 from harness.protocols.context import make_context
 from harness.protocols.method import brings_context, make_method
 from harness.rollout.environments import environment_module
@@ -211,7 +211,7 @@ class _Measuring:
             "checkpoint": self.start.checkpoint_hash,
             "environment": [e.environment.id, e.environment.options, self.replays.pool.environment.version],
             "sampling": e.sampling.model_dump(include={"temperature", "top_p", "max_new_tokens"}),
-            "model": [e.model.dtype, e.backend.model_dump()],
+            "model": [e.model.dtype, deciding(e.backend).model_dump()],
             "tasks": self.tasks,
             "seeds": [self.seeds.root, *self.seeds.path],
             "context": reader,

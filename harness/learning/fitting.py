@@ -7,6 +7,7 @@ a context cannot be a teacher.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -59,8 +60,9 @@ def make_weights(
             Start(base or scratch),
             BackendSettings(optimiser, settings.steps, 1.0, experiment.model.dtype, experiment.model.device),
         )
-        _fit(backend, demonstrator.sequences(backend), settings, seeds, progress)
-        backend.save(scratch)
+        with contextlib.closing(backend):
+            _fit(backend, demonstrator.sequences(backend), settings, seeds, progress)
+            backend.save(scratch)
         # Training begins with an optimiser of its own.
         (scratch / "trainer_state.pt").unlink(missing_ok=True)
         for name, content in notes.items():

@@ -85,3 +85,8 @@ class Run:
         if not environment.trainable(split):
             raise UserError(f"split {split!r} of {self.experiment.environment.id} may not be trained on")
         return tasks
+
+    def close(self) -> None:
+        """Close the backend, where one was made. The pool is a context of its own."""
+        if "backend" in vars(self):
+            self.backend.close()

@@ -10,13 +10,14 @@ second update on the policy has left the one that sampled, and ratios, clip and 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
 from harness.core.types import Credit, TokenSequence
 from harness.learning.run import Run
 from harness.losses import pack
+from harness.protocols.feed import Metrics, Update
 
 LARGEST = "largest"
 """Metrics with this in their name are maxima: of several updates the largest is kept."""
@@ -24,13 +25,18 @@ LARGEST = "largest"
 
 def update_on(
     run: Run, sequences: Sequence[TokenSequence], credits: Sequence[Credit], per_term: bool
-) -> dict[str, float]:
-    """The updates of one step; metrics are means over them (`ratio/largest_log` the largest; gradients of single terms,
-    where `per_term` asks for them, those of the first update, on which the whole step's credit still stands)."""
+) -> Generator[Update, Metrics, dict[str, float]]:
+    """The updates of one step, each answered by its metrics; at their end the step's metrics: means over them
+    (`ratio/largest_log` the largest; gradients of single terms, where `per_term` asks for them, those of the first
+    update, on which the whole step's credit still stands)."""
     reported: list[dict[str, float]] = []
-    for part in _parts(run, len(sequences)):
+    parts = list(_parts(run, len(sequences)))
+    for number, part in enumerate(parts):
         batch = pack([sequences[place] for place in part], [credits[place] for place in part])
-        reported.append(run.backend.update(batch, run.experiment.loss, per_term=per_term and not reported))
+        last = number + 1 == len(parts)
+        terms = per_term and not reported
+        metrics = yield Update(batch, run.experiment.loss, run.spent.step, number, last, terms)
+        reported.append(dict(metrics))
         run.spent.optimiser_steps += 1
     return _joined(reported)
 

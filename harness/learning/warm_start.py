@@ -22,7 +22,7 @@ from harness.learning.benefit import known_measurement, measure
 from harness.learning.demonstrations import Replays
 from harness.learning.fitting import make_weights
 from harness.learning.policy_hash import checkpoint_hash
-from harness.protocols.backend import Start
+from harness.protocols.backend import Start, deciding
 from harness.rollout.environments import EnvironmentPool, environment_module
 
 Progress = Callable[[str, int, int], None]
@@ -132,7 +132,7 @@ class _Starts:
                 "model": e.model.model_dump(exclude={"device", "name"} if self.base else {"device"}),
                 "base": checkpoint_hash(self.base) if self.base else None,
                 "warm_start": settings.model_dump(),
-                "backend": e.backend.model_dump(),
+                "backend": deciding(e.backend).model_dump(),
                 "micro_tokens": e.optimiser.micro_tokens,
                 "max_new_tokens": e.sampling.max_new_tokens,
                 "code": revision(

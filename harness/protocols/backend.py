@@ -1,12 +1,18 @@
-"""The contract of a trainer backend: six verbs over one policy, and the records they exchange (plain Python and
-numpy).
+"""The contract of a backend: a sampler, a scorer and a trainer over one policy, and the records they exchange (plain
+Python and numpy).
 
-    sample   prompts -> completions with token ids and log-probabilities
-    score    sequences -> Scores under the current, the initial or a snapshot's weights, conditioned on any context
-    update   batch, loss -> metrics: one optimiser step
-    track    a snapshot of the weights moves towards the current ones
-    save     a Hugging Face model directory plus the trainer's own state
-    load     back from such a directory
+    Sampler   sample   prompts -> completions with token ids and log-probabilities
+    Scorer    score    sequences -> Scores under the current, the initial or a snapshot's weights, on any context
+    Trainer   update   batch, loss -> metrics: one optimiser step
+              track    a snapshot of the weights moves towards the current ones
+              save     a Hugging Face model directory plus the trainer's own state
+              load     back from such a directory
+              sync     sampler and scorer take over the trainer's weights
+              drive    pull updates from a feed until it is over
+
+They may be one object or three on as many machines: an engine that trains need not be the one that samples. What a
+backend cannot do it does not list among its `capabilities`; an experiment that asks for it is refused before anything
+runs.
 
 Behaviour, teacher, reference and loss all use logits / temperature; top-p only restricts sampling.
 """
@@ -17,15 +23,17 @@ from abc import abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from harness.core.errors import HarnessError, UnknownNameError, UserError
-from harness.core.plugs import checked_options, resolve
+from harness.core.plugs import checked_options, completed, resolve
 from harness.core.types import ContextRequest, Message, Scores, TokenSequence
 from harness.experiment import OptimiserSettings, PlugSettings
+from harness.protocols.capabilities import EVERYTHING, Capability
+from harness.protocols.feed import Feed
 
 if TYPE_CHECKING:
     from harness.losses import Batch, LossSpec
@@ -102,6 +110,8 @@ class Completion:
     """Whether the last token is the model's own end of turn."""
     cut_mass: float = 0.0
     """Mean probability that top-p cut off."""
+    version: int | None = None
+    """`Sampler.version` of the weights that sampled it; None where the backend does not say."""
 
 
 @runtime_checkable
@@ -149,26 +159,31 @@ class ConversationRenderer(Protocol):
 
 
 @runtime_checkable
-class Backend(Protocol):
-    """Holds one policy; see the module's docstring for the verbs."""
+class Sampler(Protocol):
+    """Samples from one policy, and says in its tokens what messages are."""
 
     renderer: ConversationRenderer
     window: int
     """Most tokens in one sequence."""
     vocabulary: int
-
-    @classmethod
-    @abstractmethod
-    def from_start(cls, start: Start, settings: BackendSettings) -> Backend:
-        """A backend whose initial and current policy is `start`. Further keyword arguments are the backend's own
-        options, by their type hints."""
-        ...
+    version: int | None = None
+    """Of the current weights: another number after every change of them. None where the backend does not say; a
+    completion of another version than the current one's is refused."""
 
     @abstractmethod
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
         """One completion per prompt, in order. It depends on the prompt, the parameters and the prompt's seed, not on
         the rest of the batch."""
         ...
+
+    def release(self) -> None:
+        """Drop what is kept for unfinished conversations."""
+        return None
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Scores what was sampled, under one policy's weights and those that follow it."""
 
     @abstractmethod
     def score(
@@ -183,6 +198,11 @@ class Backend(Protocol):
         policy's K likeliest entries; `ids`: over these entries instead; `contexts`: tokens that stand in front of each
         sequence. UnknownNameError for weights of another name."""
         ...
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """Trains one policy, and keeps what it needs to go on."""
 
     @abstractmethod
     def update(self, batch: Batch, loss: LossSpec, per_term: bool = False) -> dict[str, float]:
@@ -208,11 +228,47 @@ class Backend(Protocol):
     @abstractmethod
     def load(self, path: Path | str) -> None:
         """Weights, snapshots and trainer's state of a saved directory: training goes on as if it had never stopped. A
-        snapshot that was not saved is the initial policy again, which stays as it was."""
+        snapshot that was not saved is the initial policy again, which stays as it was. What samples and scores has
+        these weights afterwards."""
         ...
 
-    def release(self) -> None:
-        """Drop what is kept for unfinished conversations."""
+    def sync(self) -> None:
+        """Sampler and scorer take over the trainer's weights: called when a step's last update is done. Nothing to do
+        where they are the same."""
+        return None
+
+    def drive(self, feed: Feed) -> None:
+        """Pull updates until the feed is over. A trainer with a loop of its own pulls from within that."""
+        while (update := feed.next()) is not None:
+            feed.report(self.update(update.batch, update.loss, per_term=update.per_term))
+            if update.last:
+                self.sync()
+
+
+@runtime_checkable
+class Backend(Sampler, Scorer, Trainer, Protocol):
+    """Holds one policy; see the module's docstring for the verbs."""
+
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+    """Options of `from_start` that decide where and how fast it works and never what comes out: an address, a number
+    of processes. Runs are not matched by them."""
+
+    @classmethod
+    @abstractmethod
+    def from_start(cls, start: Start, settings: BackendSettings) -> Backend:
+        """A backend whose initial and current policy is `start`. Further keyword arguments are the backend's own
+        options, by their type hints."""
+        ...
+
+    @classmethod
+    def capabilities(cls) -> frozenset[Capability]:
+        """What it can do beyond sampling and scoring in float32; asked before one is made. By default everything."""
+        return EVERYTHING
+
+    def close(self) -> None:
+        """Give back what it holds outside of itself (processes, connections, a device's memory). It is not used
+        afterwards; called twice, it does nothing the second time."""
+        self.release()
 
 
 def check_weights(policy: str) -> None:
@@ -241,6 +297,7 @@ def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -
         raise
     except (TypeError, ValueError) as error:
         raise UserError(f"backend {named.plug}: {error}") from error
+    made = completed(made, Backend, f"backend {named.plug}")
     # A backend that runs a model of any family in itself can say whether that model may be believed.
     if hasattr(made, "assure"):
         made.assure(start.checkpoint_hash)
@@ -256,3 +313,18 @@ def backend_class(named: PlugSettings) -> tuple[Any, dict[str, Any]]:
             "harness.protocols.backend.Backend says what a backend does"
         )
     return cls, checked_options(cls.from_start, named.options, f"backend {named.plug}")
+
+
+def capabilities_of(named: PlugSettings) -> frozenset[Capability]:
+    """What the backend that a spec names can do; everything, where its class does not say."""
+    cls, _ = backend_class(named)
+    found: frozenset[Capability] = getattr(cls, "capabilities", Backend.capabilities)()
+    return found
+
+
+def deciding(named: PlugSettings) -> PlugSettings:
+    """A spec's backend with those of its options alone that decide a result (`Backend.without_effect`): what runs are
+    matched by, and starts are cached by."""
+    cls, _ = backend_class(named)
+    ignored: frozenset[str] = getattr(cls, "without_effect", Backend.without_effect)
+    return PlugSettings(plug=named.plug, options={k: v for k, v in named.options.items() if k not in ignored})

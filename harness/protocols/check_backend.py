@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from harness.core.errors import UserError
+from harness.core.plugs import original
 from harness.core.types import Credit, TokenSequence
 from harness.experiment import LossSettings, OptimiserSettings, PlugSettings
 from harness.losses import pack
@@ -26,8 +28,10 @@ from harness.protocols.backend import (
     Snapshot,
     Start,
     Weights,
+    capabilities_of,
     make_backend,
 )
+from harness.protocols.capabilities import Capability
 
 TOLERANCE = 1e-4
 """Nats by which two ways of computing one log-probability in float32 may differ."""
@@ -50,11 +54,13 @@ def check_backend(named: PlugSettings, model: Path, scratch: Path) -> None:
         settings = BackendSettings(OptimiserSettings(lr=1e-2), steps=4, device="cpu")
         return make_backend(named, Start(model), settings)
 
-    found = []
-    for check in (_declares, _samples, _scores, _conditions, _learns, _follows):
-        found += _guarded(check, make)
+    offered, found = capabilities_of(named), []
+    for check, needed in CHECKS.items():
+        if needed <= offered:
+            found += _guarded(check, make)
     try:
-        found += _guarded(lambda maker: _resumes(maker, scratch), make)
+        if offered >= RESUMING:
+            found += _guarded(lambda maker: _resumes(maker, scratch), make)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if found:
@@ -63,6 +69,7 @@ def check_backend(named: PlugSettings, model: Path, scratch: Path) -> None:
 
 
 Maker = Callable[[], Backend]
+"""Makes a fresh backend on the small model."""
 
 
 def _guarded(check: Callable[[Maker], Iterator[str]], make: Maker) -> list[str]:
@@ -82,6 +89,14 @@ def _declares(make: Maker) -> Iterator[str]:
     for name in ("window", "vocabulary"):
         if not (isinstance(getattr(backend, name), int) and getattr(backend, name) > 0):
             yield f"{name} must be a positive whole number, got {getattr(backend, name)!r}"
+    strange = [entry for entry in backend.capabilities() if not isinstance(entry, Capability)]
+    if strange:
+        yield f"capabilities() must hold members of harness.protocols.capabilities.Capability, not {strange[0]!r}"
+    unknown = backend.without_effect - inspect.signature(type(original(backend)).from_start).parameters.keys()
+    if unknown:
+        yield f"without_effect names {sorted(unknown)[0]!r}, which is no option of from_start"
+    backend.close()
+    backend.close()
 
 
 def _prompts(backend: Backend) -> list[Prompt]:
@@ -132,6 +147,21 @@ def _sequence(prompt: Prompt, done: Completion) -> TokenSequence:
     return TokenSequence(tokens, mask, logprobs, np.zeros(len(tokens), dtype=np.int64))
 
 
+def _versions(make: Maker) -> Iterator[str]:
+    """Only where it says versions at all."""
+    backend = make()
+    before = backend.version
+    if before is None:
+        return
+    sequences = _sequences(backend)
+    _update(backend, sequences)
+    backend.sync()
+    if backend.version == before:
+        yield "version is the same after an update"
+    if any(done.version not in (None, backend.version) for done in backend.sample(_prompts(backend), PARAMS)):
+        yield "a completion's version is not that of the weights it was sampled from"
+
+
 def _scores(make: Maker) -> Iterator[str]:
     backend = make()
     sequences = _sequences(backend)
@@ -139,6 +169,11 @@ def _scores(make: Maker) -> Iterator[str]:
         gap = float(np.abs(scores.logprobs - sequence.logprobs).max())
         if gap > TOLERANCE:
             yield f"score differs from the sampled log-probabilities by {gap:.1g} nats"
+    if Capability.TOP_K in backend.capabilities():
+        yield from _distributions(backend, sequences)
+
+
+def _distributions(backend: Backend, sequences: list[TokenSequence]) -> Iterator[str]:
     top = backend.score(sequences, top_k=3)
     again = backend.score(sequences, ids=[known.distribution.ids for known in top if known.distribution is not None])
     for sequence, one, other in zip(sequences, top, again, strict=True):
@@ -263,3 +298,17 @@ def _resumes(make: Maker, scratch: Path) -> Iterator[str]:
     ours, theirs = backend.score(sequences), resumed.score(sequences)
     if any(np.abs(a.logprobs - b.logprobs).max() > TOLERANCE for a, b in zip(ours, theirs, strict=True)):
         yield "after load, training does not go on as if it had never stopped"
+
+
+RESUMING = {Capability.TRAINING, Capability.RESUME, Capability.SNAPSHOTS, Capability.INITIAL}
+"""What `_resumes` looks into."""
+CHECKS: dict[Callable[[Maker], Iterator[str]], set[Capability]] = {
+    _declares: set(),
+    _samples: set(),
+    _scores: set(),
+    _conditions: {Capability.CONTEXTS},
+    _learns: {Capability.TRAINING, Capability.INITIAL},
+    _versions: {Capability.TRAINING},
+    _follows: {Capability.TRAINING, Capability.INITIAL, Capability.SNAPSHOTS},
+}
+"""Every check with what a backend must be able to do for it to be made."""

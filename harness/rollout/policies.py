@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from harness.core.errors import EndpointError, EnvironmentFailure
+from harness.core.errors import EndpointError, EnvironmentFailure, HarnessError
 from harness.core.types import Message
 from harness.endpoint import BudgetSpentError, ContextFullError
 from harness.protocols.backend import Backend, Completion, ConversationRenderer, Prompt, SamplingParams
@@ -79,6 +79,7 @@ class TokenPolicy:
                 [self._prompt(conversations[p]) for p in places], replace(self.params, greedy=greedy)
             )
             for place, completion in zip(places, done, strict=True):
+                self._check_weights(completion)
                 actions[place] = self._take(conversations[place], completion)
         return actions
 
@@ -106,6 +107,15 @@ class TokenPolicy:
                 raise AssertionError(
                     f"the sampled tokens of {conversation.request.task_id!r} changed between two turns"
                 )
+
+    def _check_weights(self, completion: Completion) -> None:
+        """What is learned from was sampled by the weights that learn."""
+        current = self.backend.version
+        if None not in (completion.version, current) and completion.version != current:
+            raise HarnessError(
+                f"a completion was sampled from version {completion.version} of the weights, the current one is "
+                f"{current}: the sampler was not given the trainer's weights (Trainer.sync), or serves stale ones"
+            )
 
     def _turn_is_given(self, conversation: Conversation) -> bool:
         """Whether the prefix leaves nothing of this turn to sample."""

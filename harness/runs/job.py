@@ -33,7 +33,7 @@ def run_job(job: Job, progress: Progress) -> None:
         if not (job.folder / "run.json").is_file():
             records.write_json(job.folder / "run.json", describe(job) | {"provenance": provenance()})
         run = Run(job.experiment, job.method, job.seed, job.start, job.folder, job.judged, progress)
-        with run.pool:
+        with run.pool, contextlib.closing(run):
             if job.role == "method":
                 train(run)
             elif job.role == "base":

@@ -19,7 +19,8 @@ from harness.core.fingerprint import fingerprint
 from harness.core.sources import revision
 from harness.experiment import Experiment, MethodSettings
 from harness.experiment.search import trials_of
-from harness.protocols.backend import Start, backend_class
+from harness.protocols.backend import Start, capabilities_of, deciding
+from harness.protocols.capabilities import check_demands
 from harness.protocols.context import make_context
 from harness.protocols.environment import TextEnvironment
 from harness.protocols.method import brings_context, make_method
@@ -129,7 +130,8 @@ def observe(experiment: Experiment, starts: Mapping[int, Start]) -> Observed:
             "start": _origin(experiment, starts),
             "code": code_revision(sources),
         }
-    return Observed(experiment.matched_facts(**observed), sources, judged)
+    decided = experiment.model_copy(update={"backend": deciding(experiment.backend)})
+    return Observed(decided.matched_facts(**observed), sources, judged)
 
 
 def _origin(experiment: Experiment, starts: Mapping[int, Start]) -> str:
@@ -173,15 +175,19 @@ def context_plug(experiment: Experiment, method: MethodSettings, role: Role) -> 
 
 
 def check_plugs(experiment: Experiment) -> None:
-    """Everything a spec names and its options, made once: a typing mistake shows before anything is run."""
+    """Everything a spec names and its options, made once: a typing mistake shows before anything is run, and so does
+    what the backend lacks of what the experiment asks for."""
     for method in experiment.methods:
         make_method(method.plug, method.options)
-    for trial in trials_of(experiment):
-        make_method(trial.row.plug, trial.row.options)
+    trials = [trial.row for trial in trials_of(experiment)]
+    for row in trials:
+        make_method(row.plug, row.options)
     warm_start = experiment.warm_start
     for named in (*([experiment.context] if experiment.context else ()), *(warm_start.contexts if warm_start else ())):
         make_context(named.plug, named.options)
-    backend_class(experiment.backend)
+    check_demands(
+        experiment.backend.plug, capabilities_of(experiment.backend), experiment, [*experiment.methods, *trials]
+    )
     for name in experiment.evaluation.extra:
         metric(name)
 

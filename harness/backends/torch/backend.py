@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from harness.core.types import Scores, TokenSequence, TopK
 from harness.experiment import OptimiserSettings
 from harness.losses import Batch, LossSpec, policy_loss, with_tail
 from harness.protocols.backend import (
+    Backend,
     BackendSettings,
     Completion,
     Prompt,
@@ -39,13 +41,15 @@ from harness.rollout.rendering import Renderer
 TRAINER_STATE = "trainer_state.pt"
 
 
-class TorchBackend:
+class TorchBackend(Backend):
     """Samples, scores and trains one causal language model (`harness.protocols.backend.Backend`).
 
     directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the
     schedule is laid out for.
     temperature: divides all logits, of the loss too.
     """
+
+    version: int = 0
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class TorchBackend:
             Prompt(p.tokens, p.seed, space if p.limit is None else min(p.limit, space), p.key)
             for p, space in zip(prompts, room, strict=True)
         ]
-        return self._sampler.sample(limited, params)
+        return [replace(done, version=self.version) for done in self._sampler.sample(limited, params)]
 
     def release(self) -> None:
         """Drop the caches of unfinished conversations."""
@@ -180,7 +184,9 @@ class TorchBackend:
                 metrics[f"loss/{name}"] = metrics.get(f"loss/{name}", 0.0) + float(value.detach())
             _add_ratios(metrics, logprobs.detach(), part, loss)
         metrics |= {f"gradient/{name}": _norm(parts) for name, parts in gradients.items()}
-        return metrics | self._optimiser.step()
+        metrics |= self._optimiser.step()
+        self.version += 1
+        return metrics
 
     def differentiable(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None, Batch]]:
         """The batch in micro-batches, each with the current policy's log-probabilities of its labels (and of its
@@ -237,6 +243,7 @@ class TorchBackend:
         state = Path(path) / TRAINER_STATE
         if self._optimiser is not None and state.is_file():
             self._optimiser.restore(torch.load(state, map_location=self.device, weights_only=True))
+        self.version += 1
 
 
 def _forward_of(model: Any) -> Any:

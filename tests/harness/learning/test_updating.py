@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import job, judged, quiet, small
+from experiments import driven, job, judged, quiet, small
 from safetensors.numpy import load_file
 
 from harness.core import records
 from harness.core.types import Evidence
 from harness.learning.checkpoints import checkpoints
+from harness.learning.feed import learn
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
-from harness.learning.train import learn
 from harness.learning.updating import _joined, update_on
 from harness.losses import pack
 from harness.protocols.backend import Start
@@ -44,7 +44,7 @@ def test_updates_are_those_of_a_plain_loop(
     one, other = (run_of(tiny_directory, tmp_path / name, optimiser=optimiser) for name in ("one", "other"))
     with one.pool, other.pool:
         groups, _ = sample_groups(one)
-        learned, _ = learn(one, groups, one.method.initial_state())
+        learned, _ = driven(learn(one, groups, one.method.initial_state()), one.backend)
 
         groups, _ = sample_groups(other)
         evidence = gather(other.method, groups, other.backend, None, other.seeds["step", 0]).evidence
@@ -83,7 +83,7 @@ def test_one_update_of_one_part_packs_the_step_in_its_own_order(tiny_directory: 
         credits, _, _ = one.method.assign(groups, [[Evidence()] * 4] * len(groups), {})
         sequences = [episode.sequence for group in groups for episode in group.episodes]
         flat = [credit for of_group in credits for credit in of_group]
-        assert update_on(one, sequences, flat, per_term=True) == other.backend.update(
+        assert driven(update_on(one, sequences, flat, per_term=True), one.backend) == other.backend.update(
             pack(sequences, flat), other.experiment.loss, per_term=True
         )
 
@@ -94,7 +94,7 @@ def test_with_several_updates_ratios_leave_one_and_the_clip_acts(tiny_directory:
     for updates in (1, 4):
         run = run_of(tiny_directory, tmp_path / str(updates), optimiser={"lr": 3e-2, "updates": updates})
         with run.pool:
-            rows = [learn(run, sample_groups(run)[0], {})[0] for _ in range(2)]
+            rows = [driven(learn(run, sample_groups(run)[0], {}), run.backend)[0] for _ in range(2)]
         logged.append({key: max(row[key] for row in rows) for key in ("ratio/clipped", "ratio/largest_log")})
     assert logged[0]["ratio/clipped"] == 0.0
     assert logged[0]["ratio/largest_log"] < 1e-4

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments import job, judged, quiet, small
+from experiments import driven, job, judged, quiet, small
 
 from harness.core import records
+from harness.learning.feed import learn
 from harness.learning.run import Run
 from harness.learning.sampling import sample_groups
-from harness.learning.train import learn
 from harness.learning.valuing import valued
 from harness.protocols.backend import Start
 from harness.runs.job import run_job
@@ -66,7 +66,7 @@ def test_a_group_without_values_is_dropped_whole_and_counted(tiny_directory: Pat
     groups, _ = sample_groups(run)
     assert {group.task_id for group in groups} > {"train-0"}
     other = run_of(tiny_directory, tmp_path, environment=EVEN | {"options": EVEN["options"] | {"broken": broken}})
-    learned, _ = learn(other, groups, {})
+    learned, _ = driven(learn(other, groups, {}), other.backend)
     lost = sum(group.task_id == "train-0" for group in groups) if broken == "all" else 0
     assert other.spent.dropped_groups == lost
     assert (other.spent.failed_episodes > 0) == (lost > 0)
@@ -74,7 +74,7 @@ def test_a_group_without_values_is_dropped_whole_and_counted(tiny_directory: Pat
     assert learned["gradient_norm"] > 0
     before = other.backend.score([groups[0].episodes[0].sequence])[0].logprobs
     only = [group for group in groups if group.task_id == "train-0"]
-    learned, _ = learn(other, only, {})
+    learned, _ = driven(learn(other, only, {}), other.backend)
     after = other.backend.score([groups[0].episodes[0].sequence])[0].logprobs
     assert other.spent.optimiser_steps == (2 if broken == "nothing" else 1)  # nothing left: no step
     assert np.array_equal(before, after) == (broken == "all")

@@ -1,0 +1,71 @@
+"""What executors do: works, each in a process of its own somewhere; the runs of an experiment and the starts they begin
+from, whoever executes them.
+
+    class Executor:  do(works, title, console) -> what each gives, or the error it raised
+
+`local` (processes of this machine), `ray` (tasks of a Ray cluster) and `slurm` (jobs of a batch system) differ in where
+and when alone: the same spec leaves the same records.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rich.console import Console
+
+from harness.executors.errands import Doing, Report
+from harness.experiment import Experiment
+from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
+from harness.protocols.backend import Start
+from harness.runs.job import run_job
+from harness.runs.plan import Job
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to be done in a process of its own: plain data, so that it can be sent there."""
+
+    name: str
+    do: Doing
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Does works at once, as many as it has room for."""
+
+    @abstractmethod
+    def do(self, works: Sequence[Work], title: str, console: Console) -> list[Any]:
+        """What each work gives, or the error it raised, in order; progress is shown on the console. Ctrl-C ends the
+        workers and is raised again."""
+        ...
+
+
+def run_all(jobs: Sequence[Job], executor: Executor, console: Console) -> list[tuple[Job, str]]:
+    """Do all jobs that are not done; returns those that failed and why. Every run can be continued."""
+    open_jobs = [job for job in jobs if not job.done]
+    done = executor.do([Work(job.name, partial(run_job, job)) for job in open_jobs], "all runs", console)
+    outcomes = zip(open_jobs, done, strict=True)
+    return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
+
+
+def make_starts(experiment: Experiment, cache: Path, executor: Executor, console: Console) -> dict[int, Start]:
+    """The start of every seed; those that are not in the cache are made at once, and Ctrl-C leaves the finished ones.
+    The first error of one that could not be made is raised."""
+    seeds = start_seeds(experiment)
+    made = starts_at_hand(experiment, cache, seeds)
+    missing = [seed for seed in seeds if seed not in made]
+    works = [Work(f"start, seed {seed}", partial(_start, experiment, cache, seed)) for seed in missing]
+    for seed, outcome in zip(missing, executor.do(works, "all starts", console), strict=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+        made[seed] = outcome
+    return for_every_seed(experiment, made)
+
+
+def _start(experiment: Experiment, cache: Path, seed: int, report: Report) -> Start:
+    return start_of(experiment, cache, report, seed)

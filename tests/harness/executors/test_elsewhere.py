@@ -1,0 +1,288 @@
+"""Works sent elsewhere: as tasks of Ray and as jobs of submitit, with the records of local processes, byte for byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from experiments import small
+from rich.console import Console
+
+from harness import ROOT
+from harness.cli.where import Where
+from harness.core.errors import HarnessError, MissingDataError, UnknownNameError, UserError
+from harness.executors.errands import Errand, Report, attempt, collect
+from harness.executors.local import Local
+from harness.executors.ray import Ray
+from harness.executors.slurm import Slurm
+from harness.executors.work import Executor, Work
+
+LOCALLY = {"cluster": "local"}
+
+
+def needs(package: str) -> Any:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"{package} is not installed (make .venv/ready-ray)"
+    )
+
+
+# ---------------------------------------------------------------- errands, without any cluster
+
+
+def double(number: int, report: Report) -> int:
+    report("doubling", 1, 2)
+    report("doubling", 2, 2)
+    return 2 * number
+
+
+def fail(error: Exception, report: Report) -> None:
+    raise error
+
+
+class Odd(Exception):
+    """Does not travel: its own constructor wants two arguments."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
+def test_an_errand_is_done_in_the_folder_it_was_sent_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    for folder in (home, tmp_path / "mail", tmp_path / "elsewhere"):
+        folder.mkdir()
+    monkeypatch.chdir(home)
+    errand = Errand.of(partial(double, 21), 5, tmp_path / "mail")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert errand() == 42
+    assert Path.cwd() == home
+    assert list(collect(tmp_path / "mail")) == [(5, "doubling", 2, 2)]
+
+
+def test_a_machine_without_the_folder_says_so(tmp_path: Path) -> None:
+    outcome = Errand(b"", 0, str(tmp_path / "not here"), str(tmp_path))()
+    assert isinstance(outcome, UserError)
+    assert "not here: runs are sent to machines that share a file system" in str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "words"),
+    [
+        (ValueError("no"), ValueError, "no"),
+        (UnknownNameError("key", "a", ["b"]), UserError, "unknown key 'a'; known: b"),
+        (Odd(1, 2), HarnessError, "Odd: 1 and 2"),
+    ],
+)
+def test_errors_travel_as_values(raised: Exception, kind: type, words: str) -> None:
+    got = attempt(partial(fail, raised), lambda what, done, total: None)
+    assert type(got) is kind
+    assert str(got) == words
+
+
+def test_torn_mail_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "0.json").write_text('["steps", 1')
+    (tmp_path / "1.json").write_text('["steps", 1, 9]')
+    assert list(collect(tmp_path)) == [(1, "steps", 1, 9)]
+
+
+# ---------------------------------------------------------------- what a command says
+
+
+def test_executors_keep_their_contract_and_are_chosen_by_name(tmp_path: Path) -> None:
+    chosen = {
+        "local": Where.of("local", 3, "", "{}"),
+        "ray": Where.of("ray", 2, "auto", "{}"),
+        "slurm": Where.of("slurm", 0, "", '{"slurm_partition": "gpu"}'),
+    }
+    made = {name: where.make(small(), tmp_path) for name, where in chosen.items()}
+    assert all(isinstance(executor, Executor) for executor in made.values())
+    assert {name: type(executor) for name, executor in made.items()} == {"local": Local, "ray": Ray, "slurm": Slurm}
+    slurm: Any = made["slurm"]
+    assert slurm.parameters == {"timeout_min": 1440, "cpus_per_task": 1, "slurm_partition": "gpu"}
+    gpu: Any = chosen["slurm"].make(small(model={"device": "auto"}), tmp_path)
+    assert gpu.parameters["gpus_per_node"] == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("rey", 0, "", "{}"), "unknown executor 'rey'; did you mean 'ray'"),
+        (("local", 0, "auto", "{}"), "--ray-address goes with --executor ray, this is --executor local"),
+        (("ray", 0, "", '{"a": 1}'), "--slurm goes with --executor slurm, this is --executor ray"),
+        (("slurm", 0, "", "["), "--slurm is not JSON"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given: tuple[str, int, str, str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Where.of(*given)
+
+
+@pytest.mark.parametrize(("package", "make"), [("ray", lambda p: Ray(p)), ("submitit", lambda p: Slurm(p, LOCALLY))])
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, make: Callable[[Path], Executor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingDataError, match=rf"needs the package {package}: pip install 'sibling-harness\["):
+        make(tmp_path).do([Work("one", partial(double, 1))], "all", Console(quiet=True))
+    assert make(tmp_path).do([], "all", Console(quiet=True)) == []
+
+
+# ---------------------------------------------------------------- a few works
+
+
+def works() -> list[Work]:
+    return [Work(str(n), partial(double, n)) for n in range(3)] + [Work("bad", partial(fail, ValueError("no")))]
+
+
+def executed(executor: Executor) -> list[Any]:
+    return executor.do(works(), "all", Console(quiet=True))
+
+
+@needs("submitit")
+@pytest.mark.slow
+def test_submitit_gives_what_local_processes_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent), str(ROOT / "tests")]))
+    for outcomes in (executed(Local(2)), executed(Slurm(tmp_path, LOCALLY, at_once=2))):
+        assert outcomes[:3] == [0, 2, 4]
+        assert (type(outcomes[3]), str(outcomes[3])) == (ValueError, "no")
+    assert not list(tmp_path.iterdir())
+
+
+@needs("submitit")
+@pytest.mark.slow
+def test_what_submitit_does_not_know_is_refused_in_words(tmp_path: Path) -> None:
+    for options in ({"cluster": "local", "slurm_partitoin": "x"}, {"cluster": "slurm"}, {"cluster": "moon"}):
+        with pytest.raises(UserError, match="--executor slurm: "):
+            executed(Slurm(tmp_path, options))
+
+
+# ---------------------------------------------------------------- whole experiments
+
+
+@pytest.fixture
+def place(tiny_directory: Path, tmp_path: Path) -> Path:
+    """A folder with a spec of two runs that take some seconds."""
+    spec = small(
+        name="long",
+        model={"name": str(tiny_directory)},
+        environment={"id": "environments:Guess-v0"},
+        budget={"steps": 24, "checkpoint_every": 3},
+        sampling={"prompts_per_step": 2},
+        evaluation={"every": 8},
+        seeds=[0, 1],
+    )
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "spec.toml").write_text(tomli_w.dumps(json.loads(spec.model_dump_json(exclude_none=True))))
+    return tmp_path
+
+
+def command(place: Path, name: str, *options: str, runs: str = "") -> subprocess.Popen[str]:
+    """`harness bench` in a process group of its own; its results under `name`."""
+    words = [sys.executable, "-m", "harness.cli", "bench", "long", "--cache", "cache", "-j", "2"]
+    words += ["--runs", runs or f"runs-{name}", "--out", name, *options]
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "HOME": str(place), "RAY_AUTH_MODE": "disabled"}
+    return subprocess.Popen(
+        words, cwd=place, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=500)
+    assert process.returncode == 0, (out, err)
+    return out
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 240.0) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+    return found
+
+
+def holder(lock: Path) -> int | None:
+    """The process that holds a run's folder, as the kernel lists it."""
+    if not lock.is_file():
+        return None
+    inode = lock.stat().st_ino
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+            return int(fields[4])
+    return None
+
+
+def assert_same_results(place: Path, name: str, other: str) -> None:
+    """Every file of a results folder but what says how long it took; in the table the seconds are left out."""
+    files = sorted(file.relative_to(place / name) for file in (place / name / "long").rglob("*") if file.is_file())
+    assert len(files) > 5
+    for file in files:
+        if file.name in ("provenance.json", "README.md"):
+            continue
+        one, two = ((place / folder / file).read_bytes() for folder in (name, other))
+        if file.suffix in (".md", ".html", ".tex"):
+            one, two = (content.partition(b"Seconds")[0] for content in (one, two))
+        assert one == two, file
+
+
+def killed_while_it_runs(place: Path, process: subprocess.Popen[str], name: str, kills: int) -> None:
+    """SIGKILL the process that works on the first method run, so many times, each time after more of its steps."""
+    done = 0
+    for _ in range(kills):
+        folder = wait_until(
+            lambda: [*place.glob(f"runs-{name}/long/*/grpo-*-seed0"), *([1] if process.poll() else [])]
+        )[0]
+        file = folder / "steps.jsonl"
+        wait_until(lambda file=file, done=done: file.is_file() and file.read_text().count("\n") > done + 2)
+        worker = wait_until(lambda folder=folder: holder(folder / ".lock"))
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda folder=folder, worker=worker: holder(folder / ".lock") not in (worker, None))
+        done = file.read_text().count("\n")
+
+
+CLUSTERS = [
+    pytest.param(("--executor", "ray"), marks=[needs("ray")], id="ray"),
+    pytest.param(("--executor", "slurm", "--slurm", json.dumps(LOCALLY)), marks=[needs("submitit")], id="slurm"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", CLUSTERS)
+def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path, options: tuple[str, ...]) -> None:
+    finished(command(place, "local"))
+    process = command(place, "there", *options)
+    try:
+        killed_while_it_runs(place, process, "there", 2)
+        out = finished(process)
+    finally:
+        process.kill()
+    assert "failed: " not in out  # what Ray says of a retry is its own
+    assert_same_results(place, "there", "local")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", CLUSTERS[:1])
+def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path, options: tuple[str, ...]) -> None:
+    first = command(place, "first", *options, runs="runs")
+    try:
+        wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])
+        second = command(place, "second", runs="runs")
+        out, err = second.communicate(timeout=500)
+        assert second.returncode == 1
+        assert "another process is working on grpo-" in out
+        assert "the same command tries again" in err
+        finished(first)
+    finally:
+        first.kill()
+    finished(command(place, "second", runs="runs"))
+    assert_same_results(place, "second", "first")
