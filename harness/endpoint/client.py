@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.core.troubles import TROUBLES
 from harness.endpoint.errors import (
     RETRYABLE,
     BudgetSpentError,
@@ -26,6 +27,7 @@ from harness.endpoint.errors import (
     EndpointCallError,
     RetryableError,
 )
+from harness.endpoint.masking import ASIDE
 from harness.endpoint.replies import Reply, read_reply
 
 if TYPE_CHECKING:  # each costs 20 to 500 ms to import, so only where a model is asked
@@ -74,6 +76,8 @@ class Endpoint:
             )
         self.model = model
         self.calls, self.tokens = 0, 0
+        self.troubles = dict.fromkeys(TROUBLES, 0)
+        """Replies received that a limit or a filter cut, or that refuse; those from the cache not counted."""
         self._base_url, self._api_key = base_url, api_key
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self._folder, self._max_calls, self._max_tokens = cache, max_calls, max_tokens_total
@@ -97,7 +101,7 @@ class Endpoint:
         with self._slots:
             reply = self._persist(request)
         if cache is not None:
-            cache.remember(key, request, reply)
+            cache.remember(key, {name: entry for name, entry in request.items() if name not in ASIDE}, reply)
         return reply
 
     def close(self) -> None:
@@ -149,9 +153,11 @@ class Endpoint:
         """Send once, and count what it cost."""
         transport = self._transport()
         self._reserve()
-        reply = read_reply(transport.send(request), request, transport.mask)
+        reply = read_reply(transport.send(request), request, transport.mask.also(request))
         with self._lock:
             self.tokens += reply.prompt_tokens + reply.completion_tokens
+            for trouble in reply.troubles:
+                self.troubles[trouble] += 1
         return reply
 
     def _pause_s(self, state: RetryCallState) -> float:

@@ -286,6 +286,24 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
         assert part in said
 
 
+def test_what_was_cut_is_counted_per_row_and_in_all() -> None:
+    played = [
+        (0, episode("a", True, truncated=2.0)),
+        (1, episode("a", True, truncated=1.0, refused=1.0)),
+        (2, episode("b", True)),
+    ]
+    summary = summarise(World(), played)
+    assert [row.get("truncated", 0) for row in summary["tasks"]] == [3, 0]
+    assert summary["used"] == {"truncated": 3.0, "refused": 1.0}
+    console = Console(file=io.StringIO(), width=120)
+    print_summary("World-v0", summary | {"policy": "me"}, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    heading, first, second = [re.split("[┃│]", line) for line in said.splitlines() if re.match("[┃│]", line)][:3]
+    column = [cell.strip() for cell in heading].index("truncated")
+    assert [first[column].strip(), second[column].strip()] == ["3", "0"]
+    assert "truncated 3, refused 1" in said
+
+
 def test_the_airline_says_what_it_must_say(tmp_path: Path) -> None:
     file, said = run(tmp_path, policy="do-nothing", split="base", tasks=50)
     summary = json.loads(file.with_suffix(".json").read_text())
