@@ -102,6 +102,8 @@ class Completion:
     """Whether the last token is the model's own end of turn."""
     cut_mass: float = 0.0
     """Mean probability that top-p cut off."""
+    weight_version: str = ""
+    """Of the weights that sampled it, where they are others than the caller's own."""
 
 
 @runtime_checkable
