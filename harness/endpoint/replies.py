@@ -55,12 +55,7 @@ def read_reply(received: bytes, request: Mapping[str, Any], mask: Masker) -> Rep
     A count of tokens must be a whole number from 0 to MOST_TOKENS, and a completion counts at least a token per
     LONGEST_TOKEN characters, so that no server can give budget back.
     """
-    try:
-        body = json.loads(received)
-    except (ValueError, RecursionError):
-        raise _garbage("not JSON", received, mask) from None
-    if not isinstance(body, dict):
-        raise _garbage("not a JSON object", received, mask)
+    body = read_object(received, mask)
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -82,6 +77,17 @@ def read_reply(received: bytes, request: Mapping[str, Any], mask: Masker) -> Rep
         finish_reason=_own(finish, mask),
         refusal=None if refusal is None else _own(refusal, mask),
     )
+
+
+def read_object(received: bytes, mask: Masker) -> dict[str, Any]:
+    """The JSON object of a reply; EndpointCallError of kind garbage where it is none."""
+    try:
+        body = json.loads(received)
+    except (ValueError, RecursionError):
+        raise _garbage("not JSON", received, mask) from None
+    if not isinstance(body, dict):
+        raise _garbage("not a JSON object", received, mask)
+    return body
 
 
 def _own(text: str, mask: Masker) -> str:

@@ -44,14 +44,16 @@ class Transport:
         self._clients: dict[int, openai.AsyncOpenAI] = {}
         weakref.finalize(self, _close, self._clients).atexit = False
 
-    def send(self, request: Mapping[str, Any]) -> bytes:
-        """The body of the reply to one chat completion request.
+    def send(self, request: Mapping[str, Any], path: str = "") -> bytes:
+        """The body of the reply to one request: a chat completion's, or that of another `path` below the address,
+        which is read (GET) where the request is empty.
 
         RetryableError where another attempt may succeed, EndpointCallError where none can.
         """
         client = self._client()
         failure: Exception
-        sending = asyncio.run_coroutine_threadsafe(self._exchange(client, request), _loop())
+        exchange = self._exchange_at(client, path, request) if path else self._exchange(client, request)
+        sending = asyncio.run_coroutine_threadsafe(exchange, _loop())
         try:
             return sending.result()
         except (RetryableError, EndpointCallError):
@@ -97,6 +99,12 @@ class Transport:
                 async for piece in response.iter_bytes():
                     received += piece
         return bytes(received)
+
+    async def _exchange_at(self, client: openai.AsyncOpenAI, path: str, request: Mapping[str, Any]) -> bytes:
+        async with asyncio.timeout(self._timeout_s):
+            if not request:
+                return (await client.get(f"/{path}", cast_to=httpx2.Response)).content
+            return (await client.post(f"/{path}", cast_to=httpx2.Response, body=dict(request))).content
 
     def _explained(self, error: Exception, client: openai.AsyncOpenAI, mask: Masker) -> Exception:
         """Which of our errors an error of the libraries' is; its message names no secret."""
