@@ -122,9 +122,9 @@ class EndpointSampler:
     def sync(self, path: Path, version: str, judge: Judge | None = None) -> None:
         """Have the server load a saved model directory, which it must be able to read, under this version. Compared
         with the judge, which has the same weights, where one is given."""
-        told = self._endpoint.ask("weights", {"path": str(path), "weight_version": version})
-        if told.get("weight_version") != version:
-            raise UnfitSamplerError("weight version", f"told to load {version!r}, it has {told!r:.200}")
+        loaded = self._endpoint.ask("weights", {"path": str(path), "weight_version": version})
+        if loaded.get("weight_version") != version:
+            raise UnfitSamplerError("weight version", f"told to load {version!r}, it has {loaded!r:.200}")
         self._versions.append(version)
         if judge is not None:
             self._compare(judge)
@@ -218,9 +218,9 @@ class EndpointSampler:
         prompts = [self._opening(text, seed) for seed, text in enumerate(PROBES)]
         drawn = [self._draw(prompt, PROBE_TOKENS) for prompt in prompts]
         for each in drawn:
-            said = self.renderer.decode(each.completion.tokens.tolist())
-            if each.text is not None and each.text.strip() != said.strip():
-                raise UnfitSamplerError("the same tokenizer", f"it reads {each.text!r:.60} where we read {said!r:.60}")
+            own = self.renderer.decode(each.completion.tokens.tolist())
+            if each.text is not None and each.text.strip() != own.strip():
+                raise UnfitSamplerError("the same tokenizer", f"it reads {each.text!r:.60} where we read {own!r:.60}")
         before, self._probed = self._probed, [each.completion for each in drawn]
         self._versions = self._versions or [self._probed[0].weight_version]
         sequences = [_sequence(p.tokens, c) for p, c in zip(prompts, self._probed, strict=True)]

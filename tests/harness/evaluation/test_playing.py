@@ -158,6 +158,10 @@ def test_what_changes_an_episode_changes_the_file_and_nothing_else_does(tmp_path
     assert len(same) == 2  # an option of the environment may change an episode; only its key may not
     secret = {"user_endpoint": {"api_key": "hidden", "base_url": "b"}}
     assert "hidden" not in json.dumps(Evaluation("E", "p", env_options=secret).identity("1", ""))
+    for address in ("http://me:hidden@h/v1", "https://hidden@h:8/v1", "http://h/v1?key=hidden", "http://h/v1#hidden"):
+        reach = {"base_url": address, "extra_headers": {"X-Key": "hidden"}}
+        kept = json.dumps(Evaluation("E", "p", env_options={"user_endpoint": reach}).identity("1", ""))
+        assert ("hidden" in kept, "//h" in kept) == (False, True)
     different = {
         name(environment="2"),
         name(policy="q"),
