@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, runtime_checkable
 
 from agents.sanitiser import Trace
-from harness.endpoint import Endpoint
+from harness.endpoint import Endpoint, without_thinking
 
 
 @runtime_checkable
@@ -221,7 +221,9 @@ class LanguageModel:
             temperature=0.0,
             max_tokens=self.reply_tokens,
         )
-        return reply.text.strip()
+        if {"filtered", "refused"} & set(reply.troubles):
+            return ""  # half a reference, or an excuse, teaches nothing
+        return without_thinking(reply.text).strip()
 
 
 def _text(trace: Trace) -> str:

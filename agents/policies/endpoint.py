@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from harness.endpoint import ContextFullError, Endpoint, EndpointCallError, Reply
+from harness.endpoint import ASIDE, ContextFullError, Endpoint, EndpointCallError, Reply
 from harness.types import Message
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -28,7 +28,9 @@ class EndpointPolicy:
     A tool call of the model's becomes the action text `{"name": ..., "arguments": ...}`, the arguments exactly as the
     model wrote them: what is wrong with them is for the environment to report. Of several calls in one reply the
     first is the action (one is asked for). Text beside a call is no part of the action, and stays in what the model
-    reads of the conversation later. Raises EndpointError when the endpoint fails, which is never the agent's fault.
+    reads of the conversation later. Replies that the limit of tokens cut, that a filter cut or that refuse are counted
+    (`truncated`, `filtered`, `refused`). Raises EndpointError when the endpoint fails, which is never the agent's
+    fault.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class EndpointPolicy:
         self.name, self.concurrency = f"endpoint:{model}", concurrency
         self._fixed = {"temperature": temperature, "max_tokens": max_tokens}
         self._params, self._prices = dict(params or {}), tuple(prices or ())
-        self.version = json.dumps({"model": model, **self._fixed, **self._params}, sort_keys=True)
-        """What changes the answers; where they come from and what they cost does not."""
+        asked = self._fixed | {name: value for name, value in self._params.items() if name not in ASIDE}
+        self.version = json.dumps({"model": model, **asked}, sort_keys=True)
+        """What changes the answers; where they come from and what they cost does not, and keys are not told."""
         self._endpoint = Endpoint(
             model,
             base_url=base_url,
@@ -129,6 +132,7 @@ class EndpointPolicy:
         if self._prices:
             tokens = (reply.prompt_tokens, reply.completion_tokens)
             counts["cost_usd"] = fresh * sum(n * price for n, price in zip(tokens, self._prices, strict=True)) / 1e6
+        counts |= dict.fromkeys(reply.troubles, 1.0)
         with self._lock:
             for name, count in counts.items():
                 usage[name] = usage.get(name, 0.0) + count
@@ -138,15 +142,16 @@ class EndpointPolicy:
 def action_of(reply: Reply) -> str:
     """The action a reply means: its first tool call, its text, or the words of its refusal.
 
-    A reply without any of them is an empty action, unless a limit or a filter took the words: ContextFullError where
-    the limit of tokens was reached first, EndpointCallError of kind filter where the provider withheld them.
+    A reply without any of them is an empty action, unless the limit of tokens was reached before there was a word:
+    ContextFullError. What is left of a reply that the provider's filter has cut is not what the model wanted to do:
+    EndpointCallError of kind filter.
     """
     if not reply.tool_calls:
         words = reply.text or reply.refusal or ""
-        if not words and reply.finish_reason == "length":
+        if "filtered" in reply.troubles:
+            raise EndpointCallError("filter", "the provider's filter withheld the reply, or the rest of it")
+        if not words and "truncated" in reply.troubles:
             raise ContextFullError("length", "the limit of tokens was reached before the model wrote an action")
-        if not words and reply.finish_reason == "content_filter":
-            raise EndpointCallError("filter", "the provider's filter withheld the reply")
         return words
     call = reply.tool_calls[0]
     return f'{{"name": {json.dumps(call["name"])}, "arguments": {call["arguments"].strip() or "{}"}}}'

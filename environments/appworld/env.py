@@ -14,6 +14,7 @@ from environments.appworld.tasks import MINI, OWN, Tasks, official_tasks, own_ta
 from environments.isolation import walls
 from environments.isolation.pool import RemoteError, Worker
 from environments.text import BadAction, Message, Reply, TextEnv, over, unknown_name
+from harness.endpoint import without_thinking
 
 INSTRUCTIONS = Path(__file__).with_name("instructions.md")
 TURNS = 50
@@ -217,7 +218,9 @@ class AppWorldEnv(TextEnv):
 
 
 def block_of(action: str) -> str:
-    """The code of an action: its first fence of Python, else its first of no language, else all of it."""
+    """The code of an action: its first fence of Python, else its first of no language, else all of it. What a model
+    thinks before it acts (`harness.endpoint.thinking`) holds none."""
+    action = without_thinking(action)
     python = _PYTHON.search(action)
     if python:
         return python[1]

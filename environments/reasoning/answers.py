@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import re
 
+from harness.endpoint import without_thinking
+
 OPEN, CLOSE = "<answer>", "</answer>"
 
-THINKING = (
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
-)
-"""How families of models open and close what they think before they answer."""
-
-_CLOSES = dict(THINKING)
-_OPENS = {closing: opening for opening, closing in THINKING}
-_THINKING = re.compile("|".join(re.escape(mark) for pair in THINKING for mark in pair))
 _MARKS = re.compile(r"####|answer[*_]{0,3}[ \t]{0,3}:[*_]{0,3}", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)[ \t]{0,3}\{")
 _BETWEEN_BOXES = re.compile(r"(?:\s|[$,;.&]|\\[()\[\],;!]|\\quad|\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b){0,20}")
@@ -45,8 +30,8 @@ def extract_answer(completion: str) -> str:
     5. the last line that is not blank.
 
     A fence, bold type, quoting marks and a box around the whole answer are taken off. What a model thinks before it
-    answers (see THINKING) is not read; a completion that ends while it thinks has the empty answer, as an empty one
-    has.
+    answers (`harness.endpoint.thinking`) is not read; a completion that ends while it thinks has the empty answer, as
+    an empty one has.
     """
     words = without_thinking(completion)
     close = words.rfind(CLOSE)
@@ -62,26 +47,6 @@ def extract_answer(completion: str) -> str:
         return _bare(fence)
     lines = rest.strip().split("\n")
     return _bare(lines[0] if marks else lines[-1])
-
-
-def without_thinking(completion: str) -> str:
-    """What a completion says besides its thinking; "" where it ends before its thinking does.
-
-    A thought reaches from its opening mark to the first closing one of the same kind. A closing mark alone ends a
-    thought that the prompt has opened: all before it is thought.
-    """
-    kept: list[str] = []
-    place, inside = 0, ""
-    for mark in _THINKING.finditer(completion):
-        if inside:
-            if mark.group() == _CLOSES[inside]:
-                place, inside = mark.end(), ""
-        elif mark.group() in _OPENS:
-            kept, place = [], mark.end()
-        else:
-            kept.append(completion[place : mark.start()])
-            inside = mark.group()
-    return "" if inside else "".join([*kept, completion[place:]])
 
 
 def _bare(answer: str) -> str:

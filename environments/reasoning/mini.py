@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from environments.reasoning.answers import without_thinking
 from environments.reasoning.generated import create, derived_seed, library_version, split_of_question
 from environments.reasoning.grader import score_generated
 from environments.reasoning.items import SPLITS
 from environments.text import Reply, TextEnv, over, unknown_name
+from harness.endpoint import without_thinking
 
 HABIT_SHARE = 0.3
 """The share of each split's tasks that the habitual mistake solves."""

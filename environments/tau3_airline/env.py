@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from environments.tau3_airline.actions import call_text, read_call, spoken
 from environments.tau3_airline.data import VERSION
 from environments.tau3_airline.grader import DENIAL, Verdict, engine
 from environments.tau3_airline.journal import changes
@@ -53,10 +53,11 @@ class Tau3AirlineEnv(TextEnv):
     """The official fifty tasks, or procedural ones, over the official tools, database and grading.
 
     An action that is a JSON object {"name": str, "arguments": object} is a tool call, answered by one `tool` message;
-    any other text goes to the user. Text that opens with a brace was meant as a call: if it cannot be read, the answer
-    is an error and nothing reaches the user. Only the user ends the dialogue; the reward is then DB x COMMUNICATE (and,
-    on procedural tasks, whether the agent refused or handed over exactly where it had to). Running out of turns scores
-    0.
+    any other text goes to the user. What a model thinks goes nowhere, and calls in the form of its family are read too
+    (`environments.tau3_airline.actions`). Text that opens with a brace was meant as a call: if it cannot be read, the
+    answer is an error and nothing reaches the user. Only the user ends the dialogue; the reward is then DB x
+    COMMUNICATE (and, on procedural tasks, whether the agent refused or handed over exactly where it had to). Running
+    out of turns scores 0.
 
     When the model that plays the user fails, `step` ends the episode with truncated=True, reward 0.0 and
     `info["failure"] = {"kind", "message"}`; a failure at the opening raises UserFailedError from `reset`.
@@ -205,10 +206,15 @@ class Tau3AirlineEnv(TextEnv):
 
     def respond(self, action: str) -> Reply:
         """A tool's result, or the user's answer."""
-        if not action.lstrip().startswith("{"):
-            return self._talk(action)
+        words = spoken(action)
+        if not words and action:
+            self._errors["malformed"] += 1
+            return _tool_message("Error: your turn ended before your thinking did; nobody heard a word of it")
+        meant = call_text(words)
+        if meant is None:
+            return self._talk(words)
         try:
-            call = read_call(action)
+            call = read_call(meant)
         except ValueError as error:
             self._errors["malformed"] += 1
             return _tool_message(f"Error: {error}")
@@ -278,21 +284,6 @@ def _user_model(
     if not model:
         raise ValueError(f"user='llm' needs user_model, the name of a model; got {model!r}")
     return UserModel(model, endpoint or {}, PARAMS if params is None else params)
-
-
-def read_call(action: str) -> Call:
-    """A tool call from an action's text. ValueError, in words for the agent, when the text is not one."""
-    expected = 'a tool call is {"name": TOOL, "arguments": {...}} and nothing around it'
-    try:
-        given = json.loads(action)
-    except (ValueError, RecursionError) as error:
-        detail = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise ValueError(f"this cannot be read as JSON ({detail}); {expected}") from None
-    if not isinstance(given.get("name"), str):
-        raise ValueError(f'"name" must be a string; {expected}')
-    if not isinstance(given.get("arguments"), dict):
-        raise ValueError(f'"arguments" must be an object; {expected}')
-    return Call(given["name"], given["arguments"])
 
 
 def _tool_message(text: str) -> Reply:

@@ -18,7 +18,7 @@ from typing import Any
 from environments.tau3_airline.tasks import Task
 from environments.tau3_airline.users import GREETING, HAND_OVER, OUT_OF_SCOPE, STOP, UserFailedError
 from environments.text import unknown_name
-from harness.endpoint import Endpoint
+from harness.endpoint import Endpoint, without_thinking
 
 GUIDELINES = f"""\
 You play a customer who has called an airline's service desk. The other speaker is the desk's agent.
@@ -86,7 +86,8 @@ def scenario(task: Task) -> str:
 
 
 class LLMUser:
-    """One dialogue's user. Raises UserFailedError when the endpoint fails or sends no text."""
+    """One dialogue's user. Raises UserFailedError when the endpoint fails, sends no text, or sends what is no
+    customer's message: what a filter left of one, or the model's refusal to play."""
 
     def __init__(self, task: Task, model: UserModel, seed: int) -> None:
         self._endpoint, self._params = model.connect(), {**model.params, "seed": seed}
@@ -111,8 +112,13 @@ class LLMUser:
             raise UserFailedError(str(kind), f"the user's model {self._endpoint.model!r} failed: {error}") from error
         self.usage["user_prompt_tokens"] += reply.prompt_tokens
         self.usage["user_completion_tokens"] += reply.completion_tokens
-        text = reply.text
+        text = without_thinking(reply.text)
+        if {"filtered", "refused"} & set(reply.troubles):
+            kind, what = ("filter", "was cut by a filter") if "filtered" in reply.troubles else ("refusal", "refuses")
+            raise UserFailedError(kind, f"the reply of the user's model {self._endpoint.model!r} {what}")
         if not text.strip():
             raise UserFailedError("garbage", f"the user's model {self._endpoint.model!r} sent no text")
+        if "truncated" in reply.troubles:
+            self.usage["user_truncated"] = self.usage.get("user_truncated", 0) + 1
         self._messages = [*asked, {"role": "assistant", "content": text}]
         return text

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from environments.tau3_airline.actions import read_call
 from environments.tau3_airline.data import VERSION, data_folder
-from environments.tau3_airline.env import Tau3AirlineEnv, read_call
+from environments.tau3_airline.env import Tau3AirlineEnv
 from environments.tau3_airline.grader import engine
 from environments.tau3_airline.journal import changes
 from environments.tau3_airline.tasks import Call, official_tasks

@@ -110,6 +110,9 @@ def serve(
 ) -> None:
     """Serve a model as an OpenAI-compatible endpoint, token ids and log-probabilities included.
 
+    /v1/chat/completions takes messages, /v1/completions token ids; /v1/weights, which this machine alone may ask, loads
+    other weights of the same model.
+
     Example: harness serve smollm2 --port 8000
     """
     from harness.backends.torch.models import DTYPES, base_directory
@@ -125,7 +128,7 @@ def serve(
     assert directory is not None
     named = Experiment.model_fields["backend"].default
     backend = make_backend(named, Start(directory), BackendSettings(dtype=dtype, device=device))
-    with ModelServer(backend, name or Path(model).name, host, port, batch) as server:
+    with ModelServer(backend, name or Path(model).name, host, port, batch, directory) as server:
         line(f"{server.name} at {server.url}   window {backend.window} tokens")
         line(f"use it with: OPENAI_BASE_URL={server.url} OPENAI_API_KEY=none   (stop with Ctrl-C)")
         server.wait()

@@ -58,7 +58,10 @@ class ReplyCache:
         """The reply remembered under a key, marked as cached; None where there is none."""
         with self._named("read"):
             try:
-                stored = json.loads(self._open().get(key))["reply"]
+                entry = json.loads(self._open().get(key))
+                stored = entry["reply"]
+                if entry.get("checksum", "") not in ("", _checksum(stored)):  # older entries have none
+                    return None
                 return Reply(**stored | {"tool_calls": tuple(stored["tool_calls"]), "cached": True})
             except (ValueError, KeyError, TypeError, RecursionError):
                 return None
@@ -66,7 +69,8 @@ class ReplyCache:
     def remember(self, key: str, request: Mapping[str, Any], reply: Reply) -> None:
         """Keep a reply beside its request; whole or not at all, as others may be reading."""
         fields = {name: value for name, value in vars(reply).items() if name != "cached"}
-        stored = json.dumps({"request": request, "reply": fields}, sort_keys=True).encode()
+        entry = {"request": request, "reply": fields, "checksum": _checksum(fields)}
+        stored = json.dumps(entry, sort_keys=True).encode()
         with self._named("write"):
             self._open().set(key, stored, retry=False)
 
@@ -105,3 +109,8 @@ class ReplyCache:
             f"cannot {verb} the cache file {self.folder / DATABASE}: {problem}; where it is damaged, remove the folder "
             f"{self.folder} to start a new cache"
         )
+
+
+def _checksum(reply: Mapping[str, Any]) -> str:
+    """By which a reply that a fault of the disk has changed is known."""
+    return hashlib.sha256(json.dumps(reply, sort_keys=True).encode()).hexdigest()

@@ -15,10 +15,11 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness.core.troubles import TROUBLES
 from harness.endpoint.errors import (
     RETRYABLE,
     BudgetSpentError,
@@ -26,7 +27,8 @@ from harness.endpoint.errors import (
     EndpointCallError,
     RetryableError,
 )
-from harness.endpoint.replies import Reply, read_reply
+from harness.endpoint.masking import ASIDE
+from harness.endpoint.replies import Reply, read_object, read_reply
 
 if TYPE_CHECKING:  # each costs 20 to 500 ms to import, so only where a model is asked
     from tenacity import RetryCallState
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # each costs 20 to 500 ms to import, so only where a model is
 
 __all__ = ["RETRYABLE", "BudgetSpentError", "ContextFullError", "Endpoint", "EndpointCallError", "Reply"]
 
+T = TypeVar("T")
 LONGEST_PAUSE_S = 60.0
 """Between two attempts, whatever the server asks for."""
 _LIVE: weakref.WeakSet[Endpoint] = weakref.WeakSet()
@@ -74,6 +77,8 @@ class Endpoint:
             )
         self.model = model
         self.calls, self.tokens = 0, 0
+        self.troubles = dict.fromkeys(TROUBLES, 0)
+        """Replies received that a limit or a filter cut, or that refuse; those from the cache not counted."""
         self._base_url, self._api_key = base_url, api_key
         self._timeout_s, self._attempts, self._backoff_s = timeout_s, attempts, backoff_s
         self._folder, self._max_calls, self._max_tokens = cache, max_calls, max_tokens_total
@@ -95,10 +100,23 @@ class Endpoint:
         if cache is not None and (reply := cache.recall(key)) is not None:
             return reply
         with self._slots:
-            reply = self._persist(request)
+            reply = self._persist(lambda: self._attempt(request))
         if cache is not None:
-            cache.remember(key, request, reply)
+            cache.remember(key, {name: entry for name, entry in request.items() if name not in ASIDE}, reply)
         return reply
+
+    def ask(self, path: str, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that another resource of the server answers, e.g. "completions", or "models" without a
+        request. Bounded, retried and counted as a call, as `chat` is; neither cached nor counted in tokens."""
+        _check_sendable(request or {})
+
+        def attempt() -> dict[str, Any]:
+            transport = self._transport()
+            self._reserve()
+            return read_object(transport.send(request or {}, path), transport.mask)
+
+        with self._slots:
+            return self._persist(attempt)
 
     def close(self) -> None:
         """Close the connections and the cache; a later call opens new ones."""
@@ -133,7 +151,7 @@ class Endpoint:
                 self._sender = Transport(self.model, self._base_url, self._api_key, self._timeout_s)
             return self._sender
 
-    def _persist(self, request: Mapping[str, Any]) -> Reply:
+    def _persist(self, attempt: Callable[[], T]) -> T:
         """Attempt after attempt, until one succeeds, fails for good, or the last one failed."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
@@ -143,15 +161,17 @@ class Endpoint:
             retry=retry_if_exception_type(RetryableError),
             retry_error_callback=self._give_up,
         )
-        return retrying(self._attempt, request)
+        return retrying(attempt)
 
     def _attempt(self, request: Mapping[str, Any]) -> Reply:
         """Send once, and count what it cost."""
         transport = self._transport()
         self._reserve()
-        reply = read_reply(transport.send(request), request, transport.mask)
+        reply = read_reply(transport.send(request), request, transport.mask.also(request))
         with self._lock:
             self.tokens += reply.prompt_tokens + reply.completion_tokens
+            for trouble in reply.troubles:
+                self.troubles[trouble] += 1
         return reply
 
     def _pause_s(self, state: RetryCallState) -> float:
@@ -162,7 +182,7 @@ class Endpoint:
             return min(failure.wait_s, LONGEST_PAUSE_S)
         return float(wait_exponential(multiplier=self._backoff_s, max=LONGEST_PAUSE_S)(state))
 
-    def _give_up(self, state: RetryCallState) -> Reply:
+    def _give_up(self, state: RetryCallState) -> Any:
         failure = state.outcome.exception() if state.outcome else None
         assert isinstance(failure, RetryableError), "only these are retried"
         tried = f"(model {self.model!r}, {state.attempt_number} attempts)"

@@ -18,7 +18,7 @@ class EndpointCallError(EndpointError):
         garbage      the reply is too large or is no chat completion
         request      the request cannot be sent: it is not JSON, or names a parameter that the protocol does not have
         length       the limit of tokens was reached before the model wrote anything
-        filter       a filter of the provider's withheld the reply
+        filter       a filter of the provider's withheld the reply, or the rest of it
     """
 
     def __init__(self, kind: str, message: str, status: int | None = None) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.core.troubles import TROUBLES, Trouble
 from harness.endpoint.errors import EndpointCallError
 from harness.endpoint.masking import Masker
 
@@ -14,6 +15,9 @@ MOST_TOKENS = 100_000_000
 """Tokens of one reply above which a server's count is nonsense."""
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about; for servers that count no tokens."""
+LONGEST_TOKEN = 128
+"""Characters of a token at most, about (a run of blanks): a count that would need longer ones is nonsense, and is not
+what is taken off a budget."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,24 @@ class Reply:
     refusal: str | None = None
     """The model's words where it refuses to answer and says so in a field of their own."""
 
+    @property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """What keeps this reply from being all that the model wanted to say; of most replies nothing."""
+        found = {
+            "truncated": self.finish_reason == "length",
+            "filtered": self.finish_reason == "content_filter",
+            "refused": self.refusal is not None,
+        }
+        return tuple(trouble for trouble in TROUBLES if found[trouble])
+
 
 def read_reply(received: bytes, request: Mapping[str, Any], mask: Masker) -> Reply:
     """A Reply from the bytes of a chat completion; EndpointCallError of kind garbage when they are none.
 
-    A count of tokens must be a whole number from 0 to MOST_TOKENS, so that no server can give budget back.
+    A count of tokens must be a whole number from 0 to MOST_TOKENS, and a completion counts at least a token per
+    LONGEST_TOKEN characters, so that no server can give budget back.
     """
-    try:
-        body = json.loads(received)
-    except (ValueError, RecursionError):
-        raise _garbage("not JSON", received, mask) from None
-    if not isinstance(body, dict):
-        raise _garbage("not a JSON object", received, mask)
+    body = read_object(received, mask)
     try:
         choice = body["choices"][0]
         message = choice["message"]
@@ -60,13 +70,30 @@ def read_reply(received: bytes, request: Mapping[str, Any], mask: Masker) -> Rep
         if not isinstance(value, str):
             raise _garbage(f"the {name} is not text", received, mask)
     return Reply(
-        text,
-        calls,
+        _own(text, mask),
+        tuple({name: _own(value, mask) for name, value in call.items()} for call in calls),
         _tokens("prompt_tokens", prompt, len(json.dumps(request["messages"]))),
-        _tokens("completion_tokens", completion, len(text)),
-        finish_reason=finish,
-        refusal=refusal,
+        max(_tokens("completion_tokens", completion, len(text)), len(text) // LONGEST_TOKEN),
+        finish_reason=_own(finish, mask),
+        refusal=None if refusal is None else _own(refusal, mask),
     )
+
+
+def read_object(received: bytes, mask: Masker) -> dict[str, Any]:
+    """The JSON object of a reply; EndpointCallError of kind garbage where it is none."""
+    try:
+        body = json.loads(received)
+    except (ValueError, RecursionError):
+        raise _garbage("not JSON", received, mask) from None
+    if not isinstance(body, dict):
+        raise _garbage("not a JSON object", received, mask)
+    return body
+
+
+def _own(text: str, mask: Masker) -> str:
+    """The model's words: without the endpoint's secrets, and without halves of surrogate pairs, which no tokenizer and
+    no further request can carry."""
+    return mask.words(text.encode("utf-8", "replace").decode())
 
 
 def _call(function: Mapping[str, Any]) -> dict[str, str]:

@@ -44,20 +44,22 @@ class Transport:
         self._clients: dict[int, openai.AsyncOpenAI] = {}
         weakref.finalize(self, _close, self._clients).atexit = False
 
-    def send(self, request: Mapping[str, Any]) -> bytes:
-        """The body of the reply to one chat completion request.
+    def send(self, request: Mapping[str, Any], path: str = "") -> bytes:
+        """The body of the reply to one request: a chat completion's, or that of another `path` below the address,
+        which is read (GET) where the request is empty.
 
         RetryableError where another attempt may succeed, EndpointCallError where none can.
         """
         client = self._client()
         failure: Exception
-        sending = asyncio.run_coroutine_threadsafe(self._exchange(client, request), _loop())
+        exchange = self._exchange_at(client, path, request) if path else self._exchange(client, request)
+        sending = asyncio.run_coroutine_threadsafe(exchange, _loop())
         try:
             return sending.result()
         except (RetryableError, EndpointCallError):
             raise
         except Exception as error:
-            failure = self._explained(error, client)
+            failure = self._explained(error, client, self.mask.also(request))
         finally:
             sending.cancel()  # the caller was interrupted
         # Raised here, so that no traceback shows the library's error, which may quote a key.
@@ -98,29 +100,35 @@ class Transport:
                     received += piece
         return bytes(received)
 
-    def _explained(self, error: Exception, client: openai.AsyncOpenAI) -> Exception:
+    async def _exchange_at(self, client: openai.AsyncOpenAI, path: str, request: Mapping[str, Any]) -> bytes:
+        async with asyncio.timeout(self._timeout_s):
+            if not request:
+                return (await client.get(f"/{path}", cast_to=httpx2.Response)).content
+            return (await client.post(f"/{path}", cast_to=httpx2.Response, body=dict(request))).content
+
+    def _explained(self, error: Exception, client: openai.AsyncOpenAI, mask: Masker) -> Exception:
         """Which of our errors an error of the libraries' is; its message names no secret."""
         cause = error.__cause__ or error
         if isinstance(error, TimeoutError | openai.APITimeoutError | httpx2.TimeoutException):
             return RetryableError("timeout", f"no complete reply within {self._timeout_s:g} s")
         if isinstance(error, openai.APIStatusError):
-            return self._refused(error)
+            return self._refused(error, mask)
         if isinstance(cause, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol | httpx2.InvalidURL):
-            return EndpointCallError("connection", self.mask.excerpt(f"cannot ask {_place(client)}: {cause}"))
+            return EndpointCallError("connection", mask.excerpt(f"cannot ask {_place(client)}: {cause}"))
         if isinstance(error, openai.APIConnectionError):
-            return RetryableError("connection", self.mask.excerpt(f"cannot reach {_place(client)}: {cause}"))
+            return RetryableError("connection", mask.excerpt(f"cannot reach {_place(client)}: {cause}"))
         if isinstance(error, httpx2.DecodingError):
-            return EndpointCallError("garbage", self.mask.excerpt(f"the reply cannot be decompressed: {error}"))
+            return EndpointCallError("garbage", mask.excerpt(f"the reply cannot be decompressed: {error}"))
         if isinstance(error, OSError | httpx2.RequestError):
-            return RetryableError("connection", self.mask.excerpt(f"the connection broke: {error}"))
+            return RetryableError("connection", mask.excerpt(f"the connection broke: {error}"))
         kind = "garbage" if isinstance(error, openai.OpenAIError) else "request"
-        return EndpointCallError(kind, self.mask.excerpt(f"{type(error).__name__}: {error}"))
+        return EndpointCallError(kind, mask.excerpt(f"{type(error).__name__}: {error}"))
 
-    def _refused(self, error: openai.APIStatusError) -> Exception:
+    def _refused(self, error: openai.APIStatusError, mask: Masker) -> Exception:
         # The library quotes a `message` where the server sends one, and nothing else.
         quoted = str(error) != f"Error code: {error.status_code}"
         detail = str(error) if quoted else error.response.content.decode("utf-8", "replace")
-        shown = f"HTTP {error.status_code}: {self.mask.excerpt(detail)}"
+        shown = f"HTTP {error.status_code}: {mask.excerpt(detail)}"
         if error.status_code in RETRYABLE:
             return RetryableError("status", shown, error.status_code, retry_after(error.response.headers))
         kind = ContextFullError if TOO_LONG.search(f"{error.code} {detail}") else EndpointCallError

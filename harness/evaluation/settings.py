@@ -82,7 +82,12 @@ class Evaluation:
 
 def _without_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _without_keys(entry) if isinstance(entry, Mapping) else entry
+        name: _without_keys(entry) if isinstance(entry, Mapping) else _shown(name, entry)
         for name, entry in settings.items()
-        if name != "api_key"
+        if name not in ("api_key", "extra_headers", "extra_query")
     }
+
+
+def _shown(name: str, entry: Any) -> Any:
+    """An address may carry a password or a key: user and query are left out."""
+    return re.sub(r"(?<=//)[^/]*@|[?#].*", "", entry) if name == "base_url" and isinstance(entry, str) else entry

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.core.troubles import TROUBLES
 from harness.core.types import Ending, Episode
 from harness.protocols.environment import TextEnvironment
 from harness.rollout.panel import success_rate
 from harness.tables import statistics as stats
 from harness.tables.metrics import metric
 
-COUNTS = ("model_calls", "prompt_tokens", "completion_tokens", "cost_usd")
-"""Metrics that are summed over episodes: what a policy used of a model endpoint."""
+COUNTS = ("model_calls", "prompt_tokens", "completion_tokens", "cost_usd", *TROUBLES)
+"""Metrics that are summed over episodes: what a policy used of a model endpoint, and what was wrong with
+completions."""
 Placed = tuple[int, Episode]
 """An episode and its place in the file it stands in."""
 
@@ -119,6 +121,7 @@ def _task_row(task: str, played: Sequence[Placed], floor: float | None) -> dict[
     def mean(values: list[float]) -> float | None:
         return float(np.mean(values)) if values else None
 
+    truncated = sum(int(episode.metrics.get("truncated", 0)) for episode in finished)
     return {
         "task": task,
         "succeeded": sum(episode.success for episode in finished),
@@ -130,4 +133,4 @@ def _task_row(task: str, played: Sequence[Placed], floor: float | None) -> dict[
         ),
         "endings": ", ".join(sorted({str(episode.ending.value) for _, episode in played})),
         "episodes": [place for place, _ in played],
-    }
+    } | ({"truncated": truncated} if truncated else {})

@@ -53,6 +53,17 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _holds_no_key(self) -> Experiment:
+        own = {f"method {row.label!r}": row.options for row in self.methods}
+        for name, value in flatten(self.model_dump(mode="json") | own).items():
+            if name.rpartition(".")[2] == "api_key" and value not in (None, "", "none"):
+                raise ValueError(
+                    f"{name}: a spec is written down with every run, and its options with every table; leave the key "
+                    "out and set OPENAI_API_KEY"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _rows_may_differ(self) -> Experiment:
         for row in self.methods:
             check_own(self, row)

@@ -57,6 +57,8 @@ class Batch:
     step_tokens: int
     """Sampled tokens of the whole step, kept when rows are cut into micro-batches or spread over ranks."""
     step_sequences: int
+    weights: Float[Tensor, "row position"] | None = None
+    """Detached factor of each token's share of the loss (`harness.losses.mismatch`); None where there is none."""
 
     @property
     def advantages(self) -> Float[Tensor, "row position"] | None:

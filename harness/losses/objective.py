@@ -48,6 +48,8 @@ def policy_loss(
         raise ValueError(f"logprobs have shape {tuple(logprobs.shape)}, the batch has {tuple(mask.shape)}")
     current = logprobs[mask]
     weights = _aggregation_weights(batch, spec).to(current.dtype)
+    if batch.weights is not None:
+        weights = weights * batch.weights[mask].to(current.dtype)
     sampled = Sampled(mask, current, weights, batch.logprobs[mask].to(current.dtype), spec, support_logprobs)
     terms = {
         stream.term: stream.loss(batch.streams[stream.name], sampled)

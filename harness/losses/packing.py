@@ -13,9 +13,11 @@ from harness.losses.batch import Batch
 from harness.losses.streams import Column, declared
 
 
-def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch:
+def pack(
+    sequences: Sequence[TokenSequence], credits: Sequence[Credit], weights: Sequence[np.ndarray] | None = None
+) -> Batch:
     """One row per sequence, longest first; column p of a per-token tensor is about token p + 1. No sampled token is
-    lost.
+    lost. weights: a factor of every token's share of the loss (`harness.losses.mismatch`), one array per sequence.
 
     A stream that is None in some credits counts as zeros there, and is None in the batch only where it is None in all.
     Raises ValueError when a sequence begins with a sampled token (nothing predicts it) or a stream has the wrong
@@ -54,6 +56,7 @@ def pack(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Batch
         streams=_streams(given, column),
         step_tokens=int(sum(sequence.mask.sum() for sequence in sequences)),
         step_sequences=len(sequences),
+        weights=None if weights is None else column([weights[index] for index in order], np.float64),
     )
 
 

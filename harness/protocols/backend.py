@@ -110,7 +110,7 @@ class Completion:
     """Whether the last token is the model's own end of turn."""
     cut_mass: float = 0.0
     """Mean probability that top-p cut off."""
-    version: int | None = None
+    version: int | str | None = None
     """`Sampler.version` of the weights that sampled it; None where the backend does not say."""
 
 
@@ -166,7 +166,7 @@ class Sampler(Protocol):
     window: int
     """Most tokens in one sequence."""
     vocabulary: int
-    version: int | None = None
+    version: int | str | None = None
     """Of the current weights: another number after every change of them. None where the backend does not say; a
     completion of another version than the current one's is refused."""
 

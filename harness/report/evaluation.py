@@ -27,12 +27,14 @@ def print_evaluated(done: Evaluated, name: str, console: Console) -> None:
 
 def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> None:
     """The summary, for a reader; `name` heads it where the environment names no protocol."""
-    grid = Grid("task", "success", "reward", "doing nothing", "turns", "ending", "episode")
+    cut = any(row.get("truncated") for row in summary["tasks"])
+    grid = Grid("task", "success", "reward", "doing nothing", "turns", *["truncated"] * cut, "ending", "episode")
     for row in summary["tasks"]:
         grid.add_row(
             row["task"],
             f"{row['succeeded']}/{row['finished']}",
             *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
+            *[str(row.get("truncated", 0))] * cut,
             row["endings"],
             ", ".join(map(str, row["episodes"])),
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.core.budget import budget_columns
+from harness.core.troubles import TROUBLES
 from harness.report.columns import columns, rate
 from harness.tables.comparisons import LEAST_SEEDS
 from harness.tables.endpoints import AREA
@@ -186,7 +187,10 @@ def metrics_grid(table: Table) -> Grid:
     ]
     rows = []
     for row in table.rows:
-        values = [_metrics(row, decoding).get(name, math.nan) for decoding, name in measured]
+        values = [
+            _metrics(row, decoding).get(name, 0.0 if name in TROUBLES and decoding in row.scores else math.nan)
+            for decoding, name in measured
+        ]
         rows.append((row.run.method, *(NOTHING if math.isnan(value) else f"{value:.3g}" for value in values)))
     header = ("Method", *(f"{name}, {decoding}" for decoding, name in measured))
     return Grid("Episodes (mean)", header, tuple(rows) if measured else ())

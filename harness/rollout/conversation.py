@@ -70,6 +70,8 @@ class Conversation:
     reward: float = 0.0
     ending: Ending | None = None
     cut_mass: float = 0.0
+    truncated: int = 0
+    """Completions that the limit of new tokens cut."""
     failure: EnvironmentFailure | None = None
 
     def add(self, tokens: Sequence[int], sampled: bool, logprobs: Sequence[float] | None = None) -> None:
@@ -102,6 +104,8 @@ class Conversation:
         """The finished episode."""
         failed = self.failure is not None
         metrics = {} if failed else dict(self.info.get("metrics", {}))
+        if self.truncated and not failed:
+            metrics["truncated"] = float(self.truncated)
         if self.cut_mass:
             metrics["top_p_cut_mass"] = self.cut_mass / max(self.turn, 1)
         metrics |= self.usage

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.seeds import SeedTree
+from harness.core.troubles import with_zeros
 from harness.core.types import ContextRequest, Episode
 from harness.protocols.environment import TextEnvironment
 from harness.rollout.conversation import Request
@@ -117,7 +118,8 @@ def panel_rows(
     rows: list[Row] = []
     for of_task in episodes:
         finished = [episode for episode in of_task if not math.isnan(episode.reward)]
-        keys = sorted({key for episode in finished for key in episode.metrics})
+        measured = with_zeros(episode.metrics for episode in finished)
+        keys = sorted({key for metrics in measured for key in metrics})
         task_id = of_task[0].task_id
         row: Row = {
             "split": split,
@@ -127,7 +129,7 @@ def panel_rows(
             "failed": len(of_task) - len(finished),
             "success": _mean([float(episode.success) for episode in finished]),
             "reward": _mean([episode.reward for episode in finished]),
-            "metrics": {key: _mean([e.metrics[key] for e in finished if key in e.metrics]) for key in keys},
+            "metrics": {key: _mean([metrics[key] for metrics in measured if key in metrics]) for key in keys},
         }
         if judged.scenarios:
             row["scenario"] = environment.scenario_of(task_id)

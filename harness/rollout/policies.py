@@ -137,6 +137,8 @@ class TokenPolicy:
                 f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}"
             )
         full = len(conversation.tokens) >= self.window and not completion.stopped
+        if not (completion.stopped or full) and len(conversation.given()) + len(tokens) >= self.params.max_new_tokens:
+            conversation.truncated += 1
         return self.renderer.decode([*conversation.given(), *tokens]), full
 
     def _replay(self, conversation: Conversation) -> tuple[str, bool]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,18 +42,38 @@ def make_app(service: ChatService, local_names: Collection[str] | None) -> Starl
     async def health(_: Request) -> Response:
         return _json({"status": "ok"})
 
-    async def completions(request: Request) -> Response:
+    async def answered(read: Callable[[bytes], Asked], request: Request) -> Response:
         try:
-            asked = await run_in_threadpool(service.read, await _body(request))
+            asked = await run_in_threadpool(read, await _body(request))
             drawn = await _computed(service, asked, request)
         except ClientDisconnect:
             return CLIENT_GONE
         return await run_in_threadpool(lambda: _json(service.reply(asked, drawn)))
 
+    async def chat(request: Request) -> Response:
+        return await answered(service.read, request)
+
+    async def completions(request: Request) -> Response:
+        return await answered(service.read_ids, request)
+
+    async def weights(request: Request) -> Response:
+        refuse_from_afar(request, local_names or ())
+        loading = await run_in_threadpool(service.load, await _body(request))
+        try:
+            return _json({"weight_version": await asyncio.shield(asyncio.wrap_future(loading))})
+        except Exception as error:
+            raise RequestError(
+                f"these weights cannot be loaded: {type(error).__name__}: {error}; version {service.batcher.version!r} "
+                "goes on being served",
+                "path",
+            ) from error
+
     guard = [] if local_names is None else [Middleware(LoopbackGuard, local_names)]
     return Starlette(
         routes=[
-            Route("/v1/chat/completions", completions, methods=["POST"]),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", completions, methods=["POST"]),
+            Route("/v1/weights", weights, methods=["POST"]),
             Route("/v1/models", models),
             Route("/health", health),
         ],
@@ -71,24 +91,48 @@ class LoopbackGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """403 unless every Host and Origin is the loopback's."""
-        headers = Headers(scope=scope)
-        for name in ("host", "origin"):
-            for value in headers.getlist(name):
-                if not self._local(value):
-                    error = RequestError(
-                        f"this server listens on the loopback and serves this machine alone; {name}: {value[:200]!r}",
-                        status=403,
-                    )
-                    await _json(error.body, error.status)(scope, receive, send)
-                    return
+        stranger = _stranger(Headers(scope=scope), self._names)
+        if stranger:
+            error = RequestError(
+                f"this server listens on the loopback and serves this machine alone; {stranger}", status=403
+            )
+            await _json(error.body, error.status)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
-    def _local(self, value: str) -> bool:
-        try:
-            host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
-            return host in self._names or ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return False
+
+def refuse_from_afar(request: Request, local_names: Collection[str]) -> None:
+    """RequestError (403) unless a request was sent on this machine: whoever chooses the weights chooses what all
+    others are told, and names folders of this machine."""
+    peer = request.client.host if request.client else ""
+    relayed = [name for name in ("forwarded", "x-forwarded-for", "via") if name in request.headers]
+    stranger = _stranger(request.headers, frozenset(name.lower() for name in local_names) | {"localhost"})
+    if not _is_loopback(peer):
+        stranger = f"you are {peer}"
+    if relayed:
+        stranger = f"{relayed[0]}: {request.headers[relayed[0]][:200]!r}"
+    if stranger:
+        raise RequestError(f"weights are changed from this machine alone; {stranger}", status=403)
+
+
+def _stranger(headers: Headers, names: Collection[str]) -> str:
+    """The Host or Origin that is none of this machine's; empty where there is no such."""
+    for name in ("host", "origin"):
+        for value in headers.getlist(name):
+            try:
+                host = urlsplit(value if "//" in value else f"//{value}").hostname or ""
+            except ValueError:
+                host = ""
+            if host not in names and not _is_loopback(host):
+                return f"{name}: {value[:200]!r}"
+    return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _body(request: Request) -> bytes:
@@ -148,7 +192,7 @@ async def _refusal(_: Request, error: Exception) -> Response:
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
-    there = "GET /v1/models, POST /v1/chat/completions"
+    there = "GET /v1/models, POST /v1/chat/completions, POST /v1/completions, POST /v1/weights"
     return _json(RequestError(f"there is no {request.method} {request.url.path} here; {there}").body, status)
 
 

@@ -1,8 +1,9 @@
-"""Sampled tokens to a chat completion in OpenAI's format, tool calls and log-probabilities among it."""
+"""Sampled tokens to replies in OpenAI's formats, tool calls and log-probabilities among them."""
 
 from __future__ import annotations
 
 import bisect
+import itertools
 import json
 import re
 import secrets
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.protocols.backend import Completion, ConversationRenderer
-from harness.serving.requests import ChatRequest
+from harness.serving.requests import ChatRequest, CompletionRequest
 from harness.serving.token_bytes import TokenBytes
 
 TOOL_CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", re.DOTALL)
@@ -25,8 +26,8 @@ def reply(
     renderer: ConversationRenderer,
     token_bytes: TokenBytes,
 ) -> dict[str, Any]:
-    """A chat completion. Beyond OpenAI's fields: `prompt_token_ids`, and `token_ids` of every choice, its own end of
-    turn among them; the log-probabilities are those of `token_ids`."""
+    """A chat completion. Beyond OpenAI's fields: `prompt_token_ids`, and of every choice `token_ids`, its own end of
+    turn among them, and `weight_version`; the log-probabilities are those of `token_ids`."""
     choices = [_choice(number, request, done, renderer, token_bytes) for number, done in enumerate(completions)]
     sampled = sum(len(choice["token_ids"]) for choice in choices)
     return {
@@ -35,9 +36,73 @@ def reply(
         "created": int(time.time()),
         "model": request.model,
         "choices": choices,
-        "usage": {"prompt_tokens": len(prompt), "completion_tokens": sampled, "total_tokens": len(prompt) + sampled},
+        "usage": _usage(len(prompt), sampled),
         "prompt_token_ids": list(prompt),
     }
+
+
+def completion_reply(
+    request: CompletionRequest, completions: Sequence[Completion], renderer: ConversationRenderer
+) -> dict[str, Any]:
+    """A completion of token ids. Beyond OpenAI's fields: `prompt_token_ids`, and of every choice `token_ids` and
+    `token_logprobs`, which keep the token that ended it, and `stop_reason`, its id where it was no stop text."""
+    choices = [_completion_choice(number, request, done, renderer) for number, done in enumerate(completions)]
+    sampled = sum(len(choice["token_ids"]) for choice in choices)
+    return {
+        "id": f"cmpl-{secrets.token_hex(12)}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": request.model,
+        "choices": choices,
+        "usage": _usage(len(request.prompt), sampled),
+        "prompt_token_ids": list(request.prompt),
+    }
+
+
+def _usage(prompt: int, sampled: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled}
+
+
+def _completion_choice(
+    number: int, request: CompletionRequest, done: Completion, renderer: ConversationRenderer
+) -> dict[str, Any]:
+    tokens, finish, reason = done.tokens.tolist(), "stop" if done.stopped else "length", None
+    stops = [place for place, token in enumerate(tokens) if token in request.stop_token_ids]
+    if stops:
+        tokens, finish = tokens[: stops[0] + 1], "stop"
+    spoken = tokens[:-1] if finish == "stop" else tokens
+    if finish == "stop":
+        reason = tokens[-1]
+    text = renderer.decode(spoken)
+    cuts = [at for at in map(text.find, request.stops) if at >= 0]
+    if cuts:
+        kept = _before(tokens, min(cuts), renderer)
+        text, tokens, finish, reason = text[: min(cuts)], tokens[:kept], "stop", None
+    logprobs = done.logprobs.tolist()[: len(tokens)]
+    return {
+        "index": number,
+        "text": text,
+        "finish_reason": finish,
+        "stop_reason": reason,
+        "logprobs": _legacy_logprobs(tokens, logprobs, renderer) if request.logprobs is not None else None,
+        "token_ids": tokens,
+        "token_logprobs": logprobs,
+        "weight_version": done.weight_version,
+    }
+
+
+def _legacy_logprobs(
+    tokens: Sequence[int], logprobs: Sequence[float], renderer: ConversationRenderer
+) -> dict[str, Any]:
+    """OpenAI's object for completions; what each token adds to the text is decoded alone."""
+    words = [str(renderer.tokenizer.decode([token])) for token in tokens]
+    offsets = list(itertools.accumulate(map(len, words), initial=0))[:-1]
+    return {"tokens": words, "token_logprobs": list(logprobs), "top_logprobs": None, "text_offset": offsets}
+
+
+def _before(tokens: Sequence[int], place: int, renderer: ConversationRenderer) -> int:
+    """How many tokens' text ends before a place in the text."""
+    return bisect.bisect_right(range(len(tokens) + 1), place, key=lambda n: len(renderer.decode(tokens[:n]))) - 1
 
 
 def _choice(
@@ -47,10 +112,7 @@ def _choice(
     text, finish = renderer.decode(tokens), "stop" if done.stopped else "length"
     cuts = [at for at in map(text.find, request.stops) if at >= 0]
     if cuts:
-        # Kept are the tokens whose text ends before the stop begins.
-        kept = (
-            bisect.bisect_right(range(len(tokens) + 1), min(cuts), key=lambda n: len(renderer.decode(tokens[:n]))) - 1
-        )
+        kept = _before(tokens, min(cuts), renderer)
         text, tokens, finish = text[: min(cuts)], tokens[:kept], "stop"
     words, calls = read_calls(text) if request.offered else (text, [])
     message: dict[str, Any] = {"role": "assistant", "content": words or None if calls else words}
@@ -65,6 +127,7 @@ def _choice(
         "finish_reason": finish,
         "logprobs": _logprobs(tokens, logprobs, renderer, token_bytes) if request.logprobs else None,
         "token_ids": tokens,
+        "weight_version": done.weight_version,
     }
 
 

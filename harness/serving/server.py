@@ -6,6 +6,14 @@ batch.
 
 There is no authentication. It listens on the loopback unless told otherwise, and refuses there what a web page may
 have sent.
+
+    POST /v1/chat/completions   messages in, a message out (tools, log-probabilities, token ids beside it)
+    POST /v1/completions        token ids in, token ids and the log-probability of each out
+    POST /v1/weights            {"path": folder, "weight_version": name}: other weights, from this machine alone
+    GET  /v1/models             this model: its window, stop tokens, vocabulary's hash and weights' version
+
+Log-probabilities are those of the distribution at the request's temperature, before top-p. Every choice says in
+`weight_version` which weights sampled it; they change between two batches, so no completion mixes two.
 """
 
 from __future__ import annotations
@@ -16,6 +24,7 @@ import logging
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import h11
@@ -36,12 +45,21 @@ GRACE_S = 5
 class ModelServer:
     """Serves one model until closed. `port` 0 takes any free one; `url` is what clients call their base URL."""
 
-    def __init__(self, backend: Backend, name: str, host: str = "127.0.0.1", port: int = 0, batch: int = 16) -> None:
-        """batch: most completions computed at once. UserError when the address cannot be bound."""
+    def __init__(
+        self,
+        backend: Backend,
+        name: str,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        batch: int = 16,
+        loaded: Path | None = None,
+    ) -> None:
+        """batch: most completions computed at once. loaded: the folder the backend's weights came from, to go back to
+        where others cannot be loaded. UserError when the address cannot be bound."""
         self.backend, self.name = backend, name
         listener = _listen(host, port)
         try:
-            self._chat = ChatService(backend, name, batch)
+            self._chat = ChatService(backend, name, batch, loaded)
         except BaseException:
             listener.close()
             raise

@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.core.budget import budget_fields
 from harness.core.errors import MissingDataError, UnknownNameError
+from harness.core.troubles import with_zeros
 from harness.tables import statistics as stats
 from harness.tables.curves import areas
 from harness.tables.endpoints import AREA, Judged, Judgement, Outcome, Standing, judge
@@ -335,7 +336,8 @@ def _scores(
             lost_failed=float(outcome_grid(part, as_failures).mean()),
             extra={wanted.name: stats.mean_interval(wanted.outcomes(part)) for wanted in metrics},
             metrics={
-                str(name): float(value) for name, value in pd.DataFrame(list(part.metrics), dtype=float).mean().items()
+                str(name): float(value)
+                for name, value in pd.DataFrame(with_zeros(part.metrics[part.samples > 0]), dtype=float).mean().items()
             },
         )
     return scores

@@ -158,8 +158,9 @@ def test_what_a_model_wrote_is_passed_on_as_it_is() -> None:
 def test_words_that_a_limit_or_a_filter_took_are_no_empty_action() -> None:
     with pytest.raises(ContextFullError, match="limit of tokens"):
         action_of(Reply("", finish_reason="length"))
-    with pytest.raises(EndpointCallError, match="filter"):
-        action_of(Reply("", finish_reason="content_filter"))
+    for left in ("", "half a sent"):
+        with pytest.raises(EndpointCallError, match="filter"):
+            action_of(Reply(left, finish_reason="content_filter"))
 
 
 # ---------------------------------------------------------------- episodes
@@ -253,6 +254,28 @@ def test_a_reply_without_words_has_its_own_ending(
     server = chat_server(lambda request, count: ChatServer.says("", finish_reason=reason))
     (episode,), rollouts = played(pool_of(), policy_on(server), ("0",))
     assert (episode.ending, rollouts.failures) == (ending, failures)
+
+
+def test_cut_replies_and_refusals_are_counted_in_the_episode(
+    chat_server: Callable[..., ChatServer], pool_of: Callable[..., EnvironmentPool]
+) -> None:
+    replies = [
+        ChatServer.says(None, [("list_all_airports", "{")], finish_reason="length"),
+        ChatServer.says(None, [("list_all_airports", "{}")]),
+        ChatServer.says('{"name": "list_all_airp', finish_reason="length"),
+        ChatServer.says(None, message={"content": None, "refusal": "I will not."}),
+    ]
+    policy = policy_on(chat_server(lambda request, count: replies[count - 1]))
+    (episode,), rollouts = played(pool_of(), policy, ("0",))
+    # both halves are actions that cost a turn, and the refusal is what the agent says to its user
+    assert (episode.metrics["error_malformed"], rollouts.failures) == (2.0, {})
+    assert [m["content"] for m in episode.messages if m["role"] == "assistant"][-1] == "I will not."
+    assert {name: episode.metrics.get(name) for name in ("truncated", "filtered", "refused")} == {
+        "truncated": 2.0,
+        "filtered": None,
+        "refused": 1.0,
+    }
+    assert (policy.spent()["truncated"], policy.spent()["refused"]) == (2.0, 1.0)
 
 
 FAULTS: dict[str, tuple[str, Any, dict[str, Any]]] = {

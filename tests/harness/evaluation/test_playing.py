@@ -158,6 +158,10 @@ def test_what_changes_an_episode_changes_the_file_and_nothing_else_does(tmp_path
     assert len(same) == 2  # an option of the environment may change an episode; only its key may not
     secret = {"user_endpoint": {"api_key": "hidden", "base_url": "b"}}
     assert "hidden" not in json.dumps(Evaluation("E", "p", env_options=secret).identity("1", ""))
+    for address in ("http://me:hidden@h/v1", "https://hidden@h:8/v1", "http://h/v1?key=hidden", "http://h/v1#hidden"):
+        reach = {"base_url": address, "extra_headers": {"X-Key": "hidden"}}
+        kept = json.dumps(Evaluation("E", "p", env_options={"user_endpoint": reach}).identity("1", ""))
+        assert ("hidden" in kept, "//h" in kept) == (False, True)
     different = {
         name(environment="2"),
         name(policy="q"),
@@ -284,6 +288,24 @@ def test_numbers_by_hand_and_how_they_are_told() -> None:
         "│ b    │ 2/2",
     ):
         assert part in said
+
+
+def test_what_was_cut_is_counted_per_row_and_in_all() -> None:
+    played = [
+        (0, episode("a", True, truncated=2.0)),
+        (1, episode("a", True, truncated=1.0, refused=1.0)),
+        (2, episode("b", True)),
+    ]
+    summary = summarise(World(), played)
+    assert [row.get("truncated", 0) for row in summary["tasks"]] == [3, 0]
+    assert summary["used"] == {"truncated": 3.0, "refused": 1.0}
+    console = Console(file=io.StringIO(), width=120)
+    print_summary("World-v0", summary | {"policy": "me"}, console)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    heading, first, second = [re.split("[┃│]", line) for line in said.splitlines() if re.match("[┃│]", line)][:3]
+    column = [cell.strip() for cell in heading].index("truncated")
+    assert [first[column].strip(), second[column].strip()] == ["3", "0"]
+    assert "truncated 3, refused 1" in said
 
 
 def test_the_airline_says_what_it_must_say(tmp_path: Path) -> None:

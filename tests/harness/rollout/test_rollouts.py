@@ -166,6 +166,17 @@ def test_a_turn_that_was_cut_off_keeps_an_end_it_did_not_sample(pool_of: Any, ba
     assert cut > 6
 
 
+def test_completions_cut_by_the_limit_are_counted_by_episode(pool_of: Any, backend_of: Any) -> None:
+    policy, counts = TokenPolicy(backend_of(), SamplingParams(24)), set()
+    for episode in Rollouts(pool_of()).play(requests(copies=8), policy):
+        sequence, stops = episode.sequence, policy.renderer.stop_ids
+        turns = [sequence.tokens[sequence.mask & (sequence.turns == turn)] for turn in np.unique(sequence.turns)]
+        cut = sum(len(spoken) == 24 and spoken[-1] not in stops for spoken in turns)
+        assert episode.metrics.get("truncated", 0) == cut
+        counts.add(cut)
+    assert len(counts) > 1
+
+
 def test_greedy_takes_the_likeliest_token_whatever_the_seed(pool_of: Any, policy: TokenPolicy) -> None:
     one, other = (
         Rollouts(pool_of()).play([Request(TASKS[0], SeedTree(seed), greedy=True)], policy)[0] for seed in (1, 2)

@@ -331,7 +331,7 @@ def test_null_and_neutral_fields_count_as_absent(server: ModelServer) -> None:
 
 
 def test_paths_and_bodies_that_are_none(server: ModelServer) -> None:
-    assert post(server, {}, path="/v1/completions")[0] == 404
+    assert post(server, {}, path="/v1/embeddings")[0] == 404
     assert post(server, b"", headers={"Content-Length": "x"})[0] == 411
     assert post(server, b"", headers={"Content-Length": str(10**12)})[0] == 413
     connection = http.client.HTTPConnection(*server.url[len("http://") : -len("/v1")].split(":"), timeout=10)

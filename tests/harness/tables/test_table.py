@@ -13,6 +13,7 @@ from table_records import FACTS, SEEDS, TASKS, Records, small_experiment
 from harness.core.errors import MissingDataError, UnknownNameError, UnmatchedError, UserError
 from harness.experiment import fingerprint
 from harness.report.delimited import csv_text
+from harness.report.grids import metrics_grid
 from harness.report.markdown import markdown
 from harness.tables import statistics as stats
 from harness.tables.comparisons import difference, spread
@@ -191,6 +192,26 @@ def test_an_environment_may_measure_nothing_or_not_always(records: Records) -> N
     assert "## Episodes" not in markdown(bare)
     some = [row.model_copy(update={"metrics": {"turns": None} if row.seed else {"turns": 4.0}}) for row in records.rows]
     assert build(records.runs, some).rows[1].scores["sampled"].metrics == {"turns": 4.0}
+
+
+def test_a_row_says_how_many_completions_were_cut(records: Records) -> None:
+    cut = {"GRPO": {"truncated": 3.0}}
+    tasks = sorted({row.task_id for row in records.rows})
+    rows = [
+        row.model_copy(update={"metrics": cut.get(row.method, {}) if row.task_id == tasks[0] else {}})
+        for row in records.rows
+    ]
+    table = build(records.runs, rows)
+    # 3 on one task, none on the others; rows without any have 0
+    means = {row.run.method: row.scores["sampled"].metrics for row in table.rows}
+    assert means.pop("GRPO") == {"truncated": 3.0 / len(tasks)}
+    assert set(map(len, means.values())) == {0}
+    grid = metrics_grid(table)
+    place = grid.header.index("truncated, sampled")
+    assert {cells[0].partition(" ")[0]: cells[place] for cells in grid.rows} == {
+        row.run.method.partition(" ")[0]: f"{3.0 / len(tasks):.3g}" if row.run.method == "GRPO" else "0"
+        for row in table.rows
+    }
 
 
 def test_failed_episodes_are_counted_and_in_no_mean(records: Records) -> None:
