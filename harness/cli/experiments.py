@@ -12,7 +12,7 @@ import typer
 
 from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
-from harness.cli.running import default_workers, numbers, print_agreement, print_starts, run_experiment
+from harness.cli.running import default_workers, numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
 from harness.core.errors import UnknownNameError, UserError
@@ -46,13 +46,14 @@ def bench(
     from harness.report import index, scaling
     from harness.report.terminal import terminal
 
-    found = spec_files(specs)
+    found, made = spec_files(specs), []
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
         experiment = searched(experiment, file.parent, folder, runs, cache, workers)
         table = run_experiment(experiment, folder, runs, cache, workers, allow_missing)
+        made.append(table)
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
@@ -64,6 +65,7 @@ def bench(
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
+    refuse_damage(made, allow_missing)
 
 
 def reproduce(
@@ -82,9 +84,9 @@ def reproduce(
 
     Example: harness reproduce results/laptop/reasoning-mini --seeds 10-14
     """
+    from harness.core.fingerprint import slug
     from harness.report.folder import RUNS, read_records
     from harness.report.search import experiment_of, read_trials, write_trials
-    from harness.runs.plan import slug
 
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
         read_records(folder)  # says what is missing, and how to make it
@@ -97,7 +99,9 @@ def reproduce(
     if experiment.search is not None:  # its winners are taken over, the search is not run again
         write_trials(experiment, read_trials(experiment, folder), place)
     table = run_experiment(experiment, place, place / "runs", cache, workers, False)
-    if not print_agreement(folder, table):
+    agrees = print_agreement(folder, table)
+    refuse_damage([table])
+    if not agrees:
         raise typer.Exit(1)
 
 
@@ -108,7 +112,9 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
 
     experiment = read_experiment(DEMO)
     line(f"[bold]{experiment.title}[/bold]")
-    terminal(run_experiment(experiment, runs / "demo-results", runs, cache, workers, False), console)
+    table = run_experiment(experiment, runs / "demo-results", runs, cache, workers, False)
+    terminal(table, console)
+    refuse_damage([table])
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
@@ -148,8 +154,10 @@ def compare(
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
     short = "-".join(name.rpartition(":")[2].lower() for name in methods)
     out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
+    table = run_experiment(experiment, out, runs, cache, workers, False)
+    terminal(table, console)
     line(f"written: {out}")
+    refuse_damage([table])
 
 
 def table(
@@ -165,12 +173,13 @@ def table(
     """
     from rich.console import Console
 
+    from harness.core.fingerprint import slug
     from harness.executors.local import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
     from harness.report.terminal import terminal
-    from harness.runs.plan import plan, slug
+    from harness.runs.plan import plan
     from harness.runs.record import gather_records
 
     if form not in FORMS:
@@ -183,7 +192,7 @@ def table(
     else:
         # Starts may have to be made first: what is said of that goes between no table and a pipe.
         starts = make_starts(experiment, cache, default_workers(experiment), Console(stderr=True))
-        found = gather_records(plan(experiment, starts, runs), allow_missing)
+        found = gather_records(plan(experiment, starts, runs), allow_missing=True)
     built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
@@ -195,6 +204,7 @@ def table(
             "html": html.html_page,
         }
         sys.stdout.write(written[form](built))
+    refuse_damage([built], allow_missing)
 
 
 def tables(

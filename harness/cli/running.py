@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.screen import console, line
-from harness.core.errors import HarnessError, UserError
+from harness.core.errors import DamagedRecordError, HarnessError, UserError
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -36,9 +36,18 @@ def run_experiment(
         line(f"[red]failed[/red]: {job.name}: {why}")
     if failed and not allow_missing:
         raise HarnessError(
-            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
+            f"{len(failed)} of {len(jobs)} runs failed, as said above; the others are kept, and the same command tries "
+            "again"
         )
     return write_results(experiment, jobs, starts, out, allow_missing)
+
+
+def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:
+    """DamagedRecordError, once tables of what is whole have been printed, with what to do about the rest; nothing
+    where damage was allowed."""
+    remedies = [table.remedy for table in tables if table.damaged]
+    if remedies and not allow_missing:
+        raise DamagedRecordError("; ".join(remedies))
 
 
 def print_agreement(recorded: Path, table: Table) -> bool:

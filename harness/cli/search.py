@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import CacheFolder, Runs, Workers
-from harness.cli.running import default_workers, numbers, run_experiment
+from harness.cli.running import default_workers, numbers, refuse_damage, run_experiment
 from harness.cli.screen import console, line
 from harness.core.errors import HarnessError, UserError
 
@@ -72,8 +72,10 @@ def headroom(
     experiment = parse_experiment(template.model_dump() | changed)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
     out = runs / "headroom" / f"{experiment.name}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, workers, False), console)
+    table = run_experiment(experiment, out, runs, cache, workers, False)
+    terminal(table, console)
     line(f"written: {out}")
+    refuse_damage([table])
 
 
 def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> list[dict[str, Any]]:
