@@ -31,6 +31,7 @@ from rich.progress import (
 
 from harness.core.errors import HarnessError, UnknownNameError, UserError
 from harness.experiment import Experiment
+from harness.learning.run import Stopped
 from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
 from harness.protocols.backend import Start
 from harness.runs.job import run_job
@@ -39,6 +40,8 @@ from harness.runs.plan import Job
 Message = tuple[str, str, int, int]
 Report = Callable[[str, int, int], None]
 _inbox: Any = None
+_stop: Any = None
+"""In a worker: set once it is to stop where it can go on later."""
 REPORT_EVERY_S = 0.2
 
 
@@ -51,10 +54,13 @@ class Work:
 
 
 def run_all(jobs: Sequence[Job], workers: int, console: Console) -> list[tuple[Job, str]]:
-    """Do all jobs that are not done; returns those that failed and why. Ctrl-C ends the workers: every run can be
-    continued."""
+    """Do all jobs that are not done; returns those that failed and why.
+
+    Ctrl-C lets every run finish its step and save; once more ends the workers at once. Every run can be continued.
+    """
     open_jobs = [job for job in jobs if not job.done]
-    done = _do_all([Work(job.name, partial(run_job, job)) for job in open_jobs], "all runs", workers, console)
+    works = [Work(job.name, partial(_run, job)) for job in open_jobs]
+    done = _do_all(works, "all runs", workers, console, lasting=True)
     outcomes = zip(open_jobs, done, strict=True)
     return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
 
@@ -73,29 +79,45 @@ def make_starts(experiment: Experiment, cache: Path, workers: int, console: Cons
     return for_every_seed(experiment, made)
 
 
+def _run(job: Job, report: Report) -> None:
+    run_job(job, report, _stop.is_set)
+
+
 def _start(experiment: Experiment, cache: Path, seed: int, report: Report) -> Start:
     return start_of(experiment, cache, report, seed)
 
 
-def _do_all(works: Sequence[Work], title: str, workers: int, console: Console) -> list[Any]:
-    """What each work gives, or the error it raised, in order."""
+def _do_all(works: Sequence[Work], title: str, workers: int, console: Console, lasting: bool = False) -> list[Any]:
+    """What each work gives, or the error it raised, in order. lasting: what a work has done so far can be kept, so that
+    the first Ctrl-C waits for it."""
     if not works:
         return []
     # Two threads beside a busy neighbour fall to a quarter of one alone.
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     context = multiprocessing.get_context("spawn")
-    inbox = context.Queue()
+    inbox, stop = context.Queue(), context.Event()
     with _display(console) as display:
         bars = _Bars(display, console, title, len(works))
-        pool = ProcessPoolExecutor(min(workers, len(works)), context, _begin, (inbox,))
+        pool = ProcessPoolExecutor(min(workers, len(works)), context, _begin, (inbox, stop))
         try:
             return _drive(pool, works, inbox, bars)
         except KeyboardInterrupt:
-            for process in list((pool._processes or {}).values()):
-                process.kill()  # any moment is as good as another: that is what checkpoints are for
+            try:
+                if lasting:
+                    _wind_down(pool, stop, console)
+            finally:
+                for process in list((pool._processes or {}).values()):
+                    process.kill()  # any moment is as good as another: that is what checkpoints are for
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wind_down(pool: ProcessPoolExecutor, stop: Any, console: Console) -> None:
+    """Let the works that are going on come to a place from which they go on later."""
+    console.print("stopping: every run finishes its step and saves; Ctrl-C once more stops at once", highlight=False)
+    stop.set()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _drive(pool: ProcessPoolExecutor, works: Sequence[Work], inbox: Any, bars: _Bars) -> list[Any]:
@@ -128,10 +150,10 @@ def _ctrl_c_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(inbox: Any) -> None:
+def _begin(inbox: Any, stop: Any) -> None:
     """A worker leaves Ctrl-C to its parent."""
-    global _inbox
-    _inbox = inbox
+    global _inbox, _stop
+    _inbox, _stop = inbox, stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
 
@@ -144,6 +166,8 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _work(work: Work) -> Any:
+    if _stop.is_set():
+        raise Stopped("not begun")
     last = 0.0
 
     def report(what: str, done: int, total: int) -> None:

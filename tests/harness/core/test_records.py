@@ -33,7 +33,8 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-ROWS = st.lists(st.dictionaries(st.text().filter(lambda key: key not in ("schema", "check")), PLAIN, max_size=4), max_size=5)
+KEYS = st.text().filter(lambda key: key not in ("schema", "check"))
+ROWS = st.lists(st.dictionaries(KEYS, PLAIN, max_size=4), max_size=5)
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 
 
