@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiments import GRPO, RLOO, quiet, small
+from experiments import GRPO, quiet, small
 from safetensors.numpy import load_file, save_file
 
 from harness.core import records
 from harness.core.errors import DamagedRecordError, HarnessError
 from harness.core.sums import SUMS, altered, seal
+from harness.experiment import write_spec
 from harness.learning.checkpoints import checkpoints
 from harness.learning.run import Stopped
 from harness.protocols.backend import Start
@@ -32,12 +33,10 @@ STEPS = 3
 
 @pytest.fixture(scope="module")
 def finished(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A finished experiment of two rows and two seeds; tests copy what they damage."""
+    """A finished experiment of one row and two seeds; tests copy what they damage."""
     root = tmp_path_factory.mktemp("damage")
     start = Start(tiny_directory, "0" * 64, {})
-    experiment = small(
-        seeds=[0, 1], methods=[GRPO.model_dump(), RLOO.model_dump()], budget={"steps": STEPS, "checkpoint_every": 2}
-    )
+    experiment = small(seeds=[0, 1], methods=[GRPO.model_dump()], budget={"steps": STEPS, "checkpoint_every": 2})
     starts = dict.fromkeys(experiment.seeds, start)
     for job in plan(experiment, starts, root / "runs"):
         run_job(job, quiet)
@@ -102,9 +101,19 @@ HARM: list[tuple[str, Callable[[Path], None]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "harm"), HARM, ids=[f"{name}-{harm.__name__}" for name, harm in HARM])
+QUICK = {("rows.jsonl", edit_number), ("steps.jsonl", lost_line), ("curve.jsonl", foreign), ("episodes.jsonl.gz", cut)}
+QUICK |= {("done.json", bare), ("done.json", empty), ("run.json", foreign), (SUMS, empty)}
+
+
+@pytest.mark.parametrize(
+    ("name", "harm"),
+    [
+        pytest.param(*case, id=f"{case[0]}-{case[1].__name__}", marks=[] if case in QUICK else [pytest.mark.slow])
+        for case in HARM
+    ],
+)
 def test_damage_of_a_finished_run_is_named_and_the_rest_is_used(
-    finished: Any, jobs: dict[str, Job], tmp_path: Path, name: str, harm: Callable[[Path], None]
+    finished: Any, jobs: dict[str, Job], name: str, harm: Callable[[Path], None]
 ) -> None:
     experiment, starts, root = finished
     hurt = jobs["GRPO, seed 0"]
@@ -119,15 +128,16 @@ def test_damage_of_a_finished_run_is_named_and_the_rest_is_used(
     assert [row for row in found.rows if (row["method"], row["seed"]) != ("GRPO", 0)] == others
     if name not in ("rows.jsonl", "done.json") and (name, harm) != ("run.json", foreign):
         assert found.rows == whole.rows
-    assert any(not one.whole and name in " ".join(one.problems) for one in verify(tmp_path / "runs"))
+    assert any(not one.whole and name in " ".join(one.problems) for one in verify(hurt.folder))
 
 
 def test_a_tables_heading_says_what_is_damaged_and_so_does_its_record(
     finished: Any, jobs: dict[str, Job], tmp_path: Path
 ) -> None:
     experiment, starts, _ = finished
-    edit_number(jobs["RLOO, seed 1"].folder / "rows.jsonl")
+    edit_number(jobs["GRPO, seed 1"].folder / "rows.jsonl")
     bare(jobs["GRPO, seed 0"].folder / "done.json")
+    write_spec(experiment, tmp_path / "out" / "spec.toml")
     table = write_results(experiment, list(jobs.values()), starts, tmp_path / "out")
     assert len(table.damaged) == 2
     for file in ("table.md", "table.tex", "table.html"):
@@ -142,7 +152,7 @@ def test_a_tables_heading_says_what_is_damaged_and_so_does_its_record(
 def test_a_damaged_run_is_mended_as_its_message_says(finished: Any, jobs: dict[str, Job]) -> None:
     experiment, starts, root = finished
     whole = gather_records(plan(experiment, starts, root / "runs"))
-    evaluated, logged = jobs["GRPO, seed 0"], jobs["RLOO, seed 1"]
+    evaluated, logged = jobs["GRPO, seed 0"], jobs["GRPO, seed 1"]
     edit_number(evaluated.folder / "rows.jsonl")
     garbage_line(logged.folder / "steps.jsonl")
     assert f"remove {evaluated.folder}/done.json and run" in read_run(evaluated).remedy
@@ -158,20 +168,31 @@ def test_a_damaged_run_is_mended_as_its_message_says(finished: Any, jobs: dict[s
 # ---------------------------------------------------------------- checkpoints
 
 
-def stopped(job: Job, after: int = 2) -> Job:
+def stopped(job: Job, after: int = 2) -> None:
     """A run that was asked to stop after so many steps."""
     steps = iter(range(1, STEPS + 1))
     with pytest.raises(Stopped, match=f"stopped after step {after} of {STEPS}"):
         run_job(job, quiet, lambda: next(steps) == after)
-    return job
+
+
+@pytest.fixture(scope="module")
+def stopped_halfway(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of two seeds, stopped after their second step."""
+    experiment, starts, _ = finished
+    root = tmp_path_factory.mktemp("halfway") / "halves"
+    for job in plan(experiment, starts, root):
+        if job.role == "method":
+            stopped(job)
+    return root
 
 
 @pytest.fixture
-def halves(finished: Any, tmp_path: Path) -> tuple[Job, Job]:
-    """Two seeds of one method, stopped after their second step."""
+def halves(finished: Any, stopped_halfway: Path, tmp_path: Path) -> tuple[Job, Job]:
+    """The same two runs, in a copy that may be damaged."""
     experiment, starts, _ = finished
-    found = {job.name: job for job in plan(experiment, starts, tmp_path / "halves")}
-    return stopped(found["GRPO, seed 0"]), stopped(found["GRPO, seed 1"])
+    shutil.copytree(stopped_halfway, tmp_path / "halves")
+    first, second = (job for job in plan(experiment, starts, tmp_path / "halves") if job.role == "method")
+    return first, second
 
 
 def negated(checkpoint: Path, _: Path) -> None:
@@ -221,7 +242,7 @@ def test_a_checkpoint_that_is_not_the_runs_own_is_refused(
 
 def test_a_run_in_anothers_folder_is_refused(halves: tuple[Job, Job]) -> None:
     job, other = halves
-    with pytest.raises(DamagedRecordError, match=r"run\.json is of another run .*seed 1.*seed 0.*remove .* begins anew"):
+    with pytest.raises(DamagedRecordError, match=r"run\.json is of another run .*seed 1.*seed 0.*remove .* anew"):
         run_job(replace(job, folder=other.folder), quiet)
     (job.folder / "run.json").write_bytes(b"")
     with pytest.raises(DamagedRecordError, match=r"run\.json is empty; remove"):
@@ -293,6 +314,7 @@ def test_single_bytes_that_change_are_noticed(finished: Any, tmp_path: Path, fli
 def test_a_results_folder_that_was_edited_is_refused(finished: Any, jobs: dict[str, Job], tmp_path: Path) -> None:
     experiment, starts, _ = finished
     out = tmp_path / "out"
+    write_spec(experiment, out / "spec.toml")
     write_results(experiment, list(jobs.values()), starts, out)
     whole = read_records(out)
     reading = records.read(out / "rows.jsonl.gz")
