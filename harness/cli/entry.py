@@ -92,4 +92,6 @@ def _check_names() -> None:
 def _print_error(text: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+    from harness.core.words import lines
+
+    Console(stderr=True).print(lines(text), style="bold red", markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from harness.cli.running import default_workers, numbers, print_agreement, print
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -50,14 +51,14 @@ def bench(
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
-        line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
+        line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
         experiment = searched(experiment, file.parent, folder, runs, cache, workers)
         table = run_experiment(experiment, folder, runs, cache, workers, allow_missing)
         made.append(table)
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
-        line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
+        line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
             line(f"written: {scaling.write_scaling(out or family, family)}")
@@ -111,7 +112,7 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
     from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
-    line(f"[bold]{experiment.title}[/bold]")
+    line(f"[bold]{shown(experiment.title)}[/bold]")
     table = run_experiment(experiment, runs / "demo-results", runs, cache, workers, False)
     terminal(table, console)
     refuse_damage([table])
@@ -156,7 +157,7 @@ def compare(
     out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
     table = run_experiment(experiment, out, runs, cache, workers, False)
     terminal(table, console)
-    line(f"written: {out}")
+    line(f"written: {shown(out)}")
     refuse_damage([table])
 
 
@@ -220,7 +221,7 @@ def tables(
     from harness.report import collection
 
     for written in collection.render_all(folders or [ROOT / "results"]):
-        line(f"written: {written}")
+        line(f"written: {shown(written)}")
 
 
 def fidelity(
@@ -257,8 +258,8 @@ def fidelity(
     for grid in report.terminal(judged):
         console.print(grid)
     for sentence in report.heading(judged):
-        line(f"  {sentence}")
-    line(f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots")
+        line(f"  {shown(sentence)}")
+    line(f"written: {shown(folder)}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots")
 
 
 # ---------------------------------------------------------------- shared

@@ -28,15 +28,6 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
-def shown(text: str) -> str:
-    """Words of others, for a line with markup: they stand as they are, and a terminal obeys none of them."""
-    from rich.markup import escape
-
-    from harness.report.escaping import one_line
-
-    return escape(one_line(text))
-
-
 def line(text: str) -> None:
     """A line with markup, as it is: no number or path coloured, none broken."""
     console.print(text, highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from harness.cli.options import CacheFolder, Runs, Workers
 from harness.cli.running import default_workers, numbers, refuse_damage, run_experiment
 from harness.cli.screen import console, line
 from harness.core.errors import HarnessError, UserError
+from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment, MethodSettings
@@ -93,7 +94,7 @@ def search(experiment: Experiment, runs: Path, cache: Path, workers: int) -> lis
     line(f"{len(jobs)} trials, {len(jobs) - waiting} of them finished before")
     failed = run_all(jobs, at_once, console)
     for job, why in failed:
-        line(f"[red]failed[/red]: {job.name}: {why}")
+        line(f"[red]failed[/red]: {shown(job.name)}: {shown(why)}")
     if failed:
         raise HarnessError(f"{len(failed)} of {len(jobs)} trials failed; the same command tries again")
     return trial_rows(experiment, jobs)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.screen import console, line, shown
+from harness.cli.screen import console, line
+from harness.core.words import shown
 
 
 def verify(
@@ -30,7 +31,7 @@ def verify(
     else:
         for one in found:
             state = "[green]whole[/green]" if one.whole else "[red]damaged[/red]"
-            line(f"{state}: {one.kind} {shown(str(one.place))} ({one.files} files)")
+            line(f"{state}: {one.kind} {shown(one.place)} ({one.files} files)")
             for problem in one.problems:
                 line(f"  {shown(problem)}")
             if not one.whole:

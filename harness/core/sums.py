@@ -68,10 +68,10 @@ def require_whole(folder: Path, remedy: str, names: Collection[str] | None = Non
     """DamagedRecordError naming every sealed file that was altered, with what to do; a folder never sealed passes."""
     wrong = altered(folder, names)
     if wrong:
-        raise DamagedRecordError(f"{told(folder, wrong)}; {remedy}")
+        raise DamagedRecordError(f"{in_words(folder, wrong)}; {remedy}")
 
 
-def told(folder: Path, wrong: Mapping[str, str]) -> str:
+def in_words(folder: Path, wrong: Mapping[str, str]) -> str:
     """What `altered` found, as words."""
     return "; ".join(f"{folder / name} {reason}" for name, reason in wrong.items())
 

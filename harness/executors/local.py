@@ -30,6 +30,7 @@ from rich.progress import (
 )
 
 from harness.core.errors import HarnessError, UnknownNameError, UserError
+from harness.core.words import shown
 from harness.experiment import Experiment
 from harness.learning.run import Stopped
 from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
@@ -200,8 +201,8 @@ class _Bars:
             except queue.Empty:
                 return
             if name not in self.bars:
-                self.bars[name] = self.display.add_task(name, total=total)
-            self.display.update(self.bars[name], description=f"{name}: {what}", completed=done, total=total)
+                self.bars[name] = self.display.add_task(shown(name), total=total)
+            self.display.update(self.bars[name], description=shown(f"{name}: {what}"), completed=done, total=total)
 
     def finish(self, name: str, well: bool) -> None:
         self.done += 1
@@ -210,7 +211,8 @@ class _Bars:
             self.display.remove_task(self.bars.pop(name))
         elapsed = time.monotonic() - self.began
         outcome = "done" if well else "[red]failed[/red]"
-        self.console.print(f"  {outcome}: {name}  ({self.done} of {self.jobs}, {elapsed:,.0f} s)", highlight=False)
+        count = f"({self.done} of {self.jobs}, {elapsed:,.0f} s)"
+        self.console.print(f"  {outcome}: {shown(name)}  {count}", highlight=False)
 
 
 def _display(console: Console) -> Progress:
