@@ -119,12 +119,12 @@ def test_a_folder_that_may_not_be_written_is_said_and_the_run_goes_on_afterwards
     """As an ordinary user: root may write anywhere."""
     (place.folder / "runs").mkdir()
     (place.folder / "runs").chmod(0o555)
-    user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    if user and subprocess.run([sys.executable, "-c", ""], check=False, cwd=place.folder, **user).returncode:
-        pytest.skip("an ordinary user may not run this interpreter here")
-    readable = subprocess.run(["test", "-r", str(place.folder / "tiny" / "spec.toml")], check=False, **user).returncode
-    if readable:
-        pytest.skip("an ordinary user may not read the folder of this test")
+    user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    read = f"open({str(place.folder / 'tiny' / 'spec.toml')!r}).read()"
+    try:
+        subprocess.run([sys.executable, "-c", read], check=True, cwd=place.folder, capture_output=True, **user)
+    except (PermissionError, subprocess.CalledProcessError):
+        pytest.skip("an ordinary user may not run this interpreter or read the folder of this test")
     process = place.start(**user)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 1
