@@ -222,7 +222,7 @@ class EndpointSampler:
             if each.text is not None and each.text.strip() != own.strip():
                 raise UnfitSamplerError("the same tokenizer", f"it reads {each.text!r:.60} where we read {own!r:.60}")
         before, self._probed = self._probed, [each.completion for each in drawn]
-        self._versions = self._versions or [self._probed[0].version]
+        self._versions = self._versions or [str(self._probed[0].version)]
         sequences = [_sequence(p.tokens, c) for p, c in zip(prompts, self._probed, strict=True)]
         theirs = np.concatenate([completion.logprobs for completion in self._probed])
         processed, raw = _expected(judge, sequences, self._temperature)

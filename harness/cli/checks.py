@@ -12,6 +12,7 @@ import typer
 from harness.cli.options import CacheFolder, EnvOptions, PlugOptions, json_object
 from harness.cli.screen import console, line
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.words import lines, shown
 
 
 def check_env(
@@ -33,10 +34,10 @@ def check_env(
         with console.status(f"checking {env}"):
             check_text_env(made)
     except ContractError as error:
-        raise UserError(f"{env} does not keep the contract:\n{error}") from None
+        raise UserError(f"{shown(env)} does not keep the contract:\n{error}") from None
     finally:
         made.close()
-    line(f"[green]{env} keeps the contract[/green]")
+    line(f"[green]{shown(env)} keeps the contract[/green]")
 
 
 def check_method(
@@ -55,8 +56,8 @@ def check_method(
     try:
         check(make_method(plug_of(method, "method", "methods"), json_object(options, "--options")))
     except MethodError as error:
-        raise UserError(f"{method} does not keep the contract:\n{error}") from None
-    line(f"[green]{method} keeps the contract[/green]")
+        raise UserError(f"{shown(method)} does not keep the contract:\n{error}") from None
+    line(f"[green]{shown(method)} keeps the contract[/green]")
 
 
 def check_context(
@@ -75,8 +76,8 @@ def check_context(
     try:
         check(make_context(plug_of(source, "context source", "contexts"), json_object(options, "--options")))
     except ContextError as error:
-        raise UserError(f"{source} does not keep the contract:\n{error}") from None
-    line(f"[green]{source} keeps the contract[/green]")
+        raise UserError(f"{shown(source)} does not keep the contract:\n{error}") from None
+    line(f"[green]{shown(source)} keeps the contract[/green]")
 
 
 def check_policy(
@@ -102,10 +103,10 @@ def check_policy(
     try:
         check(made, contract_of(environment, env))
     except PolicyError as error:
-        raise UserError(f"{policy} does not keep the contract:\n{error}") from None
+        raise UserError(f"{shown(policy)} does not keep the contract:\n{error}") from None
     finally:
         environment.close()
-    line(f"[green]{policy} keeps the contract[/green]")
+    line(f"[green]{shown(policy)} keeps the contract[/green]")
 
 
 def check_backend(
@@ -133,8 +134,8 @@ def check_backend(
         try:
             check(named, directory, Path(scratch) / "saved")
         except BackendError as error:
-            raise UserError(f"{backend} does not keep the contract:\n{error}") from None
-    line(f"[green]{backend} keeps the contract[/green]")
+            raise UserError(f"{shown(backend)} does not keep the contract:\n{error}") from None
+    line(f"[green]{shown(backend)} keeps the contract[/green]")
 
 
 def check_model(
@@ -161,9 +162,9 @@ def check_model(
     with console.status(f"checking {model}"):
         report = full_report(TorchBackend(directory, dtype=dtype, device=device))
     for name, fact in report.facts.items():
-        console.print(f"{name}: ", style="bold", end="")
-        console.print(fact, markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{shown(name)}: ", style="bold", end="")
+        console.print(lines(str(fact)), markup=False, highlight=False, soft_wrap=True)
     if report.wrong:
         listed = "\n".join(f"  - {wrong}" for wrong in report.wrong)
-        raise UserError(f"{model} cannot be used as it is:\n{listed}")
-    line(f"[green]{model} can be used[/green]")
+        raise UserError(f"{shown(model)} cannot be used as it is:\n{listed}")
+    line(f"[green]{shown(model)} can be used[/green]")

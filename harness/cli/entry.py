@@ -18,6 +18,7 @@ from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
 from harness.cli.search import headroom, tune
+from harness.cli.verify import verify
 from harness.core.errors import HarnessError, UserError
 
 OURS = ("harness", "environments", "agents")
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (plan, bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom),
+    "Experiments": (plan, bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom, verify),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),
@@ -91,4 +92,6 @@ def _check_names() -> None:
 def _print_error(text: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(text, style="bold red", markup=False, soft_wrap=True)
+    from harness.core.words import lines
+
+    Console(stderr=True).print(lines(text), style="bold red", markup=False, soft_wrap=True)

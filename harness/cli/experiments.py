@@ -12,11 +12,12 @@ import typer
 
 from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
-from harness.cli.running import numbers, print_agreement, print_starts, run_experiment
+from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
 from harness.cli.where import Where
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -51,16 +52,18 @@ def bench(
     from harness.report.terminal import terminal
 
     found, where = spec_files(specs), Where.of(executor, workers, ray_address, slurm)
+    made = []
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
-        line(f"[bold]{experiment.title or experiment.name}[/bold]  ({file}, {number} of {len(found)})")
+        line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
         experiment = searched(experiment, file.parent, folder, runs, cache, where)
         table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
+        made.append(table)
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
-        line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
+        line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
             line(f"written: {scaling.write_scaling(out or family, family)}")
@@ -68,6 +71,7 @@ def bench(
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
+    refuse_damage(made, allow_missing)
 
 
 def reproduce(
@@ -89,9 +93,9 @@ def reproduce(
 
     Example: harness reproduce results/laptop/reasoning-mini --seeds 10-14
     """
+    from harness.core.fingerprint import slug
     from harness.report.folder import RUNS, read_records
     from harness.report.search import experiment_of, read_trials, write_trials
-    from harness.runs.plan import slug
 
     where = Where.of(executor, workers, ray_address, slurm)
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
@@ -105,7 +109,9 @@ def reproduce(
     if experiment.search is not None:  # its winners are taken over, the search is not run again
         write_trials(experiment, read_trials(experiment, folder), place)
     table = run_experiment(experiment, place, place / "runs", cache, where, False)
-    if not print_agreement(folder, table):
+    agrees = print_agreement(folder, table)
+    refuse_damage([table])
+    if not agrees:
         raise typer.Exit(1)
 
 
@@ -115,8 +121,10 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
     from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
-    line(f"[bold]{experiment.title}[/bold]")
-    terminal(run_experiment(experiment, runs / "demo-results", runs, cache, Where(workers=workers), False), console)
+    line(f"[bold]{shown(experiment.title)}[/bold]")
+    table = run_experiment(experiment, runs / "demo-results", runs, cache, Where(workers=workers), False)
+    terminal(table, console)
+    refuse_damage([table])
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
@@ -156,8 +164,10 @@ def compare(
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
     short = "-".join(name.rpartition(":")[2].lower() for name in methods)
     out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, Where(workers=workers), False), console)
-    line(f"written: {out}")
+    table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
+    terminal(table, console)
+    line(f"written: {shown(out)}")
+    refuse_damage([table])
 
 
 def table(
@@ -173,12 +183,13 @@ def table(
     """
     from rich.console import Console
 
+    from harness.core.fingerprint import slug
     from harness.executors.work import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
     from harness.report.terminal import terminal
-    from harness.runs.plan import plan, slug
+    from harness.runs.plan import plan
     from harness.runs.record import gather_records
 
     if form not in FORMS:
@@ -191,7 +202,7 @@ def table(
     else:
         # Starts may have to be made first: what is said of that goes between no table and a pipe.
         starts = make_starts(experiment, cache, Where().make(experiment, runs), Console(stderr=True))
-        found = gather_records(plan(experiment, starts, runs), allow_missing)
+        found = gather_records(plan(experiment, starts, runs), allow_missing=True)
     built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
@@ -203,6 +214,7 @@ def table(
             "html": html.html_page,
         }
         sys.stdout.write(written[form](built))
+    refuse_damage([built], allow_missing)
 
 
 def tables(
@@ -218,7 +230,7 @@ def tables(
     from harness.report import collection
 
     for written in collection.render_all(folders or [ROOT / "results"]):
-        line(f"written: {written}")
+        line(f"written: {shown(written)}")
 
 
 def fidelity(
@@ -255,8 +267,8 @@ def fidelity(
     for grid in report.terminal(judged):
         console.print(grid)
     for sentence in report.heading(judged):
-        line(f"  {sentence}")
-    line(f"written: {folder}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots")
+        line(f"  {shown(sentence)}")
+    line(f"written: {shown(folder)}/table.md, table.csv, episodes.jsonl.gz, fidelity and example plots")
 
 
 # ---------------------------------------------------------------- shared

@@ -10,6 +10,7 @@ import typer
 from harness import ROOT
 from harness.cli.screen import console, line, progress
 from harness.core.errors import HarnessError, UnknownNameError
+from harness.core.words import shown
 
 PUBLISHED = ROOT / "results" / "published.toml"
 
@@ -32,7 +33,7 @@ def methods() -> None:
     grid = Grid("name", "paper", "what it does", title="methods (your own: module:Name)")
     for name, plug in catalogue("methods").items():
         cls = resolve(plug, "method")
-        grid.add_row(name, paper_of(cls), summary_of(cls))
+        grid.add_row(*map(shown, (name, paper_of(cls), summary_of(cls))))
     console.print(grid)
 
 
@@ -45,7 +46,7 @@ def contexts() -> None:
 
     grid = Grid("name", "plug", "what the teacher reads", title="context sources (your own: module:Name)")
     for name, plug in catalogue("contexts").items():
-        grid.add_row(name, plug, summary_of(resolve(plug, "context source")))
+        grid.add_row(*map(shown, (name, plug, summary_of(resolve(plug, "context source")))))
     console.print(grid)
 
 
@@ -59,7 +60,7 @@ def environments() -> None:
     grid = Grid("id", "class", title="environments (your own: module:Id)")
     for module in environment_modules():
         for name in offered_ids(module):
-            grid.add_row(name, str(gymnasium.registry[name].entry_point))
+            grid.add_row(*map(shown, (name, gymnasium.registry[name].entry_point)))
     console.print(grid)
 
 
@@ -99,7 +100,7 @@ def setup(
     if not names:
         grid = Grid("name", "what it does", title="harness setup NAME")
         for name, plug in known.items():
-            grid.add_row(name, summary_of(resolve(plug)))
+            grid.add_row(*map(shown, (name, summary_of(resolve(plug)))))
         console.print(grid)
         return
     for name in names:
@@ -111,4 +112,4 @@ def setup(
                 outcome = resolve(known[name])(show)
             except RuntimeError as error:
                 raise HarnessError(f"{name}: {error}") from error
-        line(f"[green]{name}[/green]: {outcome}")
+        line(f"[green]{shown(name)}[/green]: {shown(outcome)}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.screen import console, line
+from harness.core.words import shown
 
 
 def plan(
@@ -38,5 +39,5 @@ def plan(
     there = (spec.parent / RUNS).is_file()
     recorded = build_table(experiment, read_records(spec.parent), allow_missing=True) if there else None
     found = planned(experiment, recorded, effects, seeds or None)
-    line(f"[bold]{experiment.title or experiment.name}[/bold]: {seeds or len(experiment.seeds)} seeds")
+    line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]: {seeds or len(experiment.seeds)} seeds")
     print_grid(planning_grid(experiment, found, seeds or None), console)

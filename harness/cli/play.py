@@ -10,6 +10,7 @@ import typer
 from harness.cli.options import CacheFolder, json_object
 from harness.cli.screen import console, line, progress
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.words import shown
 
 
 def evaluate(
@@ -49,7 +50,7 @@ def evaluate(
         seed=seed, out=out,
     )  # fmt: skip
     with progress() as show_progress:
-        done = play(asked, cache, lambda text: line(f"[yellow]{text}[/yellow]"), show_progress)
+        done = play(asked, cache, lambda text: line(f"[yellow]{shown(text)}[/yellow]"), show_progress)
     print_evaluated(done, asked.environment.id.rpartition(":")[2], console)
 
 
@@ -66,22 +67,23 @@ def show(
 
     from harness.core.episodes import read_episodes
     from harness.core.records import read
+    from harness.core.words import lines
 
     reading = read(file)
     if reading.header.get("kind") != "episodes" and not any("tokens" in row for row in reading.rows):
         raise UserError(f"{file} is no record of episodes (harness evaluate and a run's folder hold some)")
     episodes, damaged = read_episodes(file)
     for damage in damaged:
-        console.print(f"[yellow]{damage}[/yellow]", highlight=False)
+        console.print(f"[yellow]{shown(damage)}[/yellow]", highlight=False)
     if not -len(episodes) <= index < len(episodes):
         raise UserError(f"{file} holds episodes 0 to {len(episodes) - 1}, there is no {index}")
     episode = episodes[index]
-    console.rule(f"{episode.task_id}   reward {episode.reward:g}   {episode.ending.value}")
+    console.rule(f"{shown(episode.task_id)}   reward {episode.reward:g}   {episode.ending.value}")
     styles = {"assistant": "bold green", "system": "dim", "tool": "cyan"}
     for message in episode.messages:
         role = str(message["role"])
-        console.print(f"{role}", style=styles.get(role, "bold"), end="  ")
-        console.print(str(message["content"]), markup=False, highlight=False)
+        console.print(shown(role), style=styles.get(role, "bold"), end="  ")
+        console.print(lines(str(message["content"])), markup=False, highlight=False)
     sequence = episode.sequence
     if len(sequence):  # a text policy leaves none
         console.rule(
@@ -129,6 +131,6 @@ def serve(
     named = Experiment.model_fields["backend"].default
     backend = make_backend(named, Start(directory), BackendSettings(dtype=dtype, device=device))
     with ModelServer(backend, name or Path(model).name, host, port, batch, directory) as server:
-        line(f"{server.name} at {server.url}   window {backend.window} tokens")
+        line(f"{shown(server.name)} at {server.url}   window {backend.window} tokens")
         line(f"use it with: OPENAI_BASE_URL={server.url} OPENAI_API_KEY=none   (stop with Ctrl-C)")
         server.wait()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.screen import console, line
 from harness.cli.where import Where
-from harness.core.errors import HarnessError, UserError
+from harness.core.errors import DamagedRecordError, HarnessError, UserError
+from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -34,12 +35,21 @@ def run_experiment(
     line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
     failed = run_all(jobs, executor, console)
     for job, why in failed:
-        line(f"[red]failed[/red]: {job.name}: {why}")
+        line(f"[red]failed[/red]: {shown(job.name)}: {shown(why)}")
     if failed and not allow_missing:
         raise HarnessError(
-            f"{len(failed)} of {len(jobs)} runs failed; the others are kept, and the same command tries again"
+            f"{len(failed)} of {len(jobs)} runs failed, as said above; the others are kept, and the same command tries "
+            "again"
         )
     return write_results(experiment, jobs, starts, out, allow_missing)
+
+
+def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:
+    """DamagedRecordError, once tables of what is whole have been printed, with what to do about the rest; nothing
+    where damage was allowed."""
+    remedies = [table.remedy for table in tables if table.damaged]
+    if remedies and not allow_missing:
+        raise DamagedRecordError("; ".join(remedies))
 
 
 def print_agreement(recorded: Path, table: Table) -> bool:
@@ -55,7 +65,7 @@ def print_agreement(recorded: Path, table: Table) -> bool:
         return True
     found = agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
     print_grid(agreement_grid(found), console)
-    line(verdict_line(found))
+    line(shown(verdict_line(found)))
     return all(row.verdict != "differs" for row in found)
 
 
@@ -71,10 +81,10 @@ def print_starts(starts: Mapping[int, Start]) -> None:
         )
         for known in measured["contexts"].values():
             if known["adds"] is None:
-                line(f"  conditioned on {known['name']}: not measured, it has nothing to say on these tasks")
+                line(f"  conditioned on {shown(known['name'])}: not measured, it has nothing to say on these tasks")
                 continue
             verdict = "  [yellow]teacher adds nothing[/yellow]" if known["teacher_adds_nothing"] else ""
-            line(f"  conditioned on {known['name']}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}")
+            line(f"  conditioned on {shown(known['name'])}: {known['sampled']:.2f} ({known['adds']:+.2f}){verdict}")
 
 
 def _by_start(starts: Mapping[int, Start]) -> Iterator[tuple[str, Start]]:

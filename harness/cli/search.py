@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
-from harness.cli.running import numbers, run_experiment
+from harness.cli.running import numbers, refuse_damage, run_experiment
 from harness.cli.screen import console, line
 from harness.cli.where import Where
 from harness.core.errors import HarnessError, UserError
+from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment, MethodSettings
@@ -76,8 +77,10 @@ def headroom(
     experiment = parse_experiment(template.model_dump() | changed)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
     out = runs / "headroom" / f"{experiment.name}-{decides}"
-    terminal(run_experiment(experiment, out, runs, cache, Where(workers=workers), False), console)
+    table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
+    terminal(table, console)
     line(f"written: {out}")
+    refuse_damage([table])
 
 
 def search(experiment: Experiment, runs: Path, cache: Path, where: Where) -> list[dict[str, Any]]:
@@ -95,7 +98,7 @@ def search(experiment: Experiment, runs: Path, cache: Path, where: Where) -> lis
     line(f"{len(jobs)} trials, {len(jobs) - waiting} of them finished before")
     failed = run_all(jobs, executor, console)
     for job, why in failed:
-        line(f"[red]failed[/red]: {job.name}: {why}")
+        line(f"[red]failed[/red]: {shown(job.name)}: {shown(why)}")
     if failed:
         raise HarnessError(f"{len(failed)} of {len(jobs)} trials failed; the same command tries again")
     return trial_rows(experiment, jobs)

@@ -3,9 +3,12 @@
     append("rows.jsonl", [{"seed": 0, "success": 1.0}])
     reading = read("rows.jsonl")            # reading.rows, and reading.damaged: which lines could not be read
 
-A file starts with a header line, `{"kind":"records","schema":1}`; every other line is one row. The bytes depend on the
-rows alone: keys sorted, floats by their shortest exact repr, no times. JSON has no number for NaN and the infinities:
-they are written as null.
+A file starts with a header line, `{"kind":"records","schema":2,...}`; every other line is one row. The bytes depend on
+the rows alone: keys sorted, floats by their shortest exact repr, no times. JSON has no number for NaN and the
+infinities: they are written as null.
+
+A line ends in a checksum of what stands before it, `,"check":"..."}`, so that each is known to be whole by itself. In
+compressed files (schema 1) it has none: they are written as a whole, and their folder is sealed (`harness.core.sums`).
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gzip
+import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,8 +32,15 @@ import numpy as np
 
 from harness.core.errors import DamagedRecordError, HarnessError, MissingDataError, UserError
 
-SCHEMA = 1
-"""Version of the layout of rows and episodes; a reader refuses a file with another one."""
+SCHEMA, CHECKED = 1, 2
+"""Versions of the layout of rows and episodes; a reader refuses a file with another one. CHECKED: every line carries
+its checksum."""
+CHECK = "check"
+"""Key of a line's checksum, which no row may have."""
+HALF = "half-written"
+"""What is wrong with a last line that a kill cut off; the next `append` takes it back."""
+_CHECK = re.compile(rb',?"check":"([0-9a-f]{16})"}')
+_CHECK_LENGTH = len('"check":""}') + 16
 
 Row = dict[str, Any]
 
@@ -39,15 +51,15 @@ class WriteError(HarnessError, OSError):
 
 @dataclass(frozen=True)
 class Damage:
-    """A line that could not be read."""
+    """A line that could not be read, or a file."""
 
     file: str
     line: int
-    """Counted from 1, as editors do."""
+    """Counted from 1, as editors do; 0: the file as a whole."""
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
+        return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file} {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -77,10 +89,20 @@ def line_of(row: Mapping[str, Any]) -> str:
     return json.dumps(plain(row, "row"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def append(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records") -> None:
-    """Add rows in one write and one fsync; the file (and its folder) is created when missing.
+def checked_line(row: Mapping[str, Any]) -> str:
+    """The same with a checksum at its end: the first 16 digits of the sha256 of the line without it."""
+    return _with_checksum(line_of(row))
 
-    After a half-written last line the rows start on a fresh line. Several processes may append to one file. Raises
+
+def _with_checksum(line: str) -> str:
+    return f'{line[:-1]}{"," * (line != "{}")}"{CHECK}":"{_digest(line.encode())}"}}'
+
+
+def append(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "records", **shared: Any) -> None:
+    """Add rows in one write and one fsync; the file (and its folder) is created when missing, its header holds
+    `shared`.
+
+    A half-written last line, which a kill left, is taken back first. Several processes may append to one file. Raises
     UserError for a row that is no plain data (nothing is written then) and WriteError when the system refuses; the file
     then reads as before.
     """
@@ -88,21 +110,23 @@ def append(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = "rec
     if path.suffix == ".gz":
         raise UserError(f"{path}: a compressed file is written as a whole (write_episodes), not appended to")
     rows = list(rows)
-    reserved = next((row for row in rows if "schema" in row), None)
+    reserved = next((key for row in rows for key in ("schema", CHECK) if key in row), None)
     if reserved is not None:
-        raise UserError(
-            f"{path}: a row may not have the key 'schema', which marks the header line; got {dict(reserved)!r}"
-        )
+        given = next(dict(row) for row in rows if reserved in row)
+        meaning = "marks the header line" if reserved == "schema" else "is the line's checksum"
+        raise UserError(f"{path}: a row may not have the key {reserved!r}, which {meaning}; got {given!r}")
     lines = [line_of(row) for row in rows]
     with _naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            size = os.fstat(handle).st_size
-            if not _has_header(handle):
-                lines.insert(0, line_of({"schema": SCHEMA, "kind": kind}))
-            fresh = "" if size == 0 or os.pread(handle, 1, size - 1) == b"\n" else "\n"
+            size, fresh = _mend_end(handle)
+            header = _header(handle)
+            if header.get("schema") != SCHEMA or CHECK in header:  # a file begun without checksums goes on so
+                lines = list(map(_with_checksum, lines))
+            if not header:
+                lines.insert(0, checked_line({"schema": CHECKED, "kind": kind} | shared))
             _write_all(handle, (fresh + "".join(line + "\n" for line in lines)).encode(), size)
         finally:
             os.close(handle)
@@ -123,30 +147,50 @@ def read(path: str | Path) -> Reading:
     damaged: list[Damage] = []
     headers: list[Row] = []
     pieces = content.split(b"\n")
+    checked = any(_CHECK.fullmatch(piece[-_CHECK_LENGTH:]) for piece in pieces)
     for number, piece in enumerate(pieces, start=1):
-        if not piece.strip():
+        if not piece.strip() and not (checked and piece):
             continue
         try:
-            row = json.loads(piece)
-            if not isinstance(row, dict):
-                raise ValueError(f"a row is a JSON object, this is a {type(row).__name__}")
+            row = _row_of(piece, checked)
         except (ValueError, RecursionError) as error:
             cut = number == len(pieces)  # no line end after it: the writer was stopped in the middle
-            damaged.append(Damage(str(path), number, "half-written" if cut else f"not a row ({error})"))
+            damaged.append(Damage(str(path), number, HALF if cut else f"not a row ({error})"))
             continue
         if "schema" not in row:
             rows.append(row)
-        elif row["schema"] == SCHEMA:
+        elif row["schema"] in (SCHEMA, CHECKED):
+            checked |= row["schema"] == CHECKED
             headers.append(row)
         else:
             raise DamagedRecordError(
-                f"{path}, line {number}: written with schema {row['schema']!r}, this version reads {SCHEMA}"
+                f"{path}, line {number}: written with schema {row['schema']!r}, "
+                f"this version reads {SCHEMA} and {CHECKED}"
             )
     if not headers:
         damaged.insert(0, Damage(str(path), 1, "the header line with the schema version is missing"))
     if broken:
         damaged.append(Damage(str(path), len(pieces), broken))
     return Reading(rows, tuple(damaged), headers[0] if headers else {})
+
+
+def _row_of(piece: bytes, checked: bool) -> Row:
+    """The row of a line. ValueError where it is none, or not the one that was written."""
+    row = json.loads(piece)
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is a JSON object, this is a {type(row).__name__}")
+    if checked or row.get("schema") == CHECKED:
+        end = _CHECK.search(piece, max(len(piece) - _CHECK_LENGTH - 1, 0))
+        if end is None or end.end() != len(piece):
+            raise ValueError("it has no checksum")
+        if _digest(piece[: end.start()] + b"}") != end[1].decode():
+            raise ValueError("it is not what was written: its checksum is another")
+        row.pop(CHECK)
+    return row
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16]
 
 
 def plain(value: Any, where: str) -> Any:
@@ -169,12 +213,34 @@ def plain(value: Any, where: str) -> Any:
     )
 
 
-def _has_header(handle: int) -> bool:
-    first, _, _ = os.pread(handle, 4096, 0).partition(b"\n")
+def _header(handle: int) -> Row:
+    """The header line at the start of an open file; empty where there is none."""
+    first, _, _ = os.pread(handle, 1 << 16, 0).partition(b"\n")
     try:
-        return "schema" in json.loads(first)
-    except (ValueError, TypeError):
-        return False
+        row = json.loads(first)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) and "schema" in row else {}
+
+
+def _mend_end(handle: int) -> tuple[int, str]:
+    """(size, what has to stand before a new line): a last line without its end is kept if it is a row, and cut off if
+    it is the half of one."""
+    size = os.fstat(handle).st_size
+    if size == 0 or os.pread(handle, 1, size - 1) == b"\n":
+        return size, ""
+    tail, start = b"", size
+    while b"\n" not in tail and start > 0:
+        step = min(start, 1 << 16)
+        start -= step
+        tail = os.pread(handle, step, start) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    try:
+        _row_of(last, b'"check"' in last)
+    except (ValueError, RecursionError):
+        os.ftruncate(handle, size - len(last))
+        return size - len(last), ""
+    return size, "\n"
 
 
 def _write_all(handle: int, data: bytes, size: int) -> None:
@@ -248,13 +314,35 @@ def write_rows(path: str | Path, rows: Iterable[Mapping[str, Any]], kind: str = 
     """Replace a whole `.jsonl` or `.jsonl.gz` file by these rows under their header; `shared`: what all rows have in
     common, put into the header."""
     path = Path(path)
-    text = "".join(line_of(row) + "\n" for row in ({"schema": SCHEMA, "kind": kind} | shared, *rows))
-    write_whole(path, gzip.compress(text.encode(), mtime=0) if path.suffix == ".gz" else text)
+    packed = path.suffix == ".gz"
+    header = {"schema": SCHEMA if packed else CHECKED, "kind": kind} | shared
+    text = "".join((line_of if packed else checked_line)(row) + "\n" for row in (header, *rows))
+    write_whole(path, gzip.compress(text.encode(), mtime=0) if packed else text)
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Replace a file by indented JSON with sorted keys and a line end; NaN and infinities as null."""
-    write_whole(path, json.dumps(plain(value, "value"), sort_keys=True, indent=2, allow_nan=False) + "\n")
+    """Replace a file by the JSON of a value."""
+    write_whole(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys and a line end; NaN and infinities as null."""
+    return json.dumps(plain(value, "value"), sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+
+def read_json(path: str | Path) -> Row:
+    """The JSON object in a file. DamagedRecordError where it holds none, in one sentence that begins with the file."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DamagedRecordError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        empty = path.is_file() and path.stat().st_size == 0
+        raise DamagedRecordError(f"{path} is {'empty' if empty else f'no JSON ({error})'}") from None
+    if not isinstance(value, dict):
+        raise DamagedRecordError(f"{path} holds no JSON object but a {type(value).__name__}")
+    return value
 
 
 def _sync_folder(folder: Path) -> None:

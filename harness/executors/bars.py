@@ -18,12 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from harness.core.words import shown
+
 
 class Bars:
     """One bar for all works, one for each that is going on."""
 
     def __init__(self, display: Progress, console: Console, title: str, names: Sequence[str]) -> None:
-        self.display, self.console, self.names = display, console, names
+        self.display, self.console, self.names = display, console, [shown(name) for name in names]
         self.total = display.add_task(title, total=len(names))
         self.bars: dict[int, TaskID] = {}
         self.began = time.monotonic()
@@ -34,7 +36,7 @@ class Bars:
         name = self.names[place]
         if place not in self.bars:
             self.bars[place] = self.display.add_task(name, total=total)
-        self.display.update(self.bars[place], description=f"{name}: {what}", completed=done, total=total)
+        self.display.update(self.bars[place], description=f"{name}: {shown(what)}", completed=done, total=total)
 
     def finish(self, place: int, well: bool) -> None:
         """The work at a place has ended."""

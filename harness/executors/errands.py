@@ -28,6 +28,12 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS
 """Of every worker: two threads beside a busy neighbour fall to a quarter of one alone."""
 
 
+def stopping() -> bool:
+    """Whether the works of this process are to stop where they can go on later; an executor that can say so puts its
+    own question here."""
+    return False
+
+
 def attempt(do: Doing, report: Report) -> Any:
     """What a work gives, or the error it raised: as a value that travels between processes."""
     try:

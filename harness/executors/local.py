@@ -18,9 +18,11 @@ from typing import Any
 from rich.console import Console
 
 from harness.core.errors import HarnessError
+from harness.executors import errands
 from harness.executors.bars import Bars, bars
 from harness.executors.errands import ENVIRONMENT, REPORT_EVERY_S, attempt, spaced
 from harness.executors.work import Work
+from harness.learning.run import Stopped
 
 _inbox: Any = None
 
@@ -38,17 +40,28 @@ class Local:
             return []
         os.environ |= ENVIRONMENT
         context = multiprocessing.get_context("spawn")
-        inbox = context.Queue()
+        inbox, stop = context.Queue(), context.Event()
         with bars(console, title, [work.name for work in works]) as shown:
-            pool = ProcessPoolExecutor(min(self.workers, len(works)), context, _begin, (inbox,))
+            pool = ProcessPoolExecutor(min(self.workers, len(works)), context, _begin, (inbox, stop))
             try:
                 return _drive(pool, works, inbox, shown)
             except KeyboardInterrupt:
-                for process in list((pool._processes or {}).values()):
-                    process.kill()  # any moment is as good as another: that is what checkpoints are for
+                try:
+                    if all(work.lasting for work in works):
+                        _wind_down(pool, stop, console)
+                finally:
+                    for process in list((pool._processes or {}).values()):
+                        process.kill()  # any moment is as good as another: that is what checkpoints are for
                 raise
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wind_down(pool: ProcessPoolExecutor, stop: Any, console: Console) -> None:
+    """Let the works that are going on come to a place from which they go on later."""
+    console.print("stopping: every run finishes its step and saves; Ctrl-C once more stops at once", highlight=False)
+    stop.set()
+    pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _drive(pool: ProcessPoolExecutor, works: Sequence[Work], inbox: Any, shown: Bars) -> list[Any]:
@@ -89,10 +102,10 @@ def _ctrl_c_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(inbox: Any) -> None:
+def _begin(inbox: Any, stop: Any) -> None:
     """A worker leaves Ctrl-C to its parent."""
     global _inbox
-    _inbox = inbox
+    _inbox, errands.stopping = inbox, stop.is_set
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
 
@@ -105,4 +118,6 @@ def _die_with_parent(parent: int) -> None:
 
 
 def _work(work: Work, place: int) -> Any:
+    if errands.stopping():
+        return Stopped("not begun")
     return attempt(work.do, spaced(lambda *word: _inbox.put((place, *word))))

@@ -18,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
+from harness.executors import errands
 from harness.executors.errands import Doing, Report
 from harness.experiment import Experiment
 from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
@@ -32,6 +33,8 @@ class Work:
 
     name: str
     do: Doing
+    lasting: bool = False
+    """Whether what it has done so far can be kept, so that the first Ctrl-C lets it come to such a place."""
 
 
 @runtime_checkable
@@ -41,14 +44,15 @@ class Executor(Protocol):
     @abstractmethod
     def do(self, works: Sequence[Work], title: str, console: Console) -> list[Any]:
         """What each work gives, or the error it raised, in order; progress is shown on the console. Ctrl-C ends the
-        workers and is raised again."""
+        workers, once those that last have come to where they can go on, and is raised again."""
         ...
 
 
 def run_all(jobs: Sequence[Job], executor: Executor, console: Console) -> list[tuple[Job, str]]:
-    """Do all jobs that are not done; returns those that failed and why. Every run can be continued."""
+    """Do all jobs that are not done; returns those that failed and why. Every run can be continued; where the
+    executor can, Ctrl-C lets every run finish its step and save, and once more ends the workers at once."""
     open_jobs = [job for job in jobs if not job.done]
-    done = executor.do([Work(job.name, partial(run_job, job)) for job in open_jobs], "all runs", console)
+    done = executor.do([Work(job.name, partial(_run, job), lasting=True) for job in open_jobs], "all runs", console)
     outcomes = zip(open_jobs, done, strict=True)
     return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
 
@@ -65,6 +69,10 @@ def make_starts(experiment: Experiment, cache: Path, executor: Executor, console
             raise outcome
         made[seed] = outcome
     return for_every_seed(experiment, made)
+
+
+def _run(job: Job, report: Report) -> None:
+    run_job(job, report, errands.stopping)
 
 
 def _start(experiment: Experiment, cache: Path, seed: int, report: Report) -> Start:

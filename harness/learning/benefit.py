@@ -7,7 +7,6 @@ and kept.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint
-from harness.core.records import line_of, write_json
+from harness.core.records import line_of, read, write_rows
 from harness.core.seeds import SeedTree
 from harness.core.sources import revision
 from harness.core.types import ContextRequest, RolloutGroup
@@ -145,9 +145,8 @@ class _Measuring:
         file = self._file("")
         if not file.is_file():
             rates = {"sampled": self._play("sampled", SAMPLES, 0), "greedy": self._play("greedy", 1, 1)}
-            write_json(file, rates)
-        known: dict[str, Rates] = json.loads(file.read_text())
-        return known
+            write_rows(file, [rates], "measured")
+        return _kept(file)
 
     def contexts(self, wanted: Sequence[Reader], plain: Rates) -> dict[str, Any]:
         """Of each context: the share of tasks it has something to say on, and what it adds there."""
@@ -162,10 +161,9 @@ class _Measuring:
             content = fingerprint([None if request is None else request.content for request in given])
             if content not in alike:
                 alike[content] = self._play("sampled", SAMPLES, 2 + number, given, of=2 + len(missing))
-            write_json(self._file(reader.key, reader.module), alike[content])
+            write_rows(self._file(reader.key, reader.module), [{"sampled": alike[content]}], "measured")
         return {
-            reader.key: {"name": reader.name}
-            | _added(json.loads(self._file(reader.key, reader.module).read_text()), plain)
+            reader.key: {"name": reader.name} | _added(_kept(self._file(reader.key, reader.module))["sampled"], plain)
             for reader in wanted
         }
 
@@ -217,7 +215,16 @@ class _Measuring:
             "context": reader,
             "code": revision(__name__, e.backend.module, environment_module(self.replays.pool), *modules),
         }
-        return self.cache / "measured" / f"{fingerprint(decided_by)[:16]}.json"
+        return self.cache / "measured" / f"{fingerprint(decided_by)[:16]}.jsonl"
+
+
+def _kept(file: Path) -> dict[str, Rates]:
+    """What was measured before. DamagedRecordError where it is not what was written."""
+    reading = read(file)
+    if reading.damaged or len(reading.rows) != 1:
+        where = "; ".join(map(str, reading.damaged)) or f"{file} holds {len(reading.rows)} measurements, not one"
+        raise DamagedRecordError(f"{where}; remove the file and call again: it is measured anew")
+    return reading.rows[0]
 
 
 def _added(rates: Rates, plain: Rates) -> dict[str, Any]:

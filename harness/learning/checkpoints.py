@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict
@@ -10,21 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import records
-from harness.core.errors import HarnessError
-from harness.learning.run import Run
+from harness.core.errors import DamagedRecordError, HarnessError
+from harness.core.sums import SUMS, require_whole, seal
+from harness.learning.run import Identity, Run, named
 from harness.learning.state import Spent
+
+STATE = "run_state.json"
+"""The file of a checkpoint that says which run it is of, what that has spent, and what its method keeps."""
 
 
 def save_checkpoint(run: Run, state: Any) -> None:
     """A folder that appears whole: written under another name, renamed, and only then are older ones removed."""
-    name = f"checkpoint-{run.spent.step:06d}"
+    name = _name(run.spent.step)
     scratch = run.folder / f".{name}"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         run.backend.save(scratch)
         # The position in the seed tree is the step and the cursor: every stream is derived from them.
-        records.write_json(scratch / "run_state.json", {"spent": asdict(run.spent), "method": state, "seed": run.seed})
+        place = {"run": run.identity, "spent": asdict(run.spent), "method": state}
+        records.write_json(scratch / STATE, place)
+        seal(scratch, [file.relative_to(scratch).as_posix() for file in scratch.rglob("*") if file.is_file()])
         shutil.rmtree(run.folder / name, ignore_errors=True)
         os.replace(scratch, run.folder / name)
     except Exception as error:  # torch and safetensors report a full disk each by an error of their own
@@ -38,16 +43,42 @@ def save_checkpoint(run: Run, state: Any) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run, oldest first."""
-    return sorted(entry for entry in folder.glob("checkpoint-*") if (entry / "run_state.json").is_file())
+    return sorted(entry for entry in folder.glob("checkpoint-*") if (entry / STATE).is_file())
 
 
 def resume(run: Run, initial: Any) -> Any:
-    """Put the run where its last checkpoint left it; returns the method's state."""
+    """Put the run where its last checkpoint left it; returns the method's state.
+
+    DamagedRecordError where that checkpoint is not the one that this run wrote at that step.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     found = checkpoints(run.folder)
     if not found:
         return initial
-    saved = json.loads((found[-1] / "run_state.json").read_text())
+    saved = read_state(found[-1], run.identity)
     run.backend.load(found[-1])
     run.spent = Spent(**saved["spent"])
     return saved["method"]
+
+
+def read_state(checkpoint: Path, identity: Identity) -> dict[str, Any]:
+    """What a checkpoint says of the run, once every file of it is known to be whole and to be that run's.
+    DamagedRecordError elsewhere, with what to do."""
+    remedy = f"remove {checkpoint} and call again: the run goes on without it, from the step before or from its start"
+    if not (checkpoint / SUMS).is_file():
+        raise DamagedRecordError(f"{checkpoint} has no {SUMS}, so nothing says that it is whole; {remedy}")
+    require_whole(checkpoint, remedy)
+    saved = records.read_json(checkpoint / STATE)
+    if saved.get("run") != identity:
+        raise DamagedRecordError(
+            f"{checkpoint} was written by another run ({named(saved.get('run'))}) than this one ({named(identity)}); "
+            f"{remedy}"
+        )
+    step = saved["spent"]["step"]
+    if checkpoint.name != _name(step):
+        raise DamagedRecordError(f"{checkpoint} is the checkpoint of step {step} under another name; {remedy}")
+    return saved
+
+
+def _name(step: int) -> str:
+    return f"checkpoint-{step:06d}"

@@ -12,12 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from harness.core import records
 from harness.core.episodes import episode_from_row, episode_to_row
-from harness.core.errors import UserError
+from harness.core.errors import DamagedRecordError, UserError
 from harness.core.fingerprint import fingerprint
+from harness.core.locks import locked
 from harness.core.seeds import SeedTree
 from harness.core.sources import revision
 from harness.core.types import ContextRequest, Ending, Episode, Message, RolloutGroup, TokenSequence
@@ -51,7 +50,7 @@ class Replays:
         }
         name = fingerprint(decided_by)[:16]
         self._file = cache / "demonstrations" / f"{name}.jsonl"
-        self._lock = filelock.FileLock(cache / "locks" / f"demonstrations-{name}.lock")
+        self._lock = cache / "locks" / f"demonstrations-{name}.lock"
         self._known: dict[str, Episode] = {}
 
     def gold(self, tasks: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -70,8 +69,7 @@ class Replays:
         """The episode of each task's script. One that failed in the environment is not kept: it may pass next time."""
         keys = {task: fingerprint([task, script]) for task, script in scripts.items()}
         if any(key not in self._known for key in keys.values()):
-            self._lock_folder()
-            with self._lock:
+            with locked(self._lock):
                 self._read()
                 missing = [task for task, key in keys.items() if key not in self._known]
                 requests = [Request(task, SHARED["demonstration", task], script=scripts[task]) for task in missing]
@@ -98,13 +96,17 @@ class Replays:
             for task in tasks
         ]
 
-    def _lock_folder(self) -> None:
-        Path(self._lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
-
     def _read(self) -> None:
-        if self._file.is_file():
-            for row in records.read(self._file).rows:
-                self._known.setdefault(row["script"], episode_from_row(row["episode"]))
+        if not self._file.is_file():
+            return
+        reading = records.read(self._file)
+        # What a kill cut off is taken back by the next append.
+        damaged = [damage for damage in reading.damaged if damage.reason != records.HALF]
+        if damaged:
+            where = "; ".join(map(str, damaged))
+            raise DamagedRecordError(f"{where}; remove the file and call again: the demonstrations are played anew")
+        for row in reading.rows:
+            self._known.setdefault(row["script"], episode_from_row(row["episode"]))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from harness.core.episodes import write_episodes
 from harness.core.types import RolloutGroup
 from harness.learning.checkpoints import resume, save_checkpoint
 from harness.learning.judging import curve_point, final_evaluation
-from harness.learning.run import Run
+from harness.learning.run import Run, Stopped
 from harness.learning.sampling import sample_groups
 from harness.learning.updating import update_on
 from harness.learning.valuing import valued
@@ -80,14 +80,18 @@ def _steps(run: Run, state: Any) -> Generator[Update, Any, None]:
             row |= learned
         run.spent.step += 1
         follow(run.method.needs, run.backend, run.spent.step)
-        records.append(run.folder / "steps.jsonl", [row], kind="steps")
-        records.append(run.folder / "timing.jsonl", [{"step": step, "wall_s": time.monotonic() - began}], kind="timing")
+        records.append(run.folder / "steps.jsonl", [row], kind="steps", run=run.identity)
+        spent_s = {"step": step, "wall_s": time.monotonic() - began}
+        records.append(run.folder / "timing.jsonl", [spent_s], kind="timing", run=run.identity)
         last = run.spent.step == budget.steps
         if last:  # before the last checkpoint, after which nothing is played again
             kept = [episode for group in groups[:SAMPLE_GROUPS] for episode in group.episodes]
             write_episodes(run.folder / "episodes.jsonl.gz", kept)
-        if last or run.spent.step % budget.checkpoint_every == 0:
+        stop = not last and run.stopping()
+        if last or stop or run.spent.step % budget.checkpoint_every == 0:
             save_checkpoint(run, state)
+        if stop:
+            raise Stopped(f"stopped after step {run.spent.step} of {budget.steps}")
     curve_point(run, run.spent.step)
     final_evaluation(run)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from harness.core.records import write_json
 from harness.core.seeds import SeedTree
+from harness.core.sums import seal
 from harness.core.types import Credit, TokenSequence
 from harness.experiment import Experiment, LossSettings, OptimiserSettings, WarmStartSettings
 from harness.learning.demonstrations import Demonstrator, Replays
@@ -67,6 +68,7 @@ def make_weights(
         (scratch / "trainer_state.pt").unlink(missing_ok=True)
         for name, content in notes.items():
             write_json(scratch / name, content)
+        seal(scratch, [file.relative_to(scratch).as_posix() for file in scratch.rglob("*") if file.is_file()])
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(scratch, directory)
     finally:

@@ -9,9 +9,15 @@ from typing import Any
 from harness.core import records
 from harness.core.episodes import FAILED, LOST, SOLVED
 from harness.core.fingerprint import fingerprint
+from harness.core.sums import seal
 from harness.core.types import Episode
-from harness.learning.run import Run
+from harness.learning.run import Identity, Run, Stopped
 from harness.rollout.panel import panel, panel_rows, play_panel, success_rate
+
+DONE = "done.json"
+"""The file of a finished run: what it has spent."""
+RECORDS = ("run.json", "steps.jsonl", "curve.jsonl", "timing.jsonl", "rows.jsonl", "episodes.jsonl.gz")
+"""What a finished run leaves beside it, and beside its last checkpoint."""
 
 
 def curve_point(run: Run, step: int) -> None:
@@ -35,7 +41,7 @@ def curve_point(run: Run, step: int) -> None:
         outcomes[decoding] = "".join(_outcome(of_task[0]) for of_task in episodes)
     # A character a task: an area under the curve is then known for every task.
     point |= {"tasks": outcomes, "panel": fingerprint(tasks)[:16]}
-    records.append(file, [point], kind="curve")
+    records.append(file, [point], kind="curve", run=run.identity)
 
 
 def _outcome(episode: Episode) -> str:
@@ -52,16 +58,21 @@ def final_evaluation(run: Run) -> None:
 
         def report(done: int, total: int, decoding: str = decoding) -> None:
             run.progress(f"evaluating, {decoding}", done, total)
+            if run.stopping():  # what was played is played again: only the whole is recorded
+                raise Stopped("stopped in its evaluation")
 
         episodes = play_panel(
             run.rollouts, run.policy, run.judged.tasks, run.seeds["evaluation"], decoding, samples, progress=report
         )
         rows.extend(panel_rows(episodes, decoding, split, run.judged, run.pool.environment))
-    finish(run.folder, rows, run.spent.budget())
+    finish(run.folder, rows, run.spent.budget(), run.identity)
 
 
-def finish(folder: Path, rows: list[dict[str, Any]], budget: dict[str, int]) -> None:
-    """The last word of a run: its rows, then the file whose presence says that it is whole."""
+def finish(folder: Path, rows: list[dict[str, Any]], budget: dict[str, int], identity: Identity) -> None:
+    """The last word of a run: its rows, the checksums of all its files, then the file whose presence says that it is
+    whole."""
     (folder / "rows.jsonl").unlink(missing_ok=True)
-    records.append(folder / "rows.jsonl", rows, kind="rows")
-    records.write_json(folder / "done.json", budget)
+    records.append(folder / "rows.jsonl", rows, kind="rows", run=identity)
+    last = records.json_text(budget)
+    seal(folder, [name for name in RECORDS if (folder / name).is_file()], ahead={DONE: last.encode()})
+    records.write_whole(folder / DONE, last)

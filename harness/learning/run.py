@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from harness.core.errors import UserError
+from harness.core.errors import HarnessError, UserError
+from harness.core.fingerprint import fingerprint, slug
 from harness.core.seeds import SeedTree
 from harness.experiment import Experiment, MethodSettings
 from harness.learning.state import Spent
@@ -21,6 +23,31 @@ from harness.rollout.rollouts import Rollouts
 
 Progress = Callable[[str, int, int], None]
 """What is going on, how much of it is done, and out of how much."""
+
+Identity = Mapping[str, Any]
+"""Which run a file belongs to: experiment, method and seed by name, and a digest of what else decides its result."""
+
+
+def identity(experiment: Experiment, method: MethodSettings, seed: int, decided_by: str = "") -> Identity:
+    """The identity of a run. decided_by: a digest of what is known beside the spec: start, code, tasks."""
+    decides = [method.plug, method.options, method.own, experiment.matched_facts(), decided_by]
+    return {
+        "experiment": slug(experiment.name),
+        "method": slug(method.label),
+        "seed": seed,
+        "decided_by": fingerprint(decides)[:16],
+    }
+
+
+def named(known: Any) -> str:
+    """An identity as words."""
+    if not isinstance(known, Mapping):
+        return "which it does not say"
+    return ", ".join(f"{key} {known[key]}" for key in ("experiment", "method", "seed", "decided_by") if key in known)
+
+
+class Stopped(HarnessError):
+    """A run ended before its time because it was asked to; the next call goes on with it."""
 
 
 @dataclass
@@ -36,6 +63,15 @@ class Run:
     """What the run is judged on at its end."""
     progress: Progress = lambda what, done, total: None
     spent: Spent = field(default_factory=Spent)
+    decided_by: str = ""
+    """A digest of what decides the run beside its spec (`harness.runs.plan.Job.decided_by`)."""
+    stopping: Callable[[], bool] = lambda: False
+    """Whether the run is to stop after the step that is going on."""
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Which run this is; its records and checkpoints carry it."""
+        return identity(self.experiment, self.settings, self.seed, self.decided_by)
 
     @cached_property
     def seeds(self) -> SeedTree:

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import filelock
-
-from harness.core.errors import UserError
+from harness.core.errors import DamagedRecordError, UserError
 from harness.core.fingerprint import fingerprint
+from harness.core.locks import locked
+from harness.core.records import read_json
 from harness.core.sources import revision
+from harness.core.sums import SUMS, require_whole
 from harness.experiment import Experiment, WarmStartSettings
 from harness.learning.benefit import known_measurement, measure
 from harness.learning.demonstrations import Replays
@@ -94,9 +95,7 @@ class _Starts:
         """A seed's start, whatever that takes."""
         settings = self.experiment.warm_start
         name = f"start-{self._directory(settings, seed).name if settings else fingerprint(str(self.base))[:16]}"
-        lock = self.cache / "locks" / f"{name}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock):
+        with locked(self.cache / "locks" / f"{name}.lock"):
             if (known := self.at_hand(seed)) is not None:
                 return known
             if settings is not None:
@@ -114,10 +113,21 @@ class _Starts:
         settings = self.experiment.warm_start
         if settings is not None:
             directory = self._directory(settings, seed)
+            self._check(directory, settings, seed)
             return Start(directory, checkpoint_hash(directory), {}, self._origin(settings))
         assert self.base is not None
         content = checkpoint_hash(self.base)
         return Start(self.base, content, {}, content)
+
+    def _check(self, directory: Path, settings: WarmStartSettings, seed: int) -> None:
+        """DamagedRecordError where a start in the cache is not the one that was made for this experiment and seed."""
+        remedy = f"remove {directory} and call again: the start is made anew"
+        if not (directory / SUMS).is_file():
+            raise DamagedRecordError(f"{directory} has no {SUMS}, so nothing says that it is whole; {remedy}")
+        require_whole(directory, remedy)
+        made = read_json(directory / WHOLE)
+        if made != {"origin": self._origin(settings), "seed": seed}:
+            raise DamagedRecordError(f"{directory} holds another start than its name says; {remedy}")
 
     def _directory(self, settings: WarmStartSettings, seed: int) -> Path:
         return self.cache / "warm-starts" / f"{self._origin(settings)[:16]}-seed{seed}"

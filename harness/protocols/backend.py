@@ -30,6 +30,7 @@ from jaxtyping import Float, Int
 
 from harness.core.errors import HarnessError, UnknownNameError, UserError
 from harness.core.plugs import checked_options, completed, resolve
+from harness.core.sums import require_whole
 from harness.core.types import ContextRequest, Message, Scores, TokenSequence
 from harness.experiment import OptimiserSettings, PlugSettings
 from harness.protocols.capabilities import EVERYTHING, Capability
@@ -287,10 +288,16 @@ def check_snapshot(name: str, decay: float) -> None:
         raise UserError(f"decay of the snapshot {name!r} must be in [0, 1), got {decay!r}")
 
 
+OWN = ("start.json", "run_state.json")
+"""Files by which a model directory is known as a start or a checkpoint of a run of this project."""
+
+
 def make_backend(named: PlugSettings, start: Start, settings: BackendSettings) -> Backend:
     """The backend a spec names, made by its `from_start`, and assured of its model where it can be. UserError where it
     is none, an option is wrong or the model cannot be believed."""
     cls, options = backend_class(named)
+    if any((start.directory / name).is_file() for name in OWN):  # another's model may be sealed in a way of its own
+        require_whole(start.directory, "take it back from where it came from, or remove it and make it anew")
     try:
         made: Backend = cls.from_start(start, settings, **options)
     except HarnessError:

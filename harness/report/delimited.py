@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from harness.core.budget import budget_columns
+from harness.core.words import one_line
 from harness.report.columns import Column, Value, columns
 from harness.tables.statistics import Estimate
 from harness.tables.table import Score, Table, TableRow
@@ -64,7 +65,8 @@ def _bounds(value: Value) -> list[str]:
 
 
 def formula_free(text: str) -> str:
-    """Text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    """Text on one line; one that a spreadsheet would take for a formula has an apostrophe before it."""
+    text = one_line(text)
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 

@@ -7,12 +7,8 @@ escaped by its template.
 from __future__ import annotations
 
 import re
-import unicodedata
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_BREAKS = re.compile(r"\s+")
-_BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that reorder the text around them."""
+from harness.core.words import one_line
 
 _MARKDOWN = re.compile(
     r"""(?x)
@@ -27,20 +23,6 @@ _ENTITY = re.compile(r"&(?=#?\w+;)")
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     character: "\\" + character for character in "&%$#_{}"
 }
-
-
-def one_line(text: str) -> str:
-    """The text on one line: runs with a line break become a space, other control characters a replacement character.
-
-    What a terminal would obey (escape sequences) and what would reorder the text (marks of direction) is gone.
-    """
-    if text.isprintable():
-        return text
-    joined = _BREAKS.sub(lambda found: found[0] if set(found[0]) <= {" ", "\N{NO-BREAK SPACE}"} else " ", text)
-    return "".join(
-        REPLACEMENT if character in _BIDI or unicodedata.category(character) in ("Cc", "Cs") else character
-        for character in joined
-    )
 
 
 def markdown(text: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as Grid
 
+from harness.core.words import one_line, shown
 from harness.evaluation.evaluate import Evaluated
 
 
@@ -19,9 +19,9 @@ def print_evaluated(done: Evaluated, name: str, console: Console) -> None:
     print_counts("spent by this call", done.spent, console)
     if done.lost:
         reasons = done.reasons or "in an earlier call"
-        lost = f"[yellow]{done.lost} episodes lost[/yellow] (the same command tries them again): {escape(reasons)}"
+        lost = f"[yellow]{done.lost} episodes lost[/yellow] (the same command tries them again): {shown(reasons)}"
         console.print(lost, highlight=False, soft_wrap=True)
-    where = f"episodes: {done.file}   (look at one: harness show {done.file} 0)"
+    where = one_line(f"episodes: {done.file}   (look at one: harness show {done.file} 0)")
     console.print(where, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -31,15 +31,15 @@ def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> No
     grid = Grid("task", "success", "reward", "doing nothing", "turns", *["truncated"] * cut, "ending", "episode")
     for row in summary["tasks"]:
         grid.add_row(
-            row["task"],
+            shown(row["task"]),
             f"{row['succeeded']}/{row['finished']}",
             *(_number(row[name]) for name in ("reward", "doing_nothing", "turns")),
             *[str(row.get("truncated", 0))] * cut,
-            row["endings"],
+            shown(row["endings"]),
             ", ".join(map(str, row["episodes"])),
         )
     console.print(grid)
-    console.rule(f"{summary['heading'] or name}   {summary['policy']}")
+    console.rule(shown(f"{summary['heading'] or name}   {summary['policy']}"))
     idle = "" if summary["doing_nothing"] is None else f"   doing nothing {summary['doing_nothing']:.3f}"
     console.print(
         f"success {summary['success']:.3f}{idle}   {len(summary['tasks'])} tasks, {summary['episodes']} episodes",
@@ -53,7 +53,7 @@ def print_summary(name: str, summary: Mapping[str, Any], console: Console) -> No
             soft_wrap=True,
         )
     if summary["metrics"]:
-        values = "   ".join(f"{name} {value:.3f}" for name, value in summary["metrics"].items())
+        values = "   ".join(f"{shown(name)} {value:.3f}" for name, value in summary["metrics"].items())
         console.print(values, highlight=False, soft_wrap=True)
     _print_plain(summary["environment"], console)
     print_counts("used by these episodes", summary["used"], console)
@@ -73,16 +73,16 @@ def _print_plain(summary: Mapping[str, Any], console: Console) -> None:
     """An environment's own summary: numbers and text as lines, a mapping of mappings as a grid."""
     for name, value in summary.items():
         if not isinstance(value, Mapping):
-            console.print(f"{name} {_number(value)}", highlight=False, soft_wrap=True)
+            console.print(f"{shown(name)} {_number(value)}", highlight=False, soft_wrap=True)
         elif value and all(isinstance(entry, Mapping) for entry in value.values()):
             columns = list(dict.fromkeys(column for entry in value.values() for column in entry))
-            grid = Grid(name, *columns)
+            grid = Grid(shown(name), *map(shown, columns))
             for row, entry in value.items():
-                grid.add_row(str(row), *(_number(entry.get(column)) for column in columns))
+                grid.add_row(shown(row), *(_number(entry.get(column)) for column in columns))
             console.print(grid)
         else:
             console.print(
-                f"{name}: " + "   ".join(f"{key} {_number(entry)}" for key, entry in value.items()),
+                f"{shown(name)}: " + "   ".join(f"{shown(key)} {_number(entry)}" for key, entry in value.items()),
                 highlight=False,
                 soft_wrap=True,
             )
@@ -91,4 +91,4 @@ def _print_plain(summary: Mapping[str, Any], console: Console) -> None:
 def _number(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else shown(value)

@@ -13,10 +13,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from harness.core.seeds import SeedTree
+from harness.core.words import one_line
 from harness.evaluation.fidelity.measure import Measurement, Row
 from harness.evaluation.fidelity.metrics import LEVEL, METRICS, NEGLIGIBLE, RESAMPLES, Figure, Tokens, judge
 from harness.report.escaping import markdown as escaped
-from harness.report.escaping import one_line
 from harness.report.grids import historical_note
 
 TITLES = {

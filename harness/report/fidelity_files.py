@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from harness.core.provenance import provenance
 from harness.core.records import read as records_of
-from harness.core.records import write_json, write_rows, write_whole
+from harness.core.records import read_json, write_json, write_rows, write_whole
+from harness.core.sums import require_whole
 from harness.evaluation.fidelity.measure import Measurement
 from harness.report.fidelity import Judged, build, csv_text, example_pair, markdown
 from harness.report.fidelity_plots import dots, examples
+from harness.report.files import RENDERED, seal_results, sealable
 from harness.report.plots import write_plot
 from harness.runs.plan import code_of_plug, code_revision
 
@@ -23,12 +24,16 @@ def write(measurement: Measurement, folder: Path) -> Judged:
     write_json(folder / FACTS, measurement.facts | {"methods": measurement.methods})
     write_rows(folder / EPISODES, measurement.episodes, "fidelity")
     write_json(folder / "provenance.json", provenance())
-    return _write_renderings(measurement, folder)
+    judged = _write_renderings(measurement, folder)
+    seal_results(folder, sealable(folder))
+    return judged
 
 
 def render(folder: Path) -> Judged:
     """Write a fidelity folder's table and plots anew from its records."""
-    return _write_renderings(read(folder), folder)
+    judged = _write_renderings(read(folder), folder)
+    seal_results(folder, [name for name in sealable(folder) if Path(name).suffix in RENDERED])
+    return judged
 
 
 def _write_renderings(measurement: Measurement, folder: Path) -> Judged:
@@ -53,6 +58,8 @@ def historical(measurement: Measurement) -> str | None:
 
 def read(folder: Path) -> Measurement:
     """The measurement recorded in a folder."""
-    facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+    remedy = f"take it back from where the folder came from, or measure anew with: harness fidelity {folder}/spec.toml"
+    require_whole(folder, remedy, [FACTS, EPISODES])
+    facts = read_json(folder / FACTS)
     known = {key: value for key, value in facts.items() if key != "methods"}
     return Measurement(known, facts["methods"], records_of(folder / EPISODES).strict())

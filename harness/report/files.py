@@ -1,17 +1,23 @@
-"""The files of a table in its results folder."""
+"""The files of a table in its results folder, and the checksums of that folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from harness.core.records import write_whole
+from harness.core.sums import SUMS, seal
 from harness.report.delimited import csv_text
 from harness.report.html import html_page
 from harness.report.latex import latex
 from harness.report.markdown import markdown
 from harness.tables.grid import Grid
 from harness.tables.table import Table
+
+RENDERED = (".md", ".csv", ".tex", ".html", ".svg")
+"""Kinds of files that are made from the records of a results folder."""
+BY_HAND = (SUMS, "spec.toml", "scaling.toml", "NOTES.md", "README.md")
+"""Files of a results folder that are not sealed: people write them."""
 
 
 def write_table(table: Table, folder: str | Path, appendix: Sequence[Grid] = ()) -> None:
@@ -21,3 +27,15 @@ def write_table(table: Table, folder: str | Path, appendix: Sequence[Grid] = ())
     write_whole(folder / "table.csv", csv_text(table))
     write_whole(folder / "table.tex", latex(table, appendix))
     write_whole(folder / "table.html", html_page(table, appendix))
+
+
+def sealable(folder: Path) -> list[str]:
+    """The files of a results folder that its checksums are of: its records, renderings and episodes."""
+    inside = [*folder.iterdir(), *(folder / "episodes").glob("*.jsonl.gz")]
+    files = [file for file in inside if file.is_file() and not file.name.startswith(".") and file.name not in BY_HAND]
+    return sorted(file.relative_to(folder).as_posix() for file in files)
+
+
+def seal_results(folder: Path, written: Collection[str]) -> None:
+    """Write the checksums of a results folder, of which `written` has just been written."""
+    seal(folder, sealable(folder), written)

@@ -4,13 +4,13 @@
     runs.jsonl.gz      what was run                      curve-*.svg                    learning curves
     rows.jsonl.gz      how it did on every task          episodes/                      a sample of episodes
     curve.jsonl.gz     points of learning curves         provenance.json                machine, versions, wall time
+    SHA256SUMS         checksums of all but the spec
 
 Everything but the records themselves is a function of them: `render` makes the same bytes again.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,26 +18,32 @@ from typing import Any
 
 from harness.core import records
 from harness.core.errors import MissingDataError, UnmatchedError
-from harness.core.fingerprint import fingerprint
+from harness.core.fingerprint import fingerprint, slug
 from harness.core.provenance import provenance
+from harness.core.sums import require_whole
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
 from harness.report import plots
-from harness.report.files import write_table
+from harness.report.files import RENDERED, seal_results, sealable, write_table
 from harness.report.search import TRIALS, best_of_k, experiment_of, read_trials, search_grid
-from harness.runs.plan import Job, code_of_plug, code_revision, slug
+from harness.runs.plan import Job, code_of_plug, code_revision
 from harness.runs.record import Records, gather_records
 from harness.tables.table import Table, build
 
 RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
+PROVENANCE = "provenance.json"
+REMEDY = "take the file back from where the folder came from, or make the records anew with: harness bench {}"
 DECODINGS = ("sampled", "greedy")
 
 
 def write_results(
     experiment: Experiment, jobs: Sequence[Job], starts: Mapping[int, Start], out: Path, allow_missing: bool = False
 ) -> Table:
-    """Everything a results folder holds, from the records of the jobs; returns the table."""
-    found = gather_records(jobs, allow_missing)
+    """Everything a results folder holds, from the records of the jobs; returns the table.
+
+    What is damaged is left out, and the table's heading says so (`Table.damaged`).
+    """
+    found = gather_records(jobs, allow_missing=True)
     table = build_table(experiment, found, allow_missing)  # before anything is written: it may refuse
     out.mkdir(parents=True, exist_ok=True)
     write_records(found, out)
@@ -46,14 +52,17 @@ def write_results(
         for seed, start in starts.items()
     }
     measured = {"starts": of_starts, "wall_s": found.wall_s}
-    records.write_json(out / "provenance.json", provenance() | measured)
+    records.write_json(out / PROVENANCE, provenance() | measured)
     _write_renderings(experiment, table, found, out)
-    _copy_episodes(experiment, jobs, out)
+    _copy_episodes(experiment, jobs, out, found)
+    seal_results(out, [name for name in sealable(out) if name != TRIALS])
     return table
 
 
 def build_table(experiment: Experiment, found: Records, allow_missing: bool = False) -> Table:
-    """The table of an experiment from its records; a historical one is marked so."""
+    """The table of an experiment from its records; a historical one is marked so, as are damaged records, which may
+    be missing."""
+    allow_missing = allow_missing or bool(found.damaged)
     runs = [run | {"budget": run["budget"] | _wall(found, run)} for run in found.runs]
     title = experiment.title or experiment.name
     _check_rows(experiment, found, allow_missing)
@@ -61,7 +70,7 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     table = build(
         runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing, points=found.points
     )
-    return replace(table, historical=historical(found.runs))
+    return replace(table, historical=historical(found.runs), damaged=tuple(found.damaged), remedy=found.remedy)
 
 
 def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> None:
@@ -116,26 +125,28 @@ def write_records(found: Records, folder: Path) -> None:
     matched = found.runs[0]["matched"] if found.runs else {}
     runs = [{key: value for key, value in run.items() if key != "matched"} for run in found.runs]
     rows = [{key: value for key, value in row.items() if key != "matched"} for row in found.rows]
-    records.write_rows(folder / RUNS, runs, "runs", matched=matched)
+    damaged = {"damaged": found.damaged} if found.damaged else {}
+    records.write_rows(folder / RUNS, runs, "runs", matched=matched, **damaged)
     records.write_rows(folder / ROWS, rows, "rows", matched=fingerprint(matched))
     if found.points:
         records.write_rows(folder / POINTS, found.points, "curve")
 
 
 def read_records(folder: Path) -> Records:
-    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they cannot be
-    read whole."""
+    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they are not
+    those that were written."""
     if not (folder / RUNS).is_file():
         raise MissingDataError(f"{folder} holds no records ({RUNS}): run its experiment with: harness bench {folder}")
+    require_whole(folder, REMEDY.format(folder), (RUNS, ROWS, POINTS, PROVENANCE))
     runs, rows = records.read(folder / RUNS), records.read(folder / ROWS)
     points = records.read(folder / POINTS).strict() if (folder / POINTS).is_file() else []
-    provenance_file = folder / "provenance.json"
-    known = json.loads(provenance_file.read_text(encoding="utf-8")) if provenance_file.is_file() else {}
+    known = records.read_json(folder / PROVENANCE) if (folder / PROVENANCE).is_file() else {}
     return Records(
         [{"matched": runs.header["matched"]} | run for run in runs.strict()],
         [{"matched": rows.header["matched"]} | row for row in rows.strict()],
         points,
         known.get("wall_s", {}),
+        list(runs.header.get("damaged", [])),
     )
 
 
@@ -147,6 +158,7 @@ def render(folder: Path) -> Table:
     experiment, found = experiment_of(folder), read_records(folder)
     table = build_table(experiment, found)
     _write_renderings(experiment, table, found, folder)
+    seal_results(folder, [name for name in sealable(folder) if Path(name).suffix in RENDERED])
     return table
 
 
@@ -160,9 +172,10 @@ def _write_renderings(experiment: Experiment, table: Table, found: Records, out:
         plots.write_plot(plots.learning_curves(found.points, value=decoding, title=title), out / f"curve-{decoding}")
 
 
-def _copy_episodes(experiment: Experiment, jobs: Sequence[Job], out: Path) -> None:
-    """A sample of episodes of every method, of the first seed."""
+def _copy_episodes(experiment: Experiment, jobs: Sequence[Job], out: Path, found: Records) -> None:
+    """A sample of episodes of every method, of the first seed, but for a damaged one."""
     for job in jobs:
         file = job.folder / "episodes.jsonl.gz"
-        if job.role == "method" and job.seed == experiment.seeds[0] and file.is_file():
+        hurt = any(where.startswith(f"{job.folder.name}/{file.name}") for where in found.damaged)
+        if job.role == "method" and job.seed == experiment.seeds[0] and file.is_file() and not hurt:
             records.write_whole(out / "episodes" / f"{slug(job.method.label)}.jsonl.gz", file.read_bytes())

@@ -52,6 +52,7 @@ def heading(table: Table) -> list[str]:
     lines += [*_judging(table), *_headroom(table)]
     lines.append(f"Evaluation episodes lost to infrastructure failures: {table.failed}")
     lines += [f"INCOMPLETE: {warning}" for warning in table.warnings]
+    lines += [f"DAMAGED, left out: {where}" for where in table.damaged]
     return lines
 
 

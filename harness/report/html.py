@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from harness.report.escaping import one_line
+from harness.core.words import one_line
 from harness.report.grids import blocks, heading
 from harness.tables.grid import Grid
 from harness.tables.table import Table

@@ -7,7 +7,8 @@ from functools import cache
 
 import jinja2
 
-from harness.report.escaping import one_line, tex, tex_cell
+from harness.core.words import one_line
+from harness.report.escaping import tex, tex_cell
 from harness.report.grids import blocks, heading
 from harness.tables.grid import Grid
 from harness.tables.table import Table

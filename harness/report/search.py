@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 
 from harness.core import records
 from harness.core.errors import MissingDataError, UnmatchedError
+from harness.core.sums import require_whole
 from harness.experiment import Experiment, read_experiment
 from harness.experiment.search import search_facts, with_tuned
+from harness.report.files import seal_results
 from harness.report.plots import MARKS, PALETTE, plain
 from harness.tables.grid import Grid
 from harness.tables.search import Tried, best_of, chosen, tried
@@ -23,6 +25,7 @@ def write_trials(experiment: Experiment, rows: Sequence[Mapping[str, Any]], fold
     """The record of a search, and the declaration that it belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     records.write_rows(folder / TRIALS, rows, "trials", search=search_facts(experiment))
+    seal_results(folder, [TRIALS])
 
 
 def read_trials(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
@@ -33,6 +36,7 @@ def read_trials(experiment: Experiment, folder: Path) -> list[dict[str, Any]]:
     file = folder / TRIALS
     if not file.is_file():
         raise MissingDataError(f"{folder} holds no {TRIALS}: make it with: harness tune {folder}")
+    require_whole(folder, f"take it back from where the folder came from, or: harness tune {folder}", [TRIALS])
     reading = records.read(file)
     if reading.header.get("search") != search_facts(experiment):
         raise UnmatchedError(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from harness.report.escaping import one_line
+from harness.core.words import one_line
 from harness.report.grids import budget_grid, heading, results_grids, share_grid
 from harness.tables.grid import Grid
 from harness.tables.table import Table

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import filelock
-
 from harness.core import records
-from harness.core.errors import HarnessError
+from harness.core.errors import DamagedRecordError
+from harness.core.locks import locked
 from harness.core.provenance import provenance
 from harness.core.seeds import SeedTree
 from harness.learning.judging import final_evaluation, finish
-from harness.learning.run import Progress, Run
+from harness.learning.run import Progress, Run, named
 from harness.learning.train import train
 from harness.protocols.policy import make_policy
 from harness.rollout.environments import EnvironmentPool
@@ -25,21 +23,38 @@ from harness.runs.plan import Job
 from harness.runs.record import describe
 
 
-def run_job(job: Job, progress: Progress) -> None:
-    """Do one run, or go on with it."""
-    with _alone(job.folder):
+def run_job(job: Job, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
+    """Do one run, or go on with it. stopping: whether to stop at the next step (`harness.learning.run.Stopped`)."""
+    busy = f"another process is working on {job.folder.name}; wait for it, or end it"
+    with locked(job.folder / ".lock", busy):
         if job.done:
             return
-        if not (job.folder / "run.json").is_file():
-            records.write_json(job.folder / "run.json", describe(job) | {"provenance": provenance()})
+        _begin(job)
         run = Run(job.experiment, job.method, job.seed, job.start, job.folder, job.judged, progress)
+        run.decided_by, run.stopping = job.decided_by, stopping
         with run.pool, contextlib.closing(run):
             if job.role == "method":
                 train(run)
             elif job.role == "base":
                 final_evaluation(run)
             else:
-                finish(job.folder, _baseline_rows(job, run.pool), {})
+                finish(job.folder, _baseline_rows(job, run.pool), {}, job.identity)
+
+
+def _begin(job: Job) -> None:
+    """Leave a run's facts in its folder. DamagedRecordError where another run has left its own."""
+    file = job.folder / "run.json"
+    if not file.exists():
+        records.write_json(file, describe(job) | {"run": job.identity, "provenance": provenance()})
+        return
+    remedy = f"remove {job.folder} and call again: the run begins anew"
+    try:
+        known = records.read_json(file).get("run")
+    except DamagedRecordError as error:
+        raise DamagedRecordError(f"{error}; {remedy}") from None
+    if known != job.identity:
+        theirs, ours = named(known), named(job.identity)
+        raise DamagedRecordError(f"{file} is of another run ({theirs}) than this one ({ours}); {remedy}")
 
 
 def _baseline_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
@@ -48,19 +63,3 @@ def _baseline_rows(job: Job, pool: EnvironmentPool) -> list[dict[str, Any]]:
     policy = MessagePolicy(make_policy(job.method.plug, job.method.options))
     episodes = play_panel(Rollouts(pool), policy, job.judged.tasks, SeedTree(job.seed)["evaluation"], "greedy", 1)
     return panel_rows(episodes, "greedy", settings.environment.eval_split, job.judged, pool.environment)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a run's folder; the lock goes with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        with lock.acquire(blocking=False):
-            yield
-    except filelock.Timeout:
-        raise HarnessError(f"another process is working on {folder.name}; wait for it, or end it") from None
-    except IsADirectoryError:
-        raise HarnessError(
-            f"{folder / '.lock'} is a folder where a lock file belongs; remove it and call again"
-        ) from None

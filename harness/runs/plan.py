@@ -7,7 +7,6 @@ again, a run that was killed goes on from its last checkpoint.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any, Literal
 
 from harness.core.catalogue import catalogue
 from harness.core.errors import UserError
-from harness.core.fingerprint import fingerprint
+from harness.core.fingerprint import fingerprint, slug
 from harness.core.sources import revision
 from harness.experiment import Experiment, MethodSettings
 from harness.experiment.search import trials_of
+from harness.learning.run import Identity, identity
 from harness.protocols.backend import Start, capabilities_of, deciding
 from harness.protocols.capabilities import check_demands
 from harness.protocols.context import make_context
@@ -50,6 +50,13 @@ class Job:
     """Modules whose code, with all they import, `matched` holds the revision of."""
     judged: Panel
     folder: Path
+    decided_by: str = ""
+    """A digest of what the folder is named by, beside the label and the seed."""
+
+    @property
+    def identity(self) -> Identity:
+        """Which run this is, as its records and checkpoints say it."""
+        return identity(self.experiment, self.method, self.seed, self.decided_by)
 
     @property
     def name(self) -> str:
@@ -82,7 +89,7 @@ def plan(experiment: Experiment, starts: Mapping[int, Start], root: Path) -> lis
             start = starts[seed]
             own = fingerprint([*decided_by, "" if role == "baseline" else start.checkpoint_hash])[:8]
             folder = base / f"{slug(method.label)}-{own}-seed{seed}"
-            jobs.append(Job(effective, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder))
+            jobs.append(Job(effective, start, role, method, seed, seen.matched, seen.sources, seen.judged, folder, own))
     return jobs
 
 
@@ -190,8 +197,3 @@ def check_plugs(experiment: Experiment) -> None:
     )
     for name in experiment.evaluation.extra:
         metric(name)
-
-
-def slug(label: str) -> str:
-    """A label as a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "run"

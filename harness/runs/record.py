@@ -3,25 +3,28 @@ nothing else."""
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core import records
 from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint, flatten
+from harness.core.records import Damage
 from harness.core.types import Credit
 from harness.learning.benefit import Reader, reader_of
 from harness.protocols.backend import Start
 from harness.protocols.method import AnyMethod, make_method
 from harness.runs.plan import Job, code_of_plug
+from harness.runs.reading import read_run
 
 Row = dict[str, Any]
 MISSING = object()
+DECLARED = ("exploratory",)
+"""Facts that were declared before a run and are not the spec's to change once its result is known."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,18 @@ class Records:
     points: list[Row] = field(default_factory=list)
     wall_s: dict[str, list[float]] = field(default_factory=dict)
     """Seconds of training by label, one entry a seed: what differs from one call to the next stands apart."""
+    damaged: list[str] = field(default_factory=list)
+    """What of the runs' files is damaged and left out, by file and line."""
+    remedies: list[str] = field(default_factory=list)
+    """The same of each damaged run, in full, with what to do about it."""
+
+    @property
+    def remedy(self) -> str:
+        """What is damaged and what to do about it, in one sentence."""
+        if self.remedies:
+            return f"{'; '.join(self.remedies)}; the other runs are whole"
+        recorded = "; ".join(self.damaged)
+        return f"{recorded}: left out when these results were written; run the experiment again" if recorded else ""
 
 
 def describe(job: Job) -> Row:
@@ -97,58 +112,59 @@ def _benefit_notes(start: Start, reader: Reader | None) -> list[str]:
 def gather_records(jobs: Sequence[Job], allow_missing: bool = False) -> Records:
     """The records of finished jobs.
 
-    Raises DamagedRecordError naming file and line of a row that cannot be read; with `allow_missing` the rows that
-    can be are used, and the run's notes name the others.
+    Raises DamagedRecordError naming file and line of what cannot be read, and what to do; with `allow_missing` what
+    can be is used, `Records.damaged` names the rest, and so do the notes of runs that are not left out as a whole.
     """
     found = Records()
     for job in jobs:
         if not job.done:
             continue
-        facts = describe(job) | _declared(job)
-        reading = records.read(job.folder / "rows.jsonl")
-        if reading.damaged and not allow_missing:
-            raise DamagedRecordError(
-                f"{'; '.join(map(str, reading.damaged))}; the other runs are whole: "
-                "remove done.json beside it and run the experiment "
-                "again to evaluate this one anew, or allow missing results"
-            )
-        damage = [f"damaged and left out: {where}" for where in reading.damaged]
-        notes = list(facts.get("notes", [])) + run_notes(job) + damage
-        found.runs.append(facts | {"notes": notes, "budget": json.loads((job.folder / "done.json").read_text())})
-        seconds = wall_seconds(job.folder)
+        kept = read_run(job)
+        found.damaged.extend(_beside(damage) for damage in kept.damaged)
+        if kept.damaged:
+            found.remedies.append(f"{'; '.join(map(str, kept.damaged))}; {kept.remedy}")
+        if kept.budget is None:
+            continue
+        facts = describe(job) | {key: kept.facts[key] for key in DECLARED if key in kept.facts}
+        damage = [f"damaged and left out: {_beside(where)}" for where in kept.damaged]
+        notes = [*facts.get("notes", []), *notes_of(job, kept.steps), *damage]
+        found.runs.append(facts | {"notes": notes, "budget": kept.budget})
+        seconds = seconds_of(kept.timing)
         if not math.isnan(seconds):
             found.wall_s.setdefault(job.method.label, []).append(seconds)
         name = {"method": job.method.label, "seed": job.seed}
-        found.rows.extend(name | {"matched": fingerprint(job.matched)} | row for row in reading.rows)
-        if (job.folder / "curve.jsonl").is_file():
-            by_step = {row["step"]: row for row in records.read(job.folder / "curve.jsonl").rows}
-            found.points.extend(name | by_step[step] for step in sorted(by_step))
+        found.rows.extend(name | {"matched": fingerprint(job.matched)} | row for row in kept.rows)
+        by_step = {row["step"]: row for row in kept.points}
+        found.points.extend(name | by_step[step] for step in sorted(by_step))
+    if found.remedies and not allow_missing:
+        raise DamagedRecordError(found.remedy)
     return found
 
 
-def _declared(job: Job) -> Row:
-    """What was declared before the run and is not the spec's to change once its result is known."""
-    file = job.folder / "run.json"
-    recorded = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {key: recorded[key] for key in ("exploratory",) if key in recorded}
+def _beside(damage: Damage) -> str:
+    """Damage by its run's folder alone: tables name no place of a machine."""
+    file = Path(damage.file)
+    return str(replace(damage, file=f"{file.parent.name}/{file.name}"))
 
 
-def wall_seconds(folder: Path) -> float:
-    """Time the steps of a run took, each counted once; NaN where none was recorded."""
-    file = folder / "timing.jsonl"
-    if not file.is_file():
-        return math.nan
-    by_step: dict[int, float] = {row["step"]: row["wall_s"] for row in records.read(file).rows}
-    return sum(by_step.values())
+def seconds_of(rows: Sequence[Row]) -> float:
+    """Time the steps of a run took, by its log, each counted once; NaN where none was recorded."""
+    by_step: dict[int, float] = {row["step"]: row["wall_s"] for row in rows}
+    return sum(by_step.values()) if rows else math.nan
 
 
 def run_notes(job: Job) -> list[str]:
     """What a reader of the row has to know of how the run went, from its own log: whether the method's credit was
     worth its name, and how much of the gradient its terms beside the surrogate had."""
     file = job.folder / "steps.jsonl"
-    if not file.is_file():
+    return notes_of(job, records.read(file).rows) if file.is_file() else []
+
+
+def notes_of(job: Job, steps: Sequence[Row]) -> list[str]:
+    """The same from the rows of that log."""
+    rows = list({row["step"]: row for row in steps}.values())
+    if not rows:
         return []
-    rows = list({row["step"]: row for row in records.read(file).rows}.values())
     verdict = _verdict(make_method(job.method.plug, job.method.options), rows)
     return ([verdict] if verdict else []) + _term_shares(rows)
 

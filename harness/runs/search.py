@@ -13,8 +13,10 @@ import numpy as np
 
 from harness.core import records
 from harness.core.errors import UserError
+from harness.core.sums import require_whole
 from harness.experiment import Experiment
 from harness.experiment.search import trials_of, tuning_experiment
+from harness.learning.judging import DONE
 from harness.protocols.backend import Start
 from harness.runs.plan import Job, plan
 
@@ -47,6 +49,8 @@ def score_of(folder: Path, rule: str) -> float:
     area: the mean height of the learning curve (trapezoids over its steps, divided by their range); final: the mean
     success of the rows. Both sampled.
     """
+    remedy = f"remove {folder} and search again to repeat this trial"
+    require_whole(folder, remedy, [DONE, "rows.jsonl", "curve.jsonl"])
     if rule == "final":
         rows = records.read(folder / "rows.jsonl").strict()
         rates = [row["success"] for row in rows if row["decoding"] == "sampled"]

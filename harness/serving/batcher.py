@@ -159,7 +159,7 @@ class Batcher:
             if self._broken:
                 raise HarnessError(self._broken)
             drawn = self._backend.sample(prompts, replace(batch[0][0].params, max_new_tokens=most))
-            completions = [replace(completion, weight_version=self.version) for completion in drawn]
+            completions = [replace(completion, version=self.version) for completion in drawn]
         except Exception as error:  # out of memory, say: those who asked are answered so, the next batch is tried
             for job, _ in batch:
                 with contextlib.suppress(InvalidStateError):  # cancelled meanwhile

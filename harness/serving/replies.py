@@ -87,7 +87,7 @@ def _completion_choice(
         "logprobs": _legacy_logprobs(tokens, logprobs, renderer) if request.logprobs is not None else None,
         "token_ids": tokens,
         "token_logprobs": logprobs,
-        "weight_version": done.weight_version,
+        "weight_version": done.version,
     }
 
 
@@ -127,7 +127,7 @@ def _choice(
         "finish_reason": finish,
         "logprobs": _logprobs(tokens, logprobs, renderer, token_bytes) if request.logprobs else None,
         "token_ids": tokens,
-        "weight_version": done.weight_version,
+        "weight_version": done.version,
     }
 
 

@@ -114,6 +114,10 @@ class Table:
     """What all comparisons together gave."""
     historical: str | None = None
     """The code revision that recorded the table, where the code beside it has changed since."""
+    damaged: tuple[str, ...] = ()
+    """What of the records is damaged and left out, by file and line."""
+    remedy: str = ""
+    """The same in one sentence with what to do about it, where that can be known."""
 
     @property
     def decodings(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import multiprocessing
@@ -32,7 +33,8 @@ PLAIN = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-ROWS = st.lists(st.dictionaries(st.text().filter(lambda key: key != "schema"), PLAIN, max_size=4), max_size=5)
+KEYS = st.text().filter(lambda key: key not in ("schema", "check"))
+ROWS = st.lists(st.dictionaries(KEYS, PLAIN, max_size=4), max_size=5)
 in_one_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 
 
@@ -55,8 +57,12 @@ def test_the_bytes_are_those_of_the_rows(tmp_path: Path) -> None:
         [{"b": 0.1 + 0.2, "a": math.nan}, {"x": np.float64(1) / 3, "n": np.int32(7), "v": np.arange(2)}],
     )
     assert (tmp_path / "a.jsonl").read_text() == (
-        '{"kind":"records","schema":1}\n{"a":null,"b":0.30000000000000004}\n{"n":7,"v":[0,1],"x":0.3333333333333333}\n'
+        '{"kind":"records","schema":2,"check":"146fdf04efe8370d"}\n'
+        '{"a":null,"b":0.30000000000000004,"check":"77cf5455cdf7bba0"}\n'
+        '{"n":7,"v":[0,1],"x":0.3333333333333333,"check":"4750cb01dc3d911e"}\n'
     )
+    # A checksum is the first 16 digits of the sha256 of the line without it: anyone can compute it.
+    assert hashlib.sha256(b'{"a":null,"b":0.30000000000000004}').hexdigest().startswith("77cf5455cdf7bba0")
     # Two appends or one: the same file.
     append(tmp_path / "b.jsonl", [{"b": 0.1 + 0.2, "a": math.inf}])
     append(tmp_path / "b.jsonl", [{"v": [0, 1], "n": 7, "x": 1 / 3}])
@@ -76,9 +82,10 @@ def test_a_kill_in_the_middle_of_a_write_costs_the_last_row_only(tmp_path: Path,
     *complete, last = kept.split(b"\n")
     half = last not in (b"", *whole.split(b"\n"))  # a line whose end alone is missing is whole
     survivors = [json.loads(line) for line in [*complete, *([] if half or not last else [last])]]
+    written = [{key: value for key, value in row.items() if key != "check"} for row in survivors if "schema" not in row]
     reading = read(path)
-    assert reading.rows == [*(row for row in survivors if "schema" not in row), {"after": 1}]
-    assert len(reading.damaged) == half
+    assert reading.rows == [*written, {"after": 1}]
+    assert reading.damaged == ()  # what was half-written is taken back, and was never said to be written
 
 
 def test_damage_is_named_by_file_and_line_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -115,6 +122,7 @@ def test_another_schema_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         ({"a": {"b": [1, object()]}}, r"row\.a\.b\[1\]: object is no plain data"),
         ({"a": {1: 2}}, r"row\.a: keys must be text, got 1"),
         ({"schema": 3}, "may not have the key 'schema'"),
+        ({"check": 3}, "may not have the key 'check'"),
     ],
 )
 def test_what_is_no_plain_data_is_refused_before_anything_is_written(tmp_path: Path, row: dict, said: str) -> None:

@@ -17,6 +17,7 @@ import tomli_w
 from experiments import small
 
 from harness import ROOT
+from harness.core import records
 
 
 @pytest.fixture
@@ -95,14 +96,23 @@ def finish(process: subprocess.Popen[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_everything_at_once_and_the_next_call_finishes(command: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_stops_after_the_step_or_at_once_and_the_next_call_finishes(
+    command: Any, tmp_path: Path, presses: int
+) -> None:
+    """Once: every run finishes its step and saves, so that its log ends where its checkpoint stands. Twice: at once."""
     process = command()
     wait_until(lambda: list(tmp_path.glob("runs/long/*/grpo-*/checkpoint-*")))
-    began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    out, err = process.communicate(timeout=90)
     assert process.returncode == 130
+    assert "every run finishes its step and saves" in out
+    if presses == 1:
+        for log in tmp_path.glob("runs/long/*/grpo-*/steps.jsonl"):
+            [checkpoint] = log.parent.glob("checkpoint-*")
+            assert records.read(log).strict()[-1]["step"] + 1 == int(checkpoint.name[-6:])
     assert err.strip() == "stopped; the same command goes on where this one was"
     wait_until(lambda: not group_of(process.pid), 5)
     assert not (tmp_path / "long" / "table.md").exists()

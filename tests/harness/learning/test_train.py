@@ -197,7 +197,7 @@ def test_torn_lines_and_half_checkpoints_are_passed_over(tiny_directory: Path, t
         (stopped.folder / name / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:100])
     folder = finished(stopped)
     assert_same_result(folder, calm)
-    assert any("half-written" in str(d) or "not a row" in str(d) for d in records.read(folder / "steps.jsonl").damaged)
+    assert records.read(folder / "steps.jsonl").damaged == ()  # the half line was taken back
 
 
 def test_rows_that_were_cut_short_are_written_again(tiny_directory: Path, tmp_path: Path) -> None:

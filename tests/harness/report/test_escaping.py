@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from renderings import renderings
 from table_records import FACTS, Records
 
+from harness.core.words import one_line
 from harness.experiment import fingerprint
-from harness.report.escaping import markdown, one_line, tex, tex_cell
+from harness.report.escaping import markdown, tex, tex_cell
 from harness.tables.table import Table, build
 
 HOSTILE = [
