@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,16 @@ from torch import Tensor
 from harness.backends.torch.check_model import assure
 from harness.backends.torch.forward import LlamaForward
 from harness.backends.torch.generic import generic_forward, window_of
+from harness.backends.torch.heads import CHUNK_MIB, Heads, Reading, of_entries, of_labels, of_likeliest, of_support
 from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
+from harness.backends.torch.recompute import recompute_layers_of
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
 from harness.backends.torch.snapshots import Snapshots
 from harness.core.types import Scores, TokenSequence, TopK
 from harness.experiment import OptimiserSettings
-from harness.losses import Batch, LossSpec, policy_loss, with_tail
+from harness.losses import Batch, LossSpec, policy_loss
 from harness.protocols.backend import (
     BackendSettings,
     Completion,
@@ -45,6 +48,10 @@ class TorchBackend:
     directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the
     schedule is laid out for.
     temperature: divides all logits, of the loss too.
+
+    Options that change memory, never the result beyond rounding: chunk_mib, the size of the largest array of
+    log-probabilities (see `heads`); recompute_layers, to keep one hidden state of a layer and not all that its gradient
+    needs, for a third more time.
     """
 
     def __init__(
@@ -55,6 +62,8 @@ class TorchBackend:
         temperature: float = 1.0,
         dtype: str = "float32",
         device: str = "auto",
+        chunk_mib: float = CHUNK_MIB,
+        recompute_layers: bool = False,
     ) -> None:
         self.initial_directory = Path(directory)
         self.device, self.dtype = pick_device(device), dtype
@@ -66,16 +75,26 @@ class TorchBackend:
         self.settings = optimiser
         self.steps = steps
         self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
-        self._forward = _forward_of(self.model)
+        self._forward = _forward_of(self.model, recompute_layers)
+        self._heads = Heads(self.vocabulary, temperature, chunk_mib)
         self._sampler = Sampler(self._forward, self.renderer.stop_ids)
         self._snapshots = Snapshots(self._pristine)
         self._initial: Any = None
 
     @classmethod
-    def from_start(cls, start: Start, settings: BackendSettings) -> TorchBackend:
+    def from_start(
+        cls, start: Start, settings: BackendSettings, chunk_mib: float = CHUNK_MIB, recompute_layers: bool = False
+    ) -> TorchBackend:
         """The policy of a start, on one device; see `harness.protocols.backend.Backend.from_start`."""
         return cls(
-            start.directory, settings.optimiser, settings.steps, settings.temperature, settings.dtype, settings.device
+            start.directory,
+            settings.optimiser,
+            settings.steps,
+            settings.temperature,
+            settings.dtype,
+            settings.device,
+            chunk_mib,
+            recompute_layers,
         )
 
     def assure(self, checkpoint_hash: str = "") -> None:
@@ -128,16 +147,11 @@ class TorchBackend:
             for line, index in enumerate(part.index):
                 sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
                 columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
-                logprobs = self._logprobs(forward, hidden[line, columns])
-                given = None if ids is None else torch.from_numpy(ids[index][places]).to(self.device)
-                out[index] = _scores(sequence, places, logprobs, k, given)
+                labels = torch.from_numpy(sequence.tokens[places]).to(self.device)
+                given = () if ids is None else (torch.from_numpy(ids[index][places]).to(self.device),)
+                read = self._heads.read(forward, hidden[line, columns], _reading(k, ids is not None), labels, *given)
+                out[index] = _scores(sequence, places, *read)
         return [score for score in out if score is not None]
-
-    def _logprobs(self, forward: Any, hidden: Tensor) -> Tensor:
-        """Next-token log-probabilities in at least float32."""
-        logits = forward.logits(hidden)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.log_softmax(wide / self.temperature, -1)
 
     def _forward_under(self, policy: Weights) -> Any:
         """The forward pass of these weights; a model that nobody asks for is never made."""
@@ -193,15 +207,14 @@ class TorchBackend:
             hidden = part.hidden(self._forward)
             row, column = cut.mask.nonzero(as_tuple=True)
             offsets = torch.tensor(part.starts, device=self.device)
-            everything = self._logprobs(self._forward, hidden[row, column - offsets[row]])
-            labels = cut.tokens[row, column + 1]
-            chosen = everything.gather(1, labels[:, None])[:, 0]
-            logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
-            support = None
+            given = [cut.tokens[row, column + 1]]
             if cut.distillation is not None:
-                at = with_tail(everything.gather(1, cut.distillation.ids[row, column]))
-                support = at.new_zeros((*cut.mask.shape, at.shape[-1])).index_put((row, column), at)
-            yield logprobs, support, cut
+                given.append(cut.distillation.ids[row, column])
+            reading = of_labels if cut.distillation is None else of_support
+            chosen, *at = self._heads.read(self._forward, hidden[row, column - offsets[row]], reading, *given)
+            logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
+            support = [x.new_zeros((*cut.mask.shape, x.shape[-1])).index_put((row, column), x) for x in at]
+            yield logprobs, support[0] if support else None, cut
 
     def _add_term_gradients(self, terms: dict[str, Tensor], into: dict[str, list[Tensor | None]]) -> None:
         parameters = list(self.model.parameters())
@@ -239,36 +252,39 @@ class TorchBackend:
             self._optimiser.restore(torch.load(state, map_location=self.device, weights_only=True))
 
 
-def _forward_of(model: Any) -> Any:
-    return LlamaForward(model) if LlamaForward.supports(model) else generic_forward(model)
+def _forward_of(model: Any, recompute: bool = False) -> Any:
+    if LlamaForward.supports(model):
+        return LlamaForward(model, recompute)
+    forward = generic_forward(model)
+    if recompute:
+        recompute_layers_of(model)
+    return forward
 
 
 def _first_sampled(sequence: TokenSequence) -> int:
     return int(np.argmax(sequence.mask)) if sequence.mask.any() else len(sequence)
 
 
-def _scores(sequence: TokenSequence, places: np.ndarray, logprobs: Tensor, k: int | None, ids: Tensor | None) -> Scores:
-    """One episode's scores from the distributions at its sampled tokens, laid out over all its tokens."""
-    labels = torch.from_numpy(sequence.tokens[places]).to(logprobs.device)
-    own = np.zeros(len(sequence))
-    own[places] = logprobs.gather(1, labels[:, None])[:, 0].double().cpu().numpy()
+def _reading(k: int | None, given: bool) -> Reading:
+    """What `score` wants of a distribution beside the label's entry: nothing, given entries, or the likeliest."""
     if k is None:
-        return Scores(own)
-    if ids is None:
-        ids = _likeliest(logprobs, k)
-    whole_ids = np.zeros((len(sequence), k), dtype=np.int64)
-    whole = np.zeros((len(sequence), k))
+        return of_labels
+    return of_entries if given else partial(of_likeliest, k=k)
+
+
+def _scores(
+    sequence: TokenSequence, places: np.ndarray, own: Tensor, ids: Tensor | None = None, at: Tensor | None = None
+) -> Scores:
+    """One episode's scores from what was read at its sampled tokens, laid out over all its tokens."""
+    logprobs = np.zeros(len(sequence))
+    logprobs[places] = own.double().cpu().numpy()
+    if ids is None or at is None:
+        return Scores(logprobs)
+    whole_ids = np.zeros((len(sequence), ids.shape[1]), dtype=np.int64)
+    whole = np.zeros((len(sequence), ids.shape[1]))
     whole_ids[places] = ids.cpu().numpy()
-    whole[places] = logprobs.gather(1, ids).double().cpu().numpy()
-    return Scores(own, TopK(whole_ids, whole))
-
-
-def _likeliest(logprobs: Tensor, k: int) -> Tensor:
-    """The k likeliest entries; the whole vocabulary in its own order, which needs no sorting and compares across
-    policies."""
-    if k >= logprobs.shape[1]:
-        return torch.arange(logprobs.shape[1], device=logprobs.device).expand(logprobs.shape)
-    return logprobs.topk(k, dim=1).indices
+    whole[places] = at.double().cpu().numpy()
+    return Scores(logprobs, TopK(whole_ids, whole))
 
 
 def _add_ratios(metrics: dict[str, float], logprobs: Tensor, batch: Batch, loss: LossSpec) -> None:
