@@ -16,6 +16,7 @@ from harness.core.errors import DamagedRecordError
 from harness.core.fingerprint import fingerprint, flatten
 from harness.core.types import Credit
 from harness.learning.benefit import Reader, reader_of
+from harness.learning.train import CUT_FROM, CUT_TO
 from harness.protocols.backend import Start
 from harness.protocols.method import AnyMethod, make_method
 from harness.runs.plan import Job, code_of_plug
@@ -150,7 +151,7 @@ def run_notes(job: Job) -> list[str]:
         return []
     rows = list({row["step"]: row for row in records.read(file).rows}.values())
     verdict = _verdict(make_method(job.method.plug, job.method.options), rows)
-    return ([verdict] if verdict else []) + _term_shares(rows)
+    return ([verdict] if verdict else []) + _cut_distributions(rows) + _term_shares(rows)
 
 
 def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
@@ -164,6 +165,12 @@ def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
         for row in rows
     ]
     return method.verdict([entry for entry in history if entry])
+
+
+def _cut_distributions(rows: Sequence[Row]) -> list[str]:
+    """A note where a method asked for whole distributions and got their likeliest entries."""
+    cuts = sorted({(int(row[CUT_TO]), int(row[CUT_FROM])) for row in rows if row.get(CUT_TO) is not None})
+    return [f"top {k} of {size:,} entries and their tail in place of whole distributions" for k, size in cuts]
 
 
 def _term_shares(rows: Sequence[Row]) -> list[str]:
