@@ -19,7 +19,7 @@ from harness import ROOT
 
 PRODUCT = sorted(file for tree in ("harness", "environments", "agents") for file in (ROOT / tree).rglob("*.py"))
 SOURCES = [*PRODUCT, *sorted((ROOT / "tests").rglob("*.py"))]
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "trl", "verl", "ray"}
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "trl", "verl", "ray", "peft", "bitsandbytes"}
 DOORS = ("harness/losses/", "harness/backends/")
 """Where torch and its relatives may be imported."""
 ROOMS: list[set[str]] = [

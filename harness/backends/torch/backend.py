@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from harness.backends.torch.check_model import assure
 from harness.backends.torch.forward import LlamaForward
 from harness.backends.torch.generic import generic_forward, window_of
 from harness.backends.torch.heads import CHUNK_MIB, Heads, Reading, of_entries, of_labels, of_likeliest, of_support
+from harness.backends.torch.lora import Adapter, Lora
 from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
 from harness.backends.torch.recompute import recompute_layers_of
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
-from harness.backends.torch.snapshots import Snapshots
+from harness.backends.torch.snapshots import Followed, Snapshots
 from harness.core.types import Scores, TokenSequence, TopK
 from harness.experiment import OptimiserSettings
 from harness.losses import Batch, LossSpec, policy_loss
@@ -51,7 +53,8 @@ class TorchBackend:
 
     Options that change memory, never the result beyond rounding: chunk_mib, the size of the largest array of
     log-probabilities (see `heads`); recompute_layers, to keep one hidden state of a layer and not all that its gradient
-    needs, for a third more time.
+    needs, for a third more time. Two that change what is learnt: states_8bit, the optimiser's states in 8 bit
+    (Dettmers et al. 2021, 2110.02861); lora, an adapter in place of all weights (see `lora`), drawn from `seed`.
     """
 
     def __init__(
@@ -64,6 +67,9 @@ class TorchBackend:
         device: str = "auto",
         chunk_mib: float = CHUNK_MIB,
         recompute_layers: bool = False,
+        states_8bit: bool = False,
+        lora: Lora | None = None,
+        seed: int = 0,
     ) -> None:
         self.initial_directory = Path(directory)
         self.device, self.dtype = pick_device(device), dtype
@@ -74,16 +80,23 @@ class TorchBackend:
         self.vocabulary: int = self.model.config.get_text_config(decoder=True).vocab_size
         self.settings = optimiser
         self.steps = steps
-        self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
         self._forward = _forward_of(self.model, recompute_layers)
-        self._heads = Heads(self.vocabulary, temperature, chunk_mib)
+        self._adapter = self._adapted(lora, seed) if lora else None
+        self._optimiser = Optimiser(self.model, optimiser, steps, states_8bit) if optimiser else None
+        self._heads = Heads(self.vocabulary, chunk_mib)
         self._sampler = Sampler(self._forward, self.renderer.stop_ids)
         self._snapshots = Snapshots(self._pristine)
         self._initial: Any = None
 
     @classmethod
     def from_start(
-        cls, start: Start, settings: BackendSettings, chunk_mib: float = CHUNK_MIB, recompute_layers: bool = False
+        cls,
+        start: Start,
+        settings: BackendSettings,
+        chunk_mib: float = CHUNK_MIB,
+        recompute_layers: bool = False,
+        states_8bit: bool = False,
+        lora: Lora | None = None,
     ) -> TorchBackend:
         """The policy of a start, on one device; see `harness.protocols.backend.Backend.from_start`."""
         return cls(
@@ -95,7 +108,16 @@ class TorchBackend:
             settings.device,
             chunk_mib,
             recompute_layers,
+            states_8bit,
+            lora,
+            settings.seed,
         )
+
+    def _adapted(self, lora: Lora, seed: int) -> Adapter:
+        adapter = Adapter(self.model, lora, seed)
+        if isinstance(self._forward, LlamaForward):
+            self._forward.fuse = False  # which reads weights beside the layers that call the adapter
+        return adapter
 
     def assure(self, checkpoint_hash: str = "") -> None:
         """UserError, with what differs and what to do, unless this model can be believed: it is sampled as its plain
@@ -134,7 +156,6 @@ class TorchBackend:
     ) -> list[Scores]:
         """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see
         `Backend.score`)."""
-        forward = self._forward_under(policy)
         fronts = (
             [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
         )
@@ -142,29 +163,44 @@ class TorchBackend:
         starts = [len(front) + _first_sampled(s) for front, s in zip(fronts, sequences, strict=True)]
         out: list[Scores | None] = [None] * len(sequences)
         k = ids[0].shape[1] if ids else top_k
-        for part in self._parts(rows, starts, forward):
-            hidden = part.hidden(forward)
-            for line, index in enumerate(part.index):
-                sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
-                columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
-                labels = torch.from_numpy(sequence.tokens[places]).to(self.device)
-                given = () if ids is None else (torch.from_numpy(ids[index][places]).to(self.device),)
-                read = self._heads.read(forward, hidden[line, columns], _reading(k, ids is not None), labels, *given)
-                out[index] = _scores(sequence, places, *read)
+        with self._under(policy) as forward:
+            for part in self._parts(rows, starts, forward):
+                hidden = part.hidden(forward)
+                for line, index in enumerate(part.index):
+                    sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
+                    columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
+                    labels = torch.from_numpy(sequence.tokens[places]).to(self.device)
+                    given = () if ids is None else (torch.from_numpy(ids[index][places]).to(self.device),)
+                    reading = _reading(k, ids is not None)
+                    read = self._heads.read(forward, hidden[line, columns], self.temperature, reading, labels, *given)
+                    out[index] = _scores(sequence, places, *read)
         return [score for score in out if score is not None]
 
-    def _forward_under(self, policy: Weights) -> Any:
+    @contextmanager
+    def _under(self, policy: Weights) -> Iterator[Any]:
         """The forward pass of these weights; a model that nobody asks for is never made."""
         check_weights(policy)
         if policy == "current":
-            return self._forward
-        if policy == "initial":
-            self._initial = self._initial or self._pristine()
-            return self._initial
-        return self._snapshots[policy].forward
+            yield self._forward
+        elif self._adapter is not None:
+            with (
+                self._adapter.off() if policy == "initial" else self._adapter.holding(self._snapshots[policy].averages)
+            ):
+                yield self._forward
+        elif policy == "initial":
+            self._initial = self._initial or self._initial_forward()
+            yield self._initial
+        else:
+            yield self._snapshots[policy].forward
 
-    def _pristine(self) -> Any:
-        """The forward pass of a model of its own with the initial weights."""
+    def _pristine(self) -> Followed:
+        """The initial weights: an adapter's, or those of a model of its own."""
+        if self._adapter is not None:
+            return Followed([value.clone() for value in self._adapter.first])
+        forward = self._initial_forward()
+        return Followed(list(forward.model.parameters()), forward)
+
+    def _initial_forward(self) -> Any:
         model, _ = load_model(self.initial_directory, self.dtype, self.device)
         return _forward_of(model.requires_grad_(False))
 
@@ -211,13 +247,15 @@ class TorchBackend:
             if cut.distillation is not None:
                 given.append(cut.distillation.ids[row, column])
             reading = of_labels if cut.distillation is None else of_support
-            chosen, *at = self._heads.read(self._forward, hidden[row, column - offsets[row]], reading, *given)
+            chosen, *at = self._heads.read(
+                self._forward, hidden[row, column - offsets[row]], self.temperature, reading, *given
+            )
             logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
             support = [x.new_zeros((*cut.mask.shape, x.shape[-1])).index_put((row, column), x) for x in at]
             yield logprobs, support[0] if support else None, cut
 
     def _add_term_gradients(self, terms: dict[str, Tensor], into: dict[str, list[Tensor | None]]) -> None:
-        parameters = list(self.model.parameters())
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for name, term in terms.items():
             fresh = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             before = into.get(name, [None] * len(parameters))
@@ -227,14 +265,18 @@ class TorchBackend:
         """Move a snapshot towards the current weights (see `Backend.track`): the optimiser's float32 copies where there
         are any, so that an average sees steps that bfloat16 has not."""
         check_snapshot(name, decay)
-        masters = self._optimiser.masters if self._optimiser else list(self.model.parameters())
+        trained = self.model.parameters() if self._adapter is None else self._adapter.parameters
+        masters = self._optimiser.masters if self._optimiser else list(trained)
         self._snapshots[name].follow(masters, decay)
 
     # Persistence
 
     def save(self, path: Path | str) -> None:
         """A model directory that opens in any tool, and beside it the snapshots and the optimiser's state."""
-        self.model.save_pretrained(path)
+        if self._adapter is None:
+            self.model.save_pretrained(path)
+        else:
+            self._adapter.save(Path(path), self._initial_model)
         self.tokenizer.save_pretrained(path)
         self._snapshots.save(Path(path))
         if self._optimiser is not None:
@@ -243,13 +285,19 @@ class TorchBackend:
     def load(self, path: Path | str) -> None:
         """Weights, snapshots and optimiser state of a saved directory; the initial policy stays the one this backend
         was made from."""
-        model, _ = load_model(path, self.dtype, self.device)
-        self.model.load_state_dict(model.state_dict())
+        if self._adapter is None:
+            model, _ = load_model(path, self.dtype, self.device)
+            self.model.load_state_dict(model.state_dict())
+        else:
+            self._adapter.load(Path(path))
         self._snapshots.load(Path(path))
         self.release()
         state = Path(path) / TRAINER_STATE
         if self._optimiser is not None and state.is_file():
             self._optimiser.restore(torch.load(state, map_location=self.device, weights_only=True))
+
+    def _initial_model(self) -> Any:
+        return load_model(self.initial_directory, self.dtype, torch.device("cpu"))[0]
 
 
 def _forward_of(model: Any, recompute: bool = False) -> Any:

@@ -27,19 +27,22 @@ Reading = Callable[..., tuple[Tensor, ...]]
 
 
 class Heads:
-    """Reads the distributions that a forward pass's hidden states stand for, at one temperature."""
+    """Reads the distributions that a forward pass's hidden states stand for."""
 
-    def __init__(self, vocabulary: int, temperature: float, chunk_mib: float = CHUNK_MIB) -> None:
-        self.vocabulary, self.temperature, self.bytes = vocabulary, temperature, chunk_mib * 2**20
+    def __init__(self, vocabulary: int, chunk_mib: float = CHUNK_MIB) -> None:
+        self.vocabulary, self.bytes = vocabulary, chunk_mib * 2**20
 
-    def read(self, forward: Any, hidden: Float[Tensor, "t width"], reading: Reading, *given: Tensor) -> list[Tensor]:
-        """The reading of all tokens. given: what the reading takes beside, a row for each token.
+    def read(
+        self, forward: Any, hidden: Float[Tensor, "t width"], temperature: float, reading: Reading, *given: Tensor
+    ) -> list[Tensor]:
+        """The reading of all tokens. temperature: divides the logits; given: what the reading takes beside, a row for
+        each token.
 
         Differentiable; a chunk's distributions are never kept.
         """
 
         def read(rows: Tensor, *beside: Tensor) -> tuple[Tensor, ...]:
-            return reading(self.logprobs(forward, rows), *beside)
+            return reading(_logprobs(forward, rows, temperature), *beside)
 
         chunks = list(self._chunks(hidden, *given))
         if len(chunks) == 1:
@@ -51,18 +54,19 @@ class Heads:
         ]
         return [torch.cat(column) for column in zip(*parts, strict=True)]
 
-    def logprobs(self, forward: Any, hidden: Float[Tensor, "t width"]) -> Float[Tensor, "t vocabulary"]:
-        """Next-token log-probabilities in at least float32, whole: for one chunk of tokens."""
-        logits = forward.unembed(hidden)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        # Dividing by 1 changes nothing, and costs a copy.
-        return torch.log_softmax(wide if self.temperature == 1 else wide / self.temperature, -1)
-
     def _chunks(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         hidden = tensors[0]
         entry = 8 if hidden.dtype == torch.float64 else 4
         size = max(1, int(self.bytes // (entry * self.vocabulary)))
         yield from zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
+
+
+def _logprobs(forward: Any, hidden: Float[Tensor, "t width"], temperature: float) -> Float[Tensor, "t vocabulary"]:
+    """Next-token log-probabilities in at least float32."""
+    logits = forward.unembed(hidden)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    # Dividing by 1 changes nothing, and costs a copy.
+    return torch.log_softmax(wide if temperature == 1 else wide / temperature, -1)
 
 
 def of_labels(logprobs: Tensor, labels: Int[Tensor, " t"]) -> tuple[Tensor]:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.core.errors import MissingDataError
 from harness.experiment import OptimiserSettings
 
 
 class Optimiser:
     """One optimiser over a model's parameters; `step` takes what `backward` has accumulated."""
 
-    def __init__(self, model: Any, settings: OptimiserSettings, steps: int) -> None:
+    def __init__(self, model: Any, settings: OptimiserSettings, steps: int, states_8bit: bool = False) -> None:
         self.settings, self.steps, self.done = settings, steps, 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # Steps of 1e-6 vanish in bfloat16: the optimiser works on float32 copies and writes the rounded values back.
@@ -25,9 +26,8 @@ class Optimiser:
             for master, parameter in zip(self.masters, self.parameters, strict=True):
                 parameter.register_post_accumulate_grad_hook(partial(_add_gradient, master))
         # Fused: one kernel over all parameters instead of one for each of them and each operation.
-        self.adam = torch.optim.AdamW(
-            self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        make = _eight_bit() if states_8bit else partial(torch.optim.AdamW, fused=True)
+        self.adam = make(self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
     def zero(self) -> None:
         """Forget the accumulated gradients."""
@@ -86,6 +86,16 @@ class Optimiser:
         if not self._shared:
             for master, parameter in zip(self.masters, self.parameters, strict=True):
                 parameter.copy_(master)
+
+
+def _eight_bit() -> Any:
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise MissingDataError(
+            "the option states_8bit needs the package bitsandbytes: pip install 'sibling-harness[states-8bit]'"
+        ) from None
+    return bitsandbytes.optim.AdamW8bit
 
 
 def _add_gradient(master: Tensor, parameter: Tensor) -> None:

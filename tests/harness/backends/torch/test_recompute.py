@@ -4,6 +4,7 @@ memory, the same loss and gradient."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,22 @@ def test_rows_that_share_nothing_need_no_mask(
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
     for one, other in zip(whole.score(sequences, top_k=3), scores, strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_states_of_eight_bits(backend_of: Make, ragged_groups: Make, tmp_path: Path) -> None:
+    """Small tensors keep their 32 bits, as the library has it; training goes on from a checkpoint."""
+    sequences = sum(ragged_groups(3, groups=2), [])
+    batch = pack(sequences, credited(sequences))
+    whole, first, resumed = (backend_of("float32", states_8bit=True) for _ in range(3))
+    for backend in (whole, whole, first, first):
+        backend.update(batch, LossSettings())
+    states = [state["state1"].dtype for state in whole._optimiser.adam.state.values()]
+    assert torch.uint8 in states
+    assert torch.float32 in states
+    first.save(tmp_path)
+    resumed.load(tmp_path)
+    for backend in (whole, whole, resumed, resumed):
+        backend.update(batch, LossSettings())
+    for one, other in zip(whole.score(sequences), resumed.score(sequences), strict=True):
+        np.testing.assert_array_equal(one.logprobs, other.logprobs)
