@@ -19,7 +19,7 @@ from harness import ROOT
 
 PRODUCT = sorted(file for tree in ("harness", "environments", "agents") for file in (ROOT / tree).rglob("*.py"))
 SOURCES = [*PRODUCT, *sorted((ROOT / "tests").rglob("*.py"))]
-HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "trl", "verl", "ray", "submitit"}
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "trl", "verl", "ray", "submitit", "peft", "bitsandbytes"}
 DOORS = dict.fromkeys(HEAVY, ("harness/losses/", "harness/backends/"))
 DOORS |= dict.fromkeys(("ray", "submitit"), ("harness/backends/", "harness/executors/"))
 """Where torch and its relatives, and what sends runs elsewhere, may be imported."""

@@ -239,7 +239,8 @@ class Needs:
 
     teacher: Literal["none", "sampled", "distribution"] = "none"
     top_k: int | None = None
-    """Entries of a distribution; None is the whole vocabulary."""
+    """Entries of a distribution; None is the whole vocabulary, or the 100 likeliest and their tail where that is larger
+    than 8192 entries: the row's footnote then says so."""
     ids_of: Literal["teacher", "student"] = "teacher"
     """Whose top-K ids both distributions stand on."""
     reference: bool = False

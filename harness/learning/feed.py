@@ -29,6 +29,8 @@ from harness.rollout.evidence import Gathered, follow, gather
 
 TERM_GRADIENTS_EVERY = 10
 """Steps between measurements of each loss term's own gradient norm: one costs a backward pass per term."""
+CUT_TO, CUT_FROM = "teacher/entries", "teacher/vocabulary"
+"""Logged where distributions were cut to their likeliest entries though whole ones were asked for."""
 SAMPLE_GROUPS = 2
 """Groups of the last step kept as a sample of episodes."""
 
@@ -118,7 +120,10 @@ def learn(run: Run, groups: list[RolloutGroup], state: Any) -> Generator[Update,
 
 def _teacher_statistics(gathered: Gathered) -> dict[str, float]:
     episodes = sum(len(row) for row in gathered.evidence)
-    return {
+    facts = {
         "teacher/share": gathered.with_context / max(episodes, 1),
         "teacher/too_long": float(gathered.too_long),
     }
+    if gathered.cut is not None:
+        facts |= dict(zip((CUT_TO, CUT_FROM), map(float, gathered.cut), strict=True))
+    return facts

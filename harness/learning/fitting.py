@@ -56,10 +56,11 @@ def make_weights(
             warmup_steps=min(20, settings.steps // 4),
             micro_tokens=experiment.optimiser.micro_tokens,
         )
+        model, drawn = experiment.model, seeds["backend"].integer()
         backend = make_backend(
             experiment.backend,
             Start(base or scratch),
-            BackendSettings(optimiser, settings.steps, 1.0, experiment.model.dtype, experiment.model.device),
+            BackendSettings(optimiser, settings.steps, 1.0, model.dtype, model.device, drawn),
         )
         with contextlib.closing(backend):
             _fit(backend, demonstrator.sequences(backend), settings, seeds, progress)

@@ -104,7 +104,8 @@ class Run:
         """What holds and trains the policy."""
         e = self.experiment
         updates = e.budget.steps * e.optimiser.updates * e.optimiser.minibatches
-        settings = BackendSettings(e.optimiser, updates, e.sampling.temperature, e.model.dtype, e.model.device)
+        seed = self.seeds["backend"].integer()
+        settings = BackendSettings(e.optimiser, updates, e.sampling.temperature, e.model.dtype, e.model.device, seed)
         return make_backend(e.backend, self.start, settings)
 
     @cached_property

@@ -73,6 +73,8 @@ class BackendSettings:
     """Divides all logits, of the loss too."""
     dtype: str = "float32"
     device: str = "auto"
+    seed: int = 0
+    """Of what a backend draws itself: weights that it adds to the model's."""
 
 
 @dataclass(frozen=True)

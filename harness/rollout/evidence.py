@@ -42,6 +42,8 @@ class Gathered:
     """Episodes that had a teacher."""
     too_long: int = 0
     """Episodes whose context and tokens do not fit the window together: they have no teacher."""
+    cut: tuple[int, int] | None = None
+    """Where whole distributions were asked for and the vocabulary is too large: (entries given, vocabulary)."""
 
 
 @dataclass
@@ -74,6 +76,10 @@ def gather(
     return out
 
 
+WHOLE_VOCABULARY = 8192
+"""Largest vocabulary of which whole distributions are given: two of them for every token of a step are kept at once."""
+LIKELIEST = 100
+"""Entries given of a larger one, the rest being the tail: the most that 2601.20802 takes."""
 TEACHERS: dict[TeacherPolicy, Weights] = {"current": "current", "initial": "initial", "ema": "teacher"}
 """Whose weights score for `Needs.teacher_policy`."""
 
@@ -145,7 +151,10 @@ def _teacher(
     distinct = sorted(set(same))
     openings, contexts = [plan.openings[n] for n in distinct], [plan.contexts[n] for n in distinct]
     asked = [_behind(chosen[n], len(plan.openings[n])) for n in distinct]
-    teacher, student = _passes(needs, backend, asked, openings, contexts)
+    k = _entries(needs, backend.vocabulary)
+    if needs.teacher == "distribution" and needs.top_k is None and k < backend.vocabulary:
+        out.cut = (k, backend.vocabulary)
+    teacher, student = _passes(needs, k, backend, asked, openings, contexts)
     out.teacher_tokens += sum(len(s) + len(c) for s, c in zip(asked, contexts, strict=True))
     place = {n: row for row, n in enumerate(distinct)}
     for (g, i), representative, literals in zip(plan.places, same, plan.literals, strict=True):
@@ -158,8 +167,16 @@ def _teacher(
             known["masked"] = backend.renderer.literal_mask(sequence.tokens, literals) & sequence.mask
 
 
+def _entries(needs: Needs, vocabulary: int) -> int:
+    """Entries of a distribution."""
+    if needs.top_k is None:
+        return vocabulary if vocabulary <= WHOLE_VOCABULARY else LIKELIEST
+    return min(needs.top_k, vocabulary)
+
+
 def _passes(
     needs: Needs,
+    k: int,
     backend: Backend,
     sequences: list[TokenSequence],
     openings: list[tuple[int, ...]],
@@ -172,7 +189,6 @@ def _passes(
     weights = TEACHERS[needs.teacher_policy]
     if needs.teacher == "sampled":
         return _whole(backend.score(sequences, weights, contexts=contexts), openings), None
-    k = backend.vocabulary if needs.top_k is None else min(needs.top_k, backend.vocabulary)
     if needs.ids_of == "teacher":
         teacher = backend.score(sequences, weights, top_k=k, contexts=contexts)
         student = backend.score(sequences, ids=_ids(teacher), contexts=openings)

@@ -16,6 +16,7 @@ from harness.core.fingerprint import fingerprint, flatten
 from harness.core.records import Damage
 from harness.core.types import Credit
 from harness.learning.benefit import Reader, reader_of
+from harness.learning.feed import CUT_FROM, CUT_TO
 from harness.protocols.backend import Start
 from harness.protocols.method import AnyMethod, make_method
 from harness.runs.plan import Job, code_of_plug
@@ -166,7 +167,7 @@ def notes_of(job: Job, steps: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     verdict = _verdict(make_method(job.method.plug, job.method.options), rows)
-    return ([verdict] if verdict else []) + _term_shares(rows)
+    return ([verdict] if verdict else []) + _cut_distributions(rows) + _term_shares(rows)
 
 
 def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
@@ -180,6 +181,12 @@ def _verdict(method: AnyMethod, rows: Sequence[Row]) -> str | None:
         for row in rows
     ]
     return method.verdict([entry for entry in history if entry])
+
+
+def _cut_distributions(rows: Sequence[Row]) -> list[str]:
+    """A note where a method asked for whole distributions and got their likeliest entries."""
+    cuts = sorted({(int(row[CUT_TO]), int(row[CUT_FROM])) for row in rows if row.get(CUT_TO) is not None})
+    return [f"top {k} of {size:,} entries and their tail in place of whole distributions" for k, size in cuts]
 
 
 def _term_shares(rows: Sequence[Row]) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,17 @@ from torch import Tensor
 from harness.backends.torch.check_model import assure
 from harness.backends.torch.forward import LlamaForward
 from harness.backends.torch.generic import generic_forward, window_of
+from harness.backends.torch.heads import CHUNK_MIB, Heads, Reading, of_entries, of_labels, of_likeliest, of_support
+from harness.backends.torch.lora import Adapter, Lora
 from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
+from harness.backends.torch.recompute import recompute_layers_of
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
-from harness.backends.torch.snapshots import Snapshots
+from harness.backends.torch.snapshots import Followed, Snapshots
 from harness.core.types import Scores, TokenSequence, TopK
 from harness.experiment import OptimiserSettings
-from harness.losses import Batch, LossSpec, policy_loss, with_tail
+from harness.losses import Batch, LossSpec, policy_loss
 from harness.protocols.backend import (
     Backend,
     BackendSettings,
@@ -47,6 +52,11 @@ class TorchBackend(Backend):
     directory: a Hugging Face model directory; its weights are the *initial* policy. steps: optimiser steps the
     schedule is laid out for.
     temperature: divides all logits, of the loss too.
+
+    Options that change memory, never the result beyond rounding: chunk_mib, the size of the largest array of
+    log-probabilities (see `heads`); recompute_layers, to keep one hidden state of a layer and not all that its gradient
+    needs, for a third more time. Two that change what is learnt: states_8bit, the optimiser's states in 8 bit
+    (Dettmers et al. 2021, 2110.02861); lora, an adapter in place of all weights (see `lora`), drawn from `seed`.
     """
 
     version: int = 0
@@ -59,6 +69,11 @@ class TorchBackend(Backend):
         temperature: float = 1.0,
         dtype: str = "float32",
         device: str = "auto",
+        chunk_mib: float = CHUNK_MIB,
+        recompute_layers: bool = False,
+        states_8bit: bool = False,
+        lora: Lora | None = None,
+        seed: int = 0,
     ) -> None:
         self.initial_directory = Path(directory)
         self.device, self.dtype = pick_device(device), dtype
@@ -69,18 +84,44 @@ class TorchBackend(Backend):
         self.vocabulary: int = self.model.config.get_text_config(decoder=True).vocab_size
         self.settings = optimiser
         self.steps = steps
-        self._optimiser = Optimiser(self.model, optimiser, steps) if optimiser else None
-        self._forward = _forward_of(self.model)
+        self._forward = _forward_of(self.model, recompute_layers)
+        self._adapter = self._adapted(lora, seed) if lora else None
+        self._optimiser = Optimiser(self.model, optimiser, steps, states_8bit) if optimiser else None
+        self._heads = Heads(self.vocabulary, chunk_mib)
         self._sampler = Sampler(self._forward, self.renderer.stop_ids)
         self._snapshots = Snapshots(self._pristine)
         self._initial: Any = None
 
     @classmethod
-    def from_start(cls, start: Start, settings: BackendSettings) -> TorchBackend:
+    def from_start(
+        cls,
+        start: Start,
+        settings: BackendSettings,
+        chunk_mib: float = CHUNK_MIB,
+        recompute_layers: bool = False,
+        states_8bit: bool = False,
+        lora: Lora | None = None,
+    ) -> TorchBackend:
         """The policy of a start, on one device; see `harness.protocols.backend.Backend.from_start`."""
         return cls(
-            start.directory, settings.optimiser, settings.steps, settings.temperature, settings.dtype, settings.device
+            start.directory,
+            settings.optimiser,
+            settings.steps,
+            settings.temperature,
+            settings.dtype,
+            settings.device,
+            chunk_mib,
+            recompute_layers,
+            states_8bit,
+            lora,
+            settings.seed,
         )
+
+    def _adapted(self, lora: Lora, seed: int) -> Adapter:
+        adapter = Adapter(self.model, lora, seed)
+        if isinstance(self._forward, LlamaForward):
+            self._forward.fuse = False  # which reads weights beside the layers that call the adapter
+        return adapter
 
     def assure(self, checkpoint_hash: str = "") -> None:
         """UserError, with what differs and what to do, unless this model can be believed: it is sampled as its plain
@@ -119,7 +160,6 @@ class TorchBackend(Backend):
     ) -> list[Scores]:
         """Log-probabilities of the sampled tokens, and a distribution where `top_k` or `ids` ask for one (see
         `Backend.score`)."""
-        forward = self._forward_under(policy)
         fronts = (
             [np.asarray(c, dtype=np.int64) for c in contexts] if contexts else [np.zeros(0, np.int64)] * len(sequences)
         )
@@ -127,34 +167,44 @@ class TorchBackend(Backend):
         starts = [len(front) + _first_sampled(s) for front, s in zip(fronts, sequences, strict=True)]
         out: list[Scores | None] = [None] * len(sequences)
         k = ids[0].shape[1] if ids else top_k
-        for part in self._parts(rows, starts, forward):
-            hidden = part.hidden(forward)
-            for line, index in enumerate(part.index):
-                sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
-                columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
-                logprobs = self._logprobs(forward, hidden[line, columns])
-                given = None if ids is None else torch.from_numpy(ids[index][places]).to(self.device)
-                out[index] = _scores(sequence, places, logprobs, k, given)
+        with self._under(policy) as forward:
+            for part in self._parts(rows, starts, forward):
+                hidden = part.hidden(forward)
+                for line, index in enumerate(part.index):
+                    sequence, places = sequences[index], np.flatnonzero(sequences[index].mask)
+                    columns = torch.from_numpy(places + len(fronts[index]) - 1 - part.starts[line]).to(self.device)
+                    labels = torch.from_numpy(sequence.tokens[places]).to(self.device)
+                    given = () if ids is None else (torch.from_numpy(ids[index][places]).to(self.device),)
+                    reading = _reading(k, ids is not None)
+                    read = self._heads.read(forward, hidden[line, columns], self.temperature, reading, labels, *given)
+                    out[index] = _scores(sequence, places, *read)
         return [score for score in out if score is not None]
 
-    def _logprobs(self, forward: Any, hidden: Tensor) -> Tensor:
-        """Next-token log-probabilities in at least float32."""
-        logits = forward.logits(hidden)
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        return torch.log_softmax(wide / self.temperature, -1)
-
-    def _forward_under(self, policy: Weights) -> Any:
+    @contextmanager
+    def _under(self, policy: Weights) -> Iterator[Any]:
         """The forward pass of these weights; a model that nobody asks for is never made."""
         check_weights(policy)
         if policy == "current":
-            return self._forward
-        if policy == "initial":
-            self._initial = self._initial or self._pristine()
-            return self._initial
-        return self._snapshots[policy].forward
+            yield self._forward
+        elif self._adapter is not None:
+            with (
+                self._adapter.off() if policy == "initial" else self._adapter.holding(self._snapshots[policy].averages)
+            ):
+                yield self._forward
+        elif policy == "initial":
+            self._initial = self._initial or self._initial_forward()
+            yield self._initial
+        else:
+            yield self._snapshots[policy].forward
 
-    def _pristine(self) -> Any:
-        """The forward pass of a model of its own with the initial weights."""
+    def _pristine(self) -> Followed:
+        """The initial weights: an adapter's, or those of a model of its own."""
+        if self._adapter is not None:
+            return Followed([value.clone() for value in self._adapter.first])
+        forward = self._initial_forward()
+        return Followed(list(forward.model.parameters()), forward)
+
+    def _initial_forward(self) -> Any:
         model, _ = load_model(self.initial_directory, self.dtype, self.device)
         return _forward_of(model.requires_grad_(False))
 
@@ -199,18 +249,19 @@ class TorchBackend(Backend):
             hidden = part.hidden(self._forward)
             row, column = cut.mask.nonzero(as_tuple=True)
             offsets = torch.tensor(part.starts, device=self.device)
-            everything = self._logprobs(self._forward, hidden[row, column - offsets[row]])
-            labels = cut.tokens[row, column + 1]
-            chosen = everything.gather(1, labels[:, None])[:, 0]
-            logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
-            support = None
+            given = [cut.tokens[row, column + 1]]
             if cut.distillation is not None:
-                at = with_tail(everything.gather(1, cut.distillation.ids[row, column]))
-                support = at.new_zeros((*cut.mask.shape, at.shape[-1])).index_put((row, column), at)
-            yield logprobs, support, cut
+                given.append(cut.distillation.ids[row, column])
+            reading = of_labels if cut.distillation is None else of_support
+            chosen, *at = self._heads.read(
+                self._forward, hidden[row, column - offsets[row]], self.temperature, reading, *given
+            )
+            logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
+            support = [x.new_zeros((*cut.mask.shape, x.shape[-1])).index_put((row, column), x) for x in at]
+            yield logprobs, support[0] if support else None, cut
 
     def _add_term_gradients(self, terms: dict[str, Tensor], into: dict[str, list[Tensor | None]]) -> None:
-        parameters = list(self.model.parameters())
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for name, term in terms.items():
             fresh = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
             before = into.get(name, [None] * len(parameters))
@@ -220,14 +271,18 @@ class TorchBackend(Backend):
         """Move a snapshot towards the current weights (see `Backend.track`): the optimiser's float32 copies where there
         are any, so that an average sees steps that bfloat16 has not."""
         check_snapshot(name, decay)
-        masters = self._optimiser.masters if self._optimiser else list(self.model.parameters())
+        trained = self.model.parameters() if self._adapter is None else self._adapter.parameters
+        masters = self._optimiser.masters if self._optimiser else list(trained)
         self._snapshots[name].follow(masters, decay)
 
     # Persistence
 
     def save(self, path: Path | str) -> None:
         """A model directory that opens in any tool, and beside it the snapshots and the optimiser's state."""
-        self.model.save_pretrained(path)
+        if self._adapter is None:
+            self.model.save_pretrained(path)
+        else:
+            self._adapter.save(Path(path), self._initial_model)
         self.tokenizer.save_pretrained(path)
         self._snapshots.save(Path(path))
         if self._optimiser is not None:
@@ -236,8 +291,11 @@ class TorchBackend(Backend):
     def load(self, path: Path | str) -> None:
         """Weights, snapshots and optimiser state of a saved directory; the initial policy stays the one this backend
         was made from."""
-        model, _ = load_model(path, self.dtype, self.device)
-        self.model.load_state_dict(model.state_dict())
+        if self._adapter is None:
+            model, _ = load_model(path, self.dtype, self.device)
+            self.model.load_state_dict(model.state_dict())
+        else:
+            self._adapter.load(Path(path))
         self._snapshots.load(Path(path))
         self.release()
         state = Path(path) / TRAINER_STATE
@@ -245,37 +303,43 @@ class TorchBackend(Backend):
             self._optimiser.restore(torch.load(state, map_location=self.device, weights_only=True))
         self.version += 1
 
+    def _initial_model(self) -> Any:
+        return load_model(self.initial_directory, self.dtype, torch.device("cpu"))[0]
 
-def _forward_of(model: Any) -> Any:
-    return LlamaForward(model) if LlamaForward.supports(model) else generic_forward(model)
+
+def _forward_of(model: Any, recompute: bool = False) -> Any:
+    if LlamaForward.supports(model):
+        return LlamaForward(model, recompute)
+    forward = generic_forward(model)
+    if recompute:
+        recompute_layers_of(model)
+    return forward
 
 
 def _first_sampled(sequence: TokenSequence) -> int:
     return int(np.argmax(sequence.mask)) if sequence.mask.any() else len(sequence)
 
 
-def _scores(sequence: TokenSequence, places: np.ndarray, logprobs: Tensor, k: int | None, ids: Tensor | None) -> Scores:
-    """One episode's scores from the distributions at its sampled tokens, laid out over all its tokens."""
-    labels = torch.from_numpy(sequence.tokens[places]).to(logprobs.device)
-    own = np.zeros(len(sequence))
-    own[places] = logprobs.gather(1, labels[:, None])[:, 0].double().cpu().numpy()
+def _reading(k: int | None, given: bool) -> Reading:
+    """What `score` wants of a distribution beside the label's entry: nothing, given entries, or the likeliest."""
     if k is None:
-        return Scores(own)
-    if ids is None:
-        ids = _likeliest(logprobs, k)
-    whole_ids = np.zeros((len(sequence), k), dtype=np.int64)
-    whole = np.zeros((len(sequence), k))
+        return of_labels
+    return of_entries if given else partial(of_likeliest, k=k)
+
+
+def _scores(
+    sequence: TokenSequence, places: np.ndarray, own: Tensor, ids: Tensor | None = None, at: Tensor | None = None
+) -> Scores:
+    """One episode's scores from what was read at its sampled tokens, laid out over all its tokens."""
+    logprobs = np.zeros(len(sequence))
+    logprobs[places] = own.double().cpu().numpy()
+    if ids is None or at is None:
+        return Scores(logprobs)
+    whole_ids = np.zeros((len(sequence), ids.shape[1]), dtype=np.int64)
+    whole = np.zeros((len(sequence), ids.shape[1]))
     whole_ids[places] = ids.cpu().numpy()
-    whole[places] = logprobs.gather(1, ids).double().cpu().numpy()
-    return Scores(own, TopK(whole_ids, whole))
-
-
-def _likeliest(logprobs: Tensor, k: int) -> Tensor:
-    """The k likeliest entries; the whole vocabulary in its own order, which needs no sorting and compares across
-    policies."""
-    if k >= logprobs.shape[1]:
-        return torch.arange(logprobs.shape[1], device=logprobs.device).expand(logprobs.shape)
-    return logprobs.topk(k, dim=1).indices
+    whole[places] = at.double().cpu().numpy()
+    return Scores(logprobs, TopK(whole_ids, whole))
 
 
 def _add_ratios(metrics: dict[str, float], logprobs: Tensor, batch: Batch, loss: LossSpec) -> None:

@@ -5,20 +5,26 @@ It reads the weights of a Hugging Face model in place and matches that model's o
 and query/key norms (Qwen3) are part of the family. Two ways in:
 
     extend   inference: adds the next tokens of many rows to a pre-allocated key-value cache, each row at its own
-    position score    training and scoring: whole rows, differentiable, optionally after shared prompts whose keys and
-    values are gathered, not recomputed
+             position
+    score    training and scoring: whole rows, differentiable, optionally after shared prompts (`prompts`) whose keys
+             and values are gathered, not computed again
+
+With `recompute`, a layer keeps its input alone while gradients are wanted, and is computed once more on the way back
+(Chen et al. 2016, 1604.06174).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 FAMILY = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 FUSE_BELOW = 50_000_000
@@ -85,9 +91,9 @@ class LlamaForward:
     """Rows of its cache can be taken out and put back."""
     shares_prompts = True
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, recompute: bool = False) -> None:
         config = model.config
-        self.model = model
+        self.model, self.recompute = model, recompute
         self.heads: int = config.num_attention_heads
         self.kv_heads: int = config.num_key_value_heads
         self.head: int = getattr(config, "head_dim", None) or config.hidden_size // self.heads
@@ -166,14 +172,25 @@ class LlamaForward:
 
         return self._layers(ids, positions, attend, None if steps == 1 else (index, last))[:, 0]
 
-    def score(
-        self, ids: Int[Tensor, "row step"], prompts: Prompts | None = None
-    ) -> tuple[Float[Tensor, "row step width"], list[Tensor], list[Tensor]]:
-        """Hidden states of whole rows (padded on the right), with the keys and values they made; rows continue their
-        prompts where given."""
+    def prompts(
+        self, ids: Int[Tensor, "prompt step"], lengths: Int[Tensor, " prompt"], rows: Int[Tensor, " row"]
+    ) -> Prompts:
+        """Prompts (padded on the right) that rows continue, `rows[r]` that of row r."""
+        made = Prompts([], [], lengths, rows)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            if len(made.keys) == layer:  # not when a layer is computed once more
+                made.keys.append(k)
+                made.values.append(v)
+            return self._attention(q, k.transpose(1, 2), v.transpose(1, 2), None)
+
+        self._layers(ids, torch.arange(ids.shape[1], device=ids.device).expand(ids.shape), attend)
+        return made
+
+    def score(self, ids: Int[Tensor, "row step"], prompts: Prompts | None = None) -> Float[Tensor, "row step width"]:
+        """Hidden states of whole rows (padded on the right); rows continue their prompts where given."""
         rows, steps = ids.shape
         own = torch.arange(steps, device=ids.device)
-        made: tuple[list[Tensor], list[Tensor]] = ([], [])
         if prompts is None:
             positions, mask = own.expand(rows, steps), None
         else:
@@ -184,18 +201,19 @@ class LlamaForward:
             mask = torch.cat([before[:, None].expand(-1, steps, -1), causal.expand(rows, -1, -1)], -1)[:, None]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            made[0].append(k)
-            made[1].append(v)
             if prompts is not None:
                 k = torch.cat([prompts.keys[layer][prompts.rows], k], 1)
                 v = torch.cat([prompts.values[layer][prompts.rows], v], 1)
             return self._attention(q, k.transpose(1, 2), v.transpose(1, 2), mask)
 
-        return self._layers(ids, positions, attend), *made
+        return self._layers(ids, positions, attend)
 
     def logits(self, hidden: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows vocabulary"]:
         """Unnormalised next-token scores."""
         return F.linear(hidden, self.model.lm_head.weight)
+
+    unembed = logits
+    """What `score`'s hidden states say."""
 
     def _attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Causal where there is no mask: rows are padded on the right, so what a real token sees is real."""
@@ -215,16 +233,33 @@ class LlamaForward:
         positions = positions.clamp(max=self.window - 1)
         cos, sin = (table[positions][:, :, None] for table in self._rotary(core))
         x = core.embed_tokens(ids)
+        again = self.recompute and torch.is_grad_enabled()
         for number, layer in enumerate(core.layers):
-            normed = self._norm(x, layer.input_layernorm.weight)
-            qk, v = self._qkv(number, layer, normed)
-            q, k = torch.split(_rotate(qk, cos, sin), [self.heads, self.kv_heads], 2)
-            if only is not None and number == len(core.layers) - 1:
-                x, q = x[only][:, None], q[only][:, None]
-            x = x + layer.self_attn.o_proj(attend(number, q, k, v))
-            normed = self._norm(x, layer.post_attention_layernorm.weight)
-            x = x + self._mlp(number, layer, normed)
+            step = partial(self._layer, number, layer, attend, only if number == len(core.layers) - 1 else None)
+            if again:
+                x = checkpoint(step, x, cos, sin, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = step(x, cos, sin)
         return self._norm(x, core.norm.weight)
+
+    def _layer(
+        self,
+        number: int,
+        layer: Any,
+        attend: Attend,
+        only: tuple[Tensor, Tensor] | None,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        normed = self._norm(x, layer.input_layernorm.weight)
+        qk, v = self._qkv(number, layer, normed)
+        q, k = torch.split(_rotate(qk, cos, sin), [self.heads, self.kv_heads], 2)
+        if only is not None:
+            x, q = x[only][:, None], q[only][:, None]
+        x = x + layer.self_attn.o_proj(attend(number, q, k, v))
+        normed = self._norm(x, layer.post_attention_layernorm.weight)
+        return x + self._mlp(number, layer, normed)
 
     def _projections(self, layer: Any) -> tuple[Tensor, Tensor | None, Tensor]:
         attention, mlp = layer.self_attn, layer.mlp

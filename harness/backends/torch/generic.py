@@ -8,8 +8,8 @@ Models differ in what their caches can hold, so there are several ways, from the
     WholeForward    anything causal: every token is computed from the beginning, without a cache
 
 `generic_forward` takes the first way that the model's configuration allows *and* that reproduces the model's plain
-forward pass of whole rows. `hidden` is the logits themselves here, so that whatever a model does after its last layer
-is kept.
+forward pass of whole rows. What `extend` returns as hidden states are the logits themselves, so that whatever a model
+does after its last layer is kept; `score` returns hidden states where the model comes apart behind them (`halves`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from harness.backends.torch.halves import Halves
 from harness.core.errors import UserError
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 0.2}
@@ -53,6 +54,7 @@ class OwnForward:
         self.model = model
         self.config = model.config.get_text_config(decoder=True)
         self._takes = set(inspect.signature(model.forward).parameters)
+        self._halves = Halves.of(model)
 
     @property
     def device(self) -> torch.device:
@@ -65,13 +67,20 @@ class OwnForward:
     def thaw(self) -> None:
         """Nothing to undo."""
 
-    def score(self, ids: Tensor, prompts: None = None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """Logits of whole rows, padded on the right: under causal attention no real token sees the padding."""
+    def score(self, ids: Tensor, prompts: None = None) -> Tensor:
+        """What `unembed` reads, of whole rows padded on the right: under causal attention no real token sees the
+        padding."""
         assert prompts is None
-        return self.model(input_ids=ids, use_cache=False).logits, [], []
+        if self._halves:
+            return self._halves.hidden(ids)
+        return self.model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Logits from what `score` returned: hidden states, or logits already where the model is in one piece."""
+        return self._halves.logits(hidden) if self._halves else hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """They are logits already."""
+        """What `extend` returns are logits already."""
         return hidden
 
     def _last(self, columns: Int[Tensor, " row"], **given: Any) -> Tensor:

@@ -1,39 +1,43 @@
-"""AdamW with a schedule, gradient clipping, and float32 master weights under bfloat16 models."""
+"""AdamW with a schedule, gradient clipping, and float32 master weights and gradients under bfloat16 models."""
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from harness.core.errors import MissingDataError
 from harness.experiment import OptimiserSettings
 
 
 class Optimiser:
     """One optimiser over a model's parameters; `step` takes what `backward` has accumulated."""
 
-    def __init__(self, model: Any, settings: OptimiserSettings, steps: int) -> None:
+    def __init__(self, model: Any, settings: OptimiserSettings, steps: int, states_8bit: bool = False) -> None:
         self.settings, self.steps, self.done = settings, steps, 0
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         # Steps of 1e-6 vanish in bfloat16: the optimiser works on float32 copies and writes the rounded values back.
         narrow = any(p.dtype == torch.bfloat16 for p in self.parameters)
         self.masters = [p.detach().float().clone() for p in self.parameters] if narrow else self.parameters
+        if narrow:
+            for master, parameter in zip(self.masters, self.parameters, strict=True):
+                parameter.register_post_accumulate_grad_hook(partial(_add_gradient, master))
         # Fused: one kernel over all parameters instead of one for each of them and each operation.
-        self.adam = torch.optim.AdamW(
-            self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
+        make = _eight_bit() if states_8bit else partial(torch.optim.AdamW, fused=True)
+        self.adam = make(self.masters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
 
     def zero(self) -> None:
         """Forget the accumulated gradients."""
-        for parameter in self.parameters:
+        for parameter in self.masters:
             # None and not 0: a parameter that the loss does not reach is then left alone, decay and momentum included.
             parameter.grad = None
 
     def step(self) -> dict[str, float]:
         """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate
         used."""
-        self._share_gradients()
         limit = self.settings.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit)
         rate = self.rate(self.done)
@@ -77,13 +81,29 @@ class Optimiser:
     def _shared(self) -> bool:
         return self.masters is self.parameters
 
-    def _share_gradients(self) -> None:
-        if not self._shared:
-            for master, parameter in zip(self.masters, self.parameters, strict=True):
-                master.grad = None if parameter.grad is None else parameter.grad.float()
-
     @torch.no_grad()
     def _share_weights(self) -> None:
         if not self._shared:
             for master, parameter in zip(self.masters, self.parameters, strict=True):
                 parameter.copy_(master)
+
+
+def _eight_bit() -> Any:
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise MissingDataError(
+            "the option states_8bit needs the package bitsandbytes: pip install 'sibling-harness[states-8bit]'"
+        ) from None
+    return bitsandbytes.optim.AdamW8bit
+
+
+def _add_gradient(master: Tensor, parameter: Tensor) -> None:
+    """Take a parameter's gradient over to its master as soon as it is there: micro-batches add up in float32, and the
+    narrow gradients of all parameters are never held together."""
+    assert parameter.grad is not None
+    if master.grad is None:
+        master.grad = parameter.grad.to(master.dtype)
+    else:
+        master.grad += parameter.grad
+    parameter.grad = None

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.backends.torch.forward import Prompts
-
 SHARING_PAYS = 0.75
 """Distinct prompts, as a share of rows, up to which a pass of their own is cheaper than repeating them."""
+
+MASK_ENTRIES = 2**26
+"""Entries of the mask of rows behind prompts (causal attention of whole rows needs none), beyond which rows that share
+nothing within their micro-batch are computed whole."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,9 @@ class Rows:
     def hidden(self, forward: Any) -> Tensor:
         """Hidden states [row, position, width] from each row's last prompt token on; differentiable."""
         if self.prompts is None:
-            return forward.score(self.suffixes)[0]  # type: ignore[no-any-return]
-        _, keys, values = forward.score(self.prompts)
-        shared = Prompts(keys, values, self.prompt_lengths, self.prompt_of)
-        return forward.score(self.suffixes, shared)[0]  # type: ignore[no-any-return]
+            return forward.score(self.suffixes)  # type: ignore[no-any-return]
+        shared = forward.prompts(self.prompts, self.prompt_lengths, self.prompt_of)
+        return forward.score(self.suffixes, shared)  # type: ignore[no-any-return]
 
 
 def micro_batches(
@@ -91,6 +92,8 @@ def _rows(rows: Sequence[np.ndarray], cuts: Sequence[int], part: list[int], shar
             known[prompt.tobytes()] = len(prompts)
             prompts.append(prompt)
         prompt_of.append(known[prompt.tobytes()])
+    if len(prompts) == len(part) and suffixes.numel() * (max(starts) + suffixes.shape[1]) > MASK_ENTRIES:
+        return _rows(rows, [0] * len(cuts), part, False, device)
     lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     return Rows(part, starts, suffixes, _padded(prompts, device), lengths, torch.tensor(prompt_of, device=device))
 

@@ -1,7 +1,7 @@
 """Weights that follow the policy at a distance: a teacher that averages it, a reference that is refreshed now and then.
 
-A snapshot is a model of its own, made from the initial weights when it is first asked for; where nobody asks there is
-neither memory nor a file.
+A snapshot has weights of its own, the initial ones when it is first asked for; where nobody asks there is neither
+memory nor a file.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ FILE = "snapshot_{name}.pt"
 
 
 class Followed:
-    """One snapshot: a forward pass, and the averages it computes with (float32 ones behind a bfloat16 model)."""
+    """One snapshot: its weights, the averages behind them (float32 ones behind a bfloat16 model), and the forward pass
+    that reads them, where it has one of its own."""
 
-    def __init__(self, forward: Any) -> None:
+    def __init__(self, parameters: Sequence[Tensor], forward: Any = None) -> None:
         self.forward = forward
-        self._parameters = list(forward.model.parameters())
+        self._parameters = list(parameters)
         narrow = any(p.dtype == torch.bfloat16 for p in self._parameters)
         self.averages = [p.detach().float().clone() for p in self._parameters] if narrow else self._parameters
 
@@ -51,15 +52,15 @@ class Followed:
 
 
 class Snapshots:
-    """Snapshots by name. `pristine()` makes the forward pass of a model with the initial weights."""
+    """Snapshots by name. `pristine()` makes one with the initial weights."""
 
-    def __init__(self, pristine: Callable[[], Any]) -> None:
+    def __init__(self, pristine: Callable[[], Followed]) -> None:
         self._pristine = pristine
         self._made: dict[str, Followed] = {}
 
     def __getitem__(self, name: str) -> Followed:
         if name not in self._made:
-            self._made[name] = Followed(self._pristine())
+            self._made[name] = self._pristine()
         return self._made[name]
 
     def save(self, directory: Path) -> None:

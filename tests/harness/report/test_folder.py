@@ -14,6 +14,7 @@ from harness.core.errors import DamagedRecordError, MissingDataError, UnknownNam
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
 from harness.report.folder import read_records, write_results
+from harness.rollout import evidence
 from harness.runs.job import run_job
 from harness.runs.plan import Job, check_plugs, plan
 from harness.runs.record import gather_records, run_notes
@@ -133,6 +134,18 @@ def test_the_log_of_a_run_becomes_notes(whole: Any) -> None:
     jobs = whole[1]
     assert run_notes(jobs[0]) == []  # the base has no log
     assert all(isinstance(note, str) for job in jobs for note in run_notes(job))
+
+
+def test_a_cut_vocabulary_becomes_a_note(whole: Any, start: Start, tmp_path: Path, monkeypatch: Any) -> None:
+    """Once, though every step logs it; never where whole distributions were given."""
+    monkeypatch.setattr(evidence, "WHOLE_VOCABULARY", 100)
+    methods = [{"label": "HSD", "plug": "agents.methods.hsd:HSD"}]
+    experiment = small(methods=methods, context="agents.contexts:Answer", budget={"steps": 2}, evaluation={"every": 0})
+    (job,) = (job for job in done(experiment, start, tmp_path) if job.role == "method")
+    assert [note for note in run_notes(job) if "entries" in note] == [
+        "top 100 of 280 entries and their tail in place of whole distributions"
+    ]
+    assert not any("entries" in note for other in whole[1] for note in run_notes(other))
 
 
 def test_what_failed_to_evaluate_is_in_no_mean(start: Start, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from harness.core.seeds import SeedTree
 from harness.protocols.context import ContextSource
+from harness.rollout import evidence
 from harness.rollout.evidence import follow, gather
 from harness.types import ContextRequest, Credit, Ending, Episode, Evidence, Method, Needs, RolloutGroup, TokenSequence
 
@@ -237,6 +238,23 @@ def test_both_distributions_stand_on_the_same_entries(
             np.testing.assert_allclose(found.logprobs, alone.logprobs, atol=1e-10)
             if top_k is None:
                 np.testing.assert_allclose(np.exp(found.distribution.logprobs[mask]).sum(-1), 1, atol=1e-10)
+
+
+@pytest.mark.parametrize(("top_k", "largest", "expected"), [(None, 100, 7), (None, 8192, None), (150, 100, 150)])
+def test_whole_distributions_of_a_large_vocabulary_are_cut_and_said_to_be(
+    top_k: int | None, largest: int, expected: int | None, groups: Any, backend_of: Any, monkeypatch: Any
+) -> None:
+    """What is asked for by number is given; what is asked for whole, only up to a size."""
+    backend = backend_of()
+    assert 150 < backend.vocabulary < 8192
+    monkeypatch.setattr(evidence, "WHOLE_VOCABULARY", largest)
+    monkeypatch.setattr(evidence, "LIKELIEST", 7)
+    gathered = gather(Asks(Needs(teacher="distribution", top_k=top_k)), groups, backend, by_task, SEEDS)
+    assert gathered.cut == ((7, backend.vocabulary) if expected == 7 else None)
+    for _, known in pairs(groups, gathered.evidence):
+        if known.teacher is not None:
+            assert known.teacher.distribution.ids.shape[1] == (expected or backend.vocabulary)
+            assert known.student.distribution.ids.shape[1] == (expected or backend.vocabulary)
 
 
 def test_a_methods_own_context_goes_before_the_experiments(groups: Any, backend_of: Any) -> None:

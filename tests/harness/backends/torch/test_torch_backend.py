@@ -61,7 +61,7 @@ def test_forward_equals_the_models_own(name: str, fuse: bool) -> None:
     forward.fuse = fuse
     ids = torch.randint(0, 60, (3, 17), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        ours, theirs = forward.logits(forward.score(ids)[0]), model(ids).logits
+        ours, theirs = forward.unembed(forward.score(ids)), model(ids).logits
     # transformers computes norms and rotations in float32 even for float64 models
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
@@ -271,8 +271,8 @@ def test_shared_prompts_are_computed_once(backend_of: Make, ragged_groups: Make)
     backend = backend_of()
     sequences = sum(ragged_groups(4, groups=2, size=8), [])
     seen: list[tuple[int, ...]] = []
-    plain = backend._forward.score
-    backend._forward.score = lambda ids, prompts=None: (seen.append(tuple(ids.shape)), plain(ids, prompts))[1]
+    plain = backend._forward._layers
+    backend._forward._layers = lambda ids, *given: (seen.append(tuple(ids.shape)), plain(ids, *given))[1]
     backend.score(sequences)
     rows = sum(shape[0] for shape in seen)
     assert rows == 16 + 2  # every row once without its prompt, and each of the two prompts once
