@@ -12,10 +12,12 @@ import typer
 
 from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Runs, Workers
+from harness.cli.report import write_report
 from harness.cli.running import default_workers, numbers, print_agreement, print_starts, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.records import write_whole
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -47,6 +49,7 @@ def bench(
     from harness.report.terminal import terminal
 
     found = spec_files(specs)
+    recorded: dict[Path, Path] = {}
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
@@ -56,6 +59,9 @@ def bench(
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
+        if out is not None or not (folder / "spec.toml").is_file():  # a results folder names its experiment
+            write_whole(folder / "spec.toml", file.read_bytes())
+        recorded[folder] = file.parent
         line(f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
@@ -64,6 +70,8 @@ def bench(
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
+    repeats = {folder: place for folder, place in recorded.items() if folder != place}
+    line(f"report: {write_report(list(recorded), None, runs, repeats)[0]}")
 
 
 def reproduce(
