@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.lists import PUBLISHED
-from harness.cli.options import Runs
-from harness.cli.screen import line
+from harness.cli.options import CacheFolder, Runs
+from harness.cli.screen import line, progress
 
 if TYPE_CHECKING:
     from harness.report.page.article import Article
@@ -55,6 +55,44 @@ def write_report(
 
     entries = parse(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.is_file() else []
     return write_page(results, out, runs, recorded, entries)
+
+
+def trajectories(
+    spec: Annotated[Path, typer.Argument(help="A spec.toml, or the results folder that holds it.")],
+    tasks: Annotated[int, typer.Option(min=0, help="Groups of siblings (0: the spec's prompts per step).")] = 0,
+    rolls: Annotated[
+        int, typer.Option(min=0, help="Re-rolls of every prefix, for each token's truth (0: without).")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the tasks and everything sampled.")] = 0,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Model directory of the policy (default: the spec's start).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the record (default: beside the spec).")] = None,
+    cache: CacheFolder = Path(".cache"),
+) -> None:
+    """Play groups of siblings and record what every method of a spec says of every sampled token, for the report.
+
+    Nothing is trained. A report of the folder shows them side by side.
+
+    Example: harness trajectories results/laptop/bifurcation --tasks 16 --rolls 16
+    """
+    from harness.core.records import write_rows
+    from harness.evaluation.trajectories import play
+    from harness.experiment import read_experiment
+    from harness.learning.warm_start import start_of
+    from harness.report.page.trajectories import TRAJECTORIES
+
+    file = spec / "spec.toml" if spec.is_dir() else spec
+    experiment = read_experiment(file)
+    with progress() as show:
+        start = start_of(experiment, cache, show, experiment.seeds[0])
+        wanted = tasks or experiment.sampling.prompts_per_step
+        played = play(experiment, start, wanted, rolls, seed, checkpoint, show)
+    place = (out or file.parent) / TRAJECTORIES
+    write_rows(place, played.episodes, "trajectories", facts=played.facts, methods=played.methods)
+    won = sum(row["success"] for row in played.episodes)
+    line(f"{len(played.episodes)} episodes, {won} of them solved, {len(played.methods)} methods: {place}")
+    line(f"Next: [bold]harness report {_escaped(str(place.parent))}[/bold]")
 
 
 def view(
