@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
 from harness.core.types import Credit, Episode, Evidence
 from harness.evaluation.fidelity.crediting import Assigned, assigned
-from harness.evaluation.fidelity.measure import DIGITS, Progress, check_asked, policy_of, sample_worlds
+from harness.evaluation.fidelity.measure import DIGITS, Progress, check_methods, policy_of, sample_worlds
 from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
 from harness.experiment import Experiment
 from harness.learning.policy_hash import checkpoint_hash
@@ -53,7 +54,9 @@ def play(
     Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or, where
     re-rolls are asked for, an environment that does not replay.
     """
-    check_asked(experiment, tasks)
+    check_methods(experiment)
+    if tasks < 1:
+        raise UserError(f"at least one task is needed, got {tasks}")
     seeds = SeedTree(seed)
     policy = policy_of(experiment, start, checkpoint)
     with EnvironmentPool(experiment.environment) as pool:

@@ -61,9 +61,9 @@ def measure(
     Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an
     environment that does not replay.
     """
-    check_asked(experiment, tasks)
-    if rolls < 1:
-        raise UserError(f"fidelity needs at least one re-roll, got {rolls}")
+    check_methods(experiment)
+    if rolls < 1 or tasks < 1:
+        raise UserError(f"fidelity needs at least one task and one re-roll, got {tasks} and {rolls}")
     sampling, seeds = experiment.sampling, SeedTree(seed)
     policy = policy_of(experiment, start, checkpoint)
     backend = policy.backend
@@ -102,12 +102,10 @@ def measure(
     return Measurement(facts, methods, episodes)
 
 
-def check_asked(experiment: Experiment, tasks: int) -> None:
-    """UserError for an experiment without methods, or no task."""
+def check_methods(experiment: Experiment) -> None:
+    """UserError for an experiment without methods."""
     if not experiment.methods:
         raise UserError(f"experiment {experiment.name!r} names no methods to measure")
-    if tasks < 1:
-        raise UserError(f"at least one task is needed, got {tasks}")
 
 
 def policy_of(experiment: Experiment, start: Start, checkpoint: Path | None) -> TokenPolicy:

@@ -16,11 +16,11 @@ const root = document.documentElement;
 
 function showTheme() {
   const isDark = root.dataset.theme ? root.dataset.theme === "dark" : dark.matches;
-  themeButton.setAttribute("aria-pressed", String(isDark));
+  themeButton.textContent = isDark ? "Light theme" : "Dark theme";
 }
 
 themeButton.addEventListener("click", () => {
-  root.dataset.theme = themeButton.getAttribute("aria-pressed") === "true" ? "light" : "dark";
+  root.dataset.theme = themeButton.textContent === "Light theme" ? "light" : "dark";
   try { localStorage.setItem("theme", root.dataset.theme); } catch { /* a file may have no storage */ }
   showTheme();
 });
@@ -100,6 +100,7 @@ class Viewer {
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
     const steps = { j: 1, k: -1 };
     if (event.key in steps) this.step(steps[event.key]);
+    else if (event.key === "Escape") this.close();
     else if (event.key === "m") this.go({ method: (this.state.method + 1) % this.data.methods.length });
     else if (event.target.matches(".t")) {
       const across = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -241,7 +242,7 @@ class Viewer {
     sibling.tokens.forEach((token, place) => {
       const turn = sibling.turns[place];
       if (!line || turn !== sibling.turns[place - 1]) {
-        if (!title || place === 0) for (const [role, text] of sibling.before?.[turn] || []) card.append(this.reply(role, text));
+        if (!title || (place === 0 && m === 0)) for (const [role, text] of sibling.before?.[turn] || []) card.append(this.reply(role, text));
         if (!title || !line) line = card.appendChild(make("div", "turn"));
         line.setAttribute("role", "group");
         line.setAttribute("aria-label", title ? `Tokens of sibling ${s + 1} under ${title}` : `Turn ${turn + 1} of sibling ${s + 1}`);
@@ -254,7 +255,7 @@ class Viewer {
   }
 
   reply(role, text) {
-    const reply = make("div", "reply");
+    const reply = make("div", text.length < 60 && !text.includes("\n") ? "reply brief" : "reply");
     reply.append(make("b", "", role === "user" || role === "tool" ? "environment" : role), safe(text));
     if (text.length > 600) { reply.tabIndex = 0; reply.setAttribute("role", "region"); reply.setAttribute("aria-label", "Reply"); }
     return reply;
@@ -344,7 +345,18 @@ class Viewer {
     scroll.setAttribute("role", "region");
     scroll.setAttribute("aria-label", "Every method's credit of this token");
     scroll.append(table);
-    this.details.replaceChildren(make("p", "lead", said.join("; ") + "."), scroll);
+    const close = make("button", "quiet", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => this.close());
+    this.details.replaceChildren(close, make("p", "lead", said.join("; ") + "."), scroll);
+  }
+
+  close() {
+    const token = this.here();
+    this.state.token = -1;
+    this.remember();
+    this.details.replaceChildren();
+    token?.setAttribute("aria-pressed", "false");
   }
 
   // ------------------------------------------------------------ deep links

@@ -187,6 +187,9 @@ def test_keys_walk_tokens_siblings_groups_and_methods(window: Browser, file: Pat
     assert state(window) == f"#{SECTION}/0/1/2/0"
     window.type("left")
     assert state(window) == f"#{SECTION}/0/1/1/0"
+    window.type("\ue00c")  # Escape
+    assert state(window) == f"#{SECTION}/0/1/-1/0"
+    assert texts(window, ".details *") == []
     window.type("m")
     settled(window, "location.hash.endsWith('/1')")
     window.type("j")
