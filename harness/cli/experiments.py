@@ -17,7 +17,6 @@ from harness.cli.running import default_workers, numbers, print_agreement, print
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
 from harness.core.errors import UnknownNameError, UserError
-from harness.core.records import write_whole
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
@@ -44,6 +43,7 @@ def bench(
 
     Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
+    from harness.core.records import write_whole
     from harness.experiment import read_experiment
     from harness.report import index, scaling
     from harness.report.terminal import terminal
