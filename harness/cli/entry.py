@@ -17,6 +17,7 @@ from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, t
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
+from harness.cli.report import report, trajectories, view
 from harness.cli.search import headroom, tune
 from harness.cli.verify import verify
 from harness.core.errors import HarnessError, UserError
@@ -36,7 +37,8 @@ app = typer.Typer(
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (plan, bench, demo, compare, reproduce, table, tables, fidelity, tune, headroom, verify),
+    "Experiments": (plan, bench, demo, compare, reproduce, tune, headroom, fidelity),
+    "Results": (table, tables, report, trajectories, view, verify),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),

@@ -12,6 +12,7 @@ import typer
 
 from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
+from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
@@ -47,12 +48,13 @@ def bench(
 
     Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
+    from harness.core.records import write_whole
     from harness.experiment import read_experiment
     from harness.report import index, scaling
     from harness.report.terminal import terminal
 
     found, where = spec_files(specs), Where.of(executor, workers, ray_address, slurm)
-    made = []
+    made, recorded = [], {}
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
@@ -63,6 +65,9 @@ def bench(
         terminal(table, console)
         if folder != file.parent:
             print_agreement(file.parent, table)
+        if out is not None or not (folder / "spec.toml").is_file():  # a results folder names its experiment
+            write_whole(folder / "spec.toml", file.read_bytes())
+        recorded[folder] = file.parent
         line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
@@ -71,6 +76,8 @@ def bench(
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
+    repeats = {folder: place for folder, place in recorded.items() if folder != place}
+    line(f"report: {write_report(list(recorded), None, runs, repeats)[0]}")
     refuse_damage(made, allow_missing)
 
 

@@ -16,8 +16,9 @@ from harness.tables.table import Table
 
 RENDERED = (".md", ".csv", ".tex", ".html", ".svg")
 """Kinds of files that are made from the records of a results folder."""
-BY_HAND = (SUMS, "spec.toml", "scaling.toml", "NOTES.md", "README.md")
-"""Files of a results folder that are not sealed: people write them."""
+REPORT = "report.html"
+UNSEALED = (SUMS, "spec.toml", "scaling.toml", "NOTES.md", "README.md", REPORT)
+"""Files of a results folder that are not sealed: people write them, or they are made anew from others at any time."""
 
 
 def write_table(table: Table, folder: str | Path, appendix: Sequence[Grid] = ()) -> None:
@@ -32,7 +33,7 @@ def write_table(table: Table, folder: str | Path, appendix: Sequence[Grid] = ())
 def sealable(folder: Path) -> list[str]:
     """The files of a results folder that its checksums are of: its records, renderings and episodes."""
     inside = [*folder.iterdir(), *(folder / "episodes").glob("*.jsonl.gz")]
-    files = [file for file in inside if file.is_file() and not file.name.startswith(".") and file.name not in BY_HAND]
+    files = [file for file in inside if file.is_file() and not file.name.startswith(".") and file.name not in UNSEALED]
     return sorted(file.relative_to(folder).as_posix() for file in files)
 
 

@@ -4,6 +4,7 @@
     runs.jsonl.gz      what was run                      curve-*.svg                    learning curves
     rows.jsonl.gz      how it did on every task          episodes/                      a sample of episodes
     curve.jsonl.gz     points of learning curves         provenance.json                machine, versions, wall time
+    steps.jsonl.gz     diagnostics of every step, over the seeds
     SHA256SUMS         checksums of all but the spec
 
 Everything but the records themselves is a function of them: `render` makes the same bytes again.
@@ -28,10 +29,11 @@ from harness.report.files import RENDERED, seal_results, sealable, write_table
 from harness.report.search import TRIALS, best_of_k, experiment_of, read_trials, search_grid
 from harness.runs.plan import Job, code_of_plug, code_revision
 from harness.runs.record import Records, gather_records
+from harness.runs.steps import logs_of_jobs, step_summary
 from harness.tables.table import Table, build
 
 RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
-PROVENANCE = "provenance.json"
+PROVENANCE, STEPS = "provenance.json", "steps.jsonl.gz"
 REMEDY = "take the file back from where the folder came from, or make the records anew with: harness bench {}"
 DECODINGS = ("sampled", "greedy")
 
@@ -47,6 +49,8 @@ def write_results(
     table = build_table(experiment, found, allow_missing)  # before anything is written: it may refuse
     out.mkdir(parents=True, exist_ok=True)
     write_records(found, out)
+    if summary := step_summary(logs_of_jobs(jobs)):
+        records.write_rows(out / STEPS, summary, "step summary")
     of_starts = {
         str(seed): {"initial_checkpoint": start.checkpoint_hash, "measured": start.measured}
         for seed, start in starts.items()

@@ -13,6 +13,7 @@ from harness import ROOT
 from harness.core.errors import MissingDataError
 from harness.core.records import write_whole
 from harness.report.escaping import markdown as escaped
+from harness.report.files import REPORT
 
 RESULTS = ("Success", "Area under the learning curve", "Credit share")
 """Blocks that the page shows, by how their captions begin."""
@@ -47,6 +48,6 @@ def _section(table: Path) -> list[str]:
     parts = ["#" + first.strip()]  # its title, one level down
     parts += [f"![{escaped(f'{plot.stem} of {name}')}]({quote(f'{name}/{plot.name}')})" for plot in plots]
     parts += ["### " + block.strip() for block in blocks if block.startswith(RESULTS)]
-    files = [file.name for file in sorted(table.parent.iterdir()) if file.suffix in _FILES]
+    files = [file.name for file in sorted(table.parent.iterdir()) if file.suffix in _FILES and file.name != REPORT]
     links = [f"[{escaped(file)}]({quote(f'{name}/{file}')})" for file in files]
     return [*parts, "All of it: " + ", ".join(links) + "."]

@@ -19,21 +19,17 @@ import numpy as np
 from harness.core.errors import HarnessError, UserError
 from harness.core.seeds import SeedTree
 from harness.core.sources import revision
-from harness.core.types import Ending, Evidence, RolloutGroup
-from harness.evaluation.fidelity.credit import directions, own_streams
+from harness.core.types import Ending, RolloutGroup
+from harness.evaluation.fidelity.crediting import assigned
 from harness.evaluation.fidelity.truth import SETS, Truth, World, estimate, truth_of
 from harness.experiment import Experiment
 from harness.learning.policy_hash import checkpoint_hash
 from harness.protocols.backend import BackendSettings, SamplingParams, Start, make_backend
-from harness.protocols.context import ContextSource, make_context
-from harness.protocols.method import AnyMethod, brings_context, make_method
 from harness.rollout.conversation import Prefix, Request
 from harness.rollout.environments import EnvironmentPool, environment_module
-from harness.rollout.evidence import gather
 from harness.rollout.panel import tasks_of
 from harness.rollout.policies import TokenPolicy
 from harness.rollout.rollouts import Rollouts
-from harness.rollout.values import value_groups, with_values
 
 Progress = Callable[[str, int, int], None]
 Row = dict[str, Any]
@@ -65,18 +61,12 @@ def measure(
     Raises UserError for an experiment without methods, a split that may not be trained on, too few tasks, or an
     environment that does not replay.
     """
-    if not experiment.methods:
-        raise UserError(f"experiment {experiment.name!r} names no methods to measure")
+    check_methods(experiment)
     if rolls < 1 or tasks < 1:
         raise UserError(f"fidelity needs at least one task and one re-roll, got {tasks} and {rolls}")
     sampling, seeds = experiment.sampling, SeedTree(seed)
-    settings = BackendSettings(
-        experiment.optimiser, 1, sampling.temperature, experiment.model.dtype, experiment.model.device
-    )
-    backend = make_backend(experiment.backend, start, settings)
-    if checkpoint is not None:
-        backend.load(checkpoint)
-    policy = TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+    policy = policy_of(experiment, start, checkpoint)
+    backend = policy.backend
     with EnvironmentPool(experiment.environment) as pool:
         rollouts = Rollouts(pool)
         worlds = sample_worlds(experiment, pool, rollouts, policy, tasks, seeds)
@@ -110,6 +100,24 @@ def measure(
     }
     facts["code"] = revision(*facts["sources"])[:16]
     return Measurement(facts, methods, episodes)
+
+
+def check_methods(experiment: Experiment) -> None:
+    """UserError for an experiment without methods."""
+    if not experiment.methods:
+        raise UserError(f"experiment {experiment.name!r} names no methods to measure")
+
+
+def policy_of(experiment: Experiment, start: Start, checkpoint: Path | None) -> TokenPolicy:
+    """The start, or a checkpoint, sampling as the experiment does."""
+    sampling = experiment.sampling
+    settings = BackendSettings(
+        experiment.optimiser, 1, sampling.temperature, experiment.model.dtype, experiment.model.device
+    )
+    backend = make_backend(experiment.backend, start, settings)
+    if checkpoint is not None:
+        backend.load(checkpoint)
+    return TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
 
 
 def sample_worlds(
@@ -155,58 +163,24 @@ def assign(
 ) -> tuple[list[Row], dict[str, list[list[np.ndarray]]]]:
     """What each method is, and its credit by name, group and episode: the direction of its whole loss and, where it
     has one, its own stream. HarnessError where the re-rolls of a method that asks for values fail."""
-    named, backend = experiment.context, policy.backend
-    source = make_context(named.plug, named.options) if named else None
-    sequences = [episode.sequence for group in groups for episode in group.episodes]
     methods: list[Row] = []
     credits: dict[str, list[list[np.ndarray]]] = {}
-    for settings in experiment.methods:
-        method = make_method(settings.plug, settings.options)
-        gathered = gather(method, groups, backend, source, seeds["step", 0])
-        evidence = _valued(method, groups, gathered.evidence, rollouts, policy, seeds["step", 0])
-        assigned, _, _ = method.assign(groups, evidence, method.initial_state())
-        flat = [credit for row in assigned for credit in row]
+    for found in assigned(experiment, groups, rollouts, policy, seeds):
+        settings = found.settings
         facts: Row = {
             "plug": settings.plug,
             "code": revision(settings.plug.partition(":")[0])[:16],
             "options": settings.options,
-            "context": _context_name(method, source),
-            "teacher_share": gathered.with_context / len(sequences),
+            "context": found.context,
+            "teacher_share": found.teacher_share,
         }
         methods.append({"name": settings.label, "kind": "whole loss"} | facts)
-        credits[settings.label] = _by_group(directions(sequences, flat, backend, experiment.loss), groups)
-        own = own_streams(sequences, flat)
-        if own is not None:
+        credits[settings.label] = _by_group(found.directions, groups)
+        if found.own is not None:
             name = f"{settings.label}, own stream"
             methods.append({"name": name, "kind": "own stream"} | facts)
-            credits[name] = _by_group(own, groups)
+            credits[name] = _by_group(found.own, groups)
     return methods, credits
-
-
-def _valued(
-    method: AnyMethod,
-    groups: Sequence[RolloutGroup],
-    evidence: list[list[Evidence]],
-    rollouts: Rollouts,
-    policy: TokenPolicy,
-    seeds: SeedTree,
-) -> list[list[Evidence]]:
-    """The evidence with the values a method asks for, from rolls of their own, as a run's first step gathers them."""
-    needs = method.needs
-    if not needs.values:
-        return evidence
-    values = value_groups(groups, needs.values, needs.values_at, rollouts, policy, seeds).values
-    known = [of_group for of_group in values if of_group is not None]
-    if len(known) < len(values):
-        raise HarnessError(f"re-rolls failed ({rollouts.failures}): a value with holes is none")
-    return with_values(evidence, known)
-
-
-def _context_name(method: AnyMethod, source: ContextSource | None) -> str | None:
-    if method.needs.teacher == "none":
-        return None
-    own = method.describe().context or ("the method's own" if brings_context(method) else None)
-    return own or (source.name if source else None)
 
 
 def _by_group(flat: Sequence[np.ndarray], groups: Sequence[RolloutGroup]) -> list[list[np.ndarray]]:
