@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from harness.core.errors import UserError
-from harness.tables.comparisons import LEVEL, Comparison, Spread, family
+from harness.tables.comparisons import LEVEL, Comparison, family
+from harness.tables.pooling import Spread
 from harness.tables.statistics import Estimate
 
 POWER = 0.8
