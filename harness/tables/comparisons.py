@@ -164,7 +164,7 @@ def _log_tail(df: float, t: np.ndarray) -> np.ndarray:
     logs, steps = _tail_grid(df)
     places = np.minimum(GRID * np.log1p(np.maximum(t, 0.0)), len(steps) - 1.0)
     below = places.astype(np.intp)
-    return logs[below] + (places - below) * steps[below]
+    return np.asarray(logs[below] + (places - below) * steps[below])
 
 
 @lru_cache(maxsize=256)

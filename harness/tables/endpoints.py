@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats as distributions
 
 from harness.tables import comparisons as judging
 from harness.tables import statistics as stats
 from harness.tables.comparisons import Comparison
+from harness.tables.planning import detectable
 from harness.tables.pooling import Pool, Spread, alike_rows, collapsed_rows, pool_of
 
 AREA = "area"
@@ -170,7 +169,9 @@ def _apart(endpoints: Mapping[str, Mapping[str, Outcome]], known: Mapping[str, K
     }
 
 
-def compared_with(endpoint: str, outcomes: Mapping[str, Outcome], method: str, against: str, known: Known) -> Comparison:
+def compared_with(
+    endpoint: str, outcomes: Mapping[str, Outcome], method: str, against: str, known: Known
+) -> Comparison:
     """One row against the compared one, over the seeds that both have, with what the rows know together."""
     ours, theirs = outcomes[method], outcomes[against]
     common = [seed for seed in ours.seeds if seed in theirs.seeds]
@@ -199,11 +200,8 @@ def correlations(
 def _detectable(pool: Spread, level: float) -> float | None:
     if pool.rows < POOL_AT_LEAST or pool.seeds < judging.LEAST_SEEDS:
         return None
-    variance, df = pool.of_difference()
-    if not variance > 0:
-        return None
-    quantiles = distributions.t.isf(level / 2, df) + distributions.t.ppf(0.8, df)
-    return float(quantiles * math.sqrt(variance))
+    effect = detectable(pool, level)
+    return effect if effect > 0 else None
 
 
 def _judgement(

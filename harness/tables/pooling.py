@@ -30,7 +30,7 @@ from harness.core.errors import UserError
 EVIDENT = 0.0005
 """Level of the F test by which a row is more variable over seeds than the others together, and leaves their pool: so
 low that what is left out at random does not make the pool too small."""
-SUSPECT = 0.1
+SUSPECT = 0.07
 """Level of the same test above which a row's own variance over seeds is its pool's; below it is its own."""
 ALIKE = 1 / 6
 """Share of what is usual between two rows, below which they are alike."""
@@ -81,7 +81,9 @@ class Spread:
         shared = own.count(None)
         terms = [(shared * self.seed, df), (-2 * self.rest, df * (self.tasks - 1)), task]
         terms += [(square, self.seeds - 1.0) for square in own if square is not None]
-        total = max(sum(square for square, _ in terms), task[0] / 2)
+        total = sum(square for square, _ in terms)
+        if total < task[0] / 2:
+            total, terms = task[0] / 2, [(task[0] / 2, task[1])]
         below = sum(square**2 / of_square for square, of_square in terms)
         return total / (seeds * self.tasks), total**2 / below if below else math.nan
 
@@ -143,11 +145,14 @@ def prior_df(squares: Float[np.ndarray, " row"], df: float) -> float:
     """Degrees of freedom that variances of one kind are worth for each of them.
 
     Smyth 2004, section 6.2: the logarithms of sample variances vary by trigamma(df / 2), if all have one true variance;
-    what they vary by beyond that is trigamma(prior / 2). Infinite where they vary by no more; 0 where one is nothing.
+    what they vary by beyond that is trigamma(prior / 2). Of few rows that variance is itself chance: it counts as far
+    as it is certain at 90 %. Infinite where the rows vary by no more; 0 where one does not vary and others do.
     """
     if not np.all(squares > 0):
         return 0.0 if np.any(squares > 0) else math.inf
-    beyond = float(np.var(np.log(squares), ddof=1)) - float(special.polygamma(1, df / 2))
+    rows = len(squares) - 1.0
+    certain = rows / float(special.chdtri(rows, 0.1))
+    beyond = certain * float(np.var(np.log(squares), ddof=1)) - float(special.polygamma(1, df / 2))
     if beyond <= 0:
         return math.inf
     half = 0.5 + 1 / beyond  # Newton's steps on 1 / trigamma, which is convex: Smyth's appendix
