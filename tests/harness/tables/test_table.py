@@ -15,7 +15,8 @@ from harness.experiment import fingerprint
 from harness.report.delimited import csv_text
 from harness.report.markdown import markdown
 from harness.tables import statistics as stats
-from harness.tables.comparisons import difference, spread
+from harness.tables.comparisons import difference
+from harness.tables.pooling import spread
 from harness.tables.table import build
 
 
