@@ -105,7 +105,13 @@ def _success_title(table: Table) -> str:
 
 COLUMNS: tuple[Column, ...] = (
     Column("success", _success_title, lambda score: score.success, rate),
-    Column("gain", lambda table: "Gain over start", lambda score: score.gain, gain),
+    Column(
+        "gain",
+        lambda table: "Gain over start",
+        lambda score: score.gain,
+        gain,
+        shown=lambda scores: any(score.gain for score in scores),
+    ),
     Column(
         "difference", lambda table: f"Difference to {table.against}", lambda score: score.versus, gain, shown=_compared
     ),

@@ -19,7 +19,7 @@ _FACTS = {
     "Model": "model.name",
     "group size": "sampling.group_size",
     "prompts per step": "sampling.prompts_per_step",
-    "optimiser steps": "budget.steps",
+    "training steps, each a batch of rollouts": "budget.steps",
     "temperature": "sampling.temperature",
     "top-p": "sampling.top_p",
     "aggregation of the loss": "loss.aggregate",

@@ -18,6 +18,12 @@ from harness.tables.table import Table
 CORRELATION = 0.5
 """Of one row's means at two endpoints, where no record tells."""
 
+GUESS = (
+    "Assumed: no variance is recorded beside the spec, so the seed sd is a guess; trained rows have shown up to twice "
+    "as much, and a pilot of 3 seeds tells."
+)
+"""What a plan says of variances that nobody has measured."""
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -116,6 +122,7 @@ def planning_grid(experiment: Experiment, found: Sequence[Planned], seeds: int |
         f"MDE: the true difference found with 80 % power by {seeds or len(experiment.seeds)} seeds, at the level "
         f"adjusted for {tested} comparisons at {len(found)} endpoints.",
         "Seed sd, task sd: standard deviations of what a seed, and a task, does to one row more than to the others.",
+        *((GUESS,) if any(each.parts is ASSUMED for each in found) else ()),
         f"Equivalence within {margin:g} needs at least {least_tasks(margin)} tasks, whatever the seeds.",
     )
     return Grid("What this experiment will find", header, rows, notes, left=2)

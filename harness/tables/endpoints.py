@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats as distributions
 
 from harness.tables import comparisons as judging
 from harness.tables import statistics as stats
-from harness.tables.comparisons import Comparison, Spread
+from harness.tables.comparisons import Comparison
+from harness.tables.planning import detectable
+from harness.tables.pooling import Pool, Spread, alike_rows, collapsed_rows, pool_of
 
 AREA = "area"
 """The endpoint of the area under the learning curve; the others are the decodings of the final evaluation."""
@@ -33,6 +33,36 @@ class Outcome:
     def at(self, seeds: Sequence[int]) -> Float[np.ndarray, "seed task"]:
         """The rows of these seeds, in this order."""
         return np.asarray(self.y[[self.seeds.index(seed) for seed in seeds]])
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the rows of one endpoint know together, by their names."""
+
+    spread: Spread | None
+    kept: Mapping[str, bool]
+    own: Mapping[str, float | None]
+    joined: Mapping[str, bool]
+    """`Pool.joins`, by row."""
+
+    @staticmethod
+    def of(outcomes: Mapping[str, Outcome]) -> Known:
+        """Over the seeds that every row has."""
+        y = _stacked(outcomes)
+        apart = Pool(np.zeros(len(y), dtype=bool), None, (None,) * len(y))
+        pool = pool_of(y) if y.shape[1] else apart
+        by_row = {name: place for place, name in enumerate(outcomes)}
+        return Known(
+            pool.spread,
+            {name: bool(pool.kept[row]) for name, row in by_row.items()},
+            {name: pool.own[row] for name, row in by_row.items()},
+            {name: pool.joins(row) for name, row in by_row.items()},
+        )
+
+    def difference(self, ours: str, theirs: str, y: np.ndarray, base: np.ndarray) -> stats.Estimate:
+        """Of two rows, with what is known of them."""
+        joined = self.joined[ours] and self.joined[theirs]
+        return judging.difference(y, base, self.spread if joined else None, (self.own[ours], self.own[theirs]))
 
 
 @dataclass(frozen=True)
@@ -79,13 +109,9 @@ def judge(
     endpoints: Mapping[str, Mapping[str, Outcome]], standings: Mapping[str, Standing], against: str, margin: float
 ) -> Judged:
     """Compare every row with `against`. endpoints: the learned rows' outcomes; standings: of every row but that one."""
-    pools, kept = {}, {}
-    for endpoint, outcomes in endpoints.items():
-        kept[endpoint], pool = _pool(outcomes)
-        if pool is not None:
-            pools[endpoint] = pool
+    known = {endpoint: Known.of(outcomes) for endpoint, outcomes in endpoints.items()}
     compared = {
-        (endpoint, method): _compared(endpoint, outcomes, method, against, kept[endpoint], pools)
+        (endpoint, method): compared_with(endpoint, outcomes, method, against, known[endpoint])
         for endpoint, outcomes in endpoints.items()
         for method in outcomes
         if method != against and set(outcomes[method].seeds) & set(outcomes[against].seeds)
@@ -95,23 +121,25 @@ def judge(
         for (_, method), comparison in compared.items()
         if standings[method] == "tested" and comparison.estimate.seeds >= judging.LEAST_SEEDS
     ]
-    between = _between(endpoints, kept)
+    between = correlations(endpoints, known)
     family = judging.family(tested, between)
-    known = {endpoint: _detectable(pool, family.level()) for endpoint, pool in pools.items()}
-    effects = {endpoint: effect for endpoint, effect in known.items() if effect is not None}
-    found = {
-        key: _judgement(comparison, standings[key[1]], family, margin, effects.get(key[0]))
-        for key, comparison in compared.items()
-    }
+    pools = {endpoint: of.spread for endpoint, of in known.items() if of.spread is not None}
+    all_effects = {endpoint: _detectable(pool, family.level()) for endpoint, pool in pools.items()}
+    effects = {endpoint: effect for endpoint, effect in all_effects.items() if effect is not None}
+    found = {}
+    for (endpoint, method), comparison in compared.items():
+        both = known[endpoint].kept[method] and known[endpoint].kept[against]
+        effect = effects.get(endpoint) if both else None
+        found[endpoint, method] = _judgement(comparison, standings[method], family, margin, effect)
     oracle = next((method for method, standing in standings.items() if standing == "upper"), None)
     headroom = {}
     for endpoint in endpoints if oracle else ():
         best = found.get((endpoint, str(oracle)))
         effect = effects.get(endpoint)
         headroom[endpoint] = bool(best and effect and best.versus.mean > effect and best.versus.low > 0)
-    shares = _shares(endpoints, compared, kept, pools, standings, against, str(oracle), headroom)
+    shares = _shares(endpoints, known, standings, against, str(oracle), headroom)
     found |= {key: Judgement(**{**vars(found[key]), "share": share}) for key, share in shares.items()}
-    apart = _apart(endpoints, kept)
+    apart = _apart(endpoints, known)
     correlation = float(np.mean(list(between.values()))) if between else 0.0
     return Judged(found, len(tested), apart, effects, headroom, pools, correlation)
 
@@ -122,57 +150,45 @@ def _stacked(outcomes: Mapping[str, Outcome]) -> Float[np.ndarray, "row seed tas
     return np.stack([outcome.at(common) for outcome in outcomes.values()])
 
 
-def _pool(outcomes: Mapping[str, Outcome]) -> tuple[dict[str, bool], Spread | None]:
-    y = _stacked(outcomes)
-    if not y.shape[1]:
-        return dict.fromkeys(outcomes, False), None
-    kept, pool = judging.pool_of(y)
-    return dict(zip(outcomes, map(bool, kept), strict=True)), pool
-
-
-def _apart(endpoints: Mapping[str, Mapping[str, Outcome]], kept: Mapping[str, Mapping[str, bool]]) -> dict[str, str]:
-    """Why rows are not pooled, with the endpoints where that is so."""
+def _apart(endpoints: Mapping[str, Mapping[str, Outcome]], known: Mapping[str, Known]) -> dict[str, str]:
+    """Why rows are not judged by the pool alone, with the endpoints where that is so."""
     reasons: dict[str, dict[str, list[str]]] = {}
     for endpoint, outcomes in endpoints.items():
-        y, names = _stacked(outcomes), list(outcomes)
+        y, names, of = _stacked(outcomes), list(outcomes), known[endpoint]
         if not y.shape[1]:
             continue
-        known = {name: "collapsed" for name, fell in zip(names, judging.collapsed_rows(y), strict=True) if fell}
-        known |= {names[row]: f"nearly the same as {names[like]}" for row, like in judging.alike_rows(y).items()}
+        why = {name: "collapsed" for name, fell in zip(names, collapsed_rows(y), strict=True) if fell}
+        why |= {names[row]: f"nearly the same as {names[like]}" for row, like in alike_rows(y).items()}
         for name in names:
-            if not kept[endpoint][name]:
-                why = known.get(name, "more variable over seeds than the other rows")
-                reasons.setdefault(name, {}).setdefault(why, []).append(endpoint)
+            if not of.kept[name] or of.own[name] is not None:
+                reason = why.get(name, "more variable over seeds than the other rows")
+                reasons.setdefault(name, {}).setdefault(reason, []).append(endpoint)
     return {
         name: "; ".join(f"{why} ({', '.join(places)})" for why, places in of_name.items())
         for name, of_name in reasons.items()
     }
 
 
-def _compared(
-    endpoint: str,
-    outcomes: Mapping[str, Outcome],
-    method: str,
-    against: str,
-    kept: Mapping[str, bool],
-    pools: Mapping[str, Spread],
+def compared_with(
+    endpoint: str, outcomes: Mapping[str, Outcome], method: str, against: str, known: Known
 ) -> Comparison:
+    """One row against the compared one, over the seeds that both have, with what the rows know together."""
     ours, theirs = outcomes[method], outcomes[against]
     common = [seed for seed in ours.seeds if seed in theirs.seeds]
-    pooled = kept[method] and kept[against] and endpoint in pools
-    estimate = judging.difference(ours.at(common), theirs.at(common), pools[endpoint] if pooled else None)
-    return Comparison(method, endpoint, estimate, pooled)
+    estimate = known.difference(method, against, ours.at(common), theirs.at(common))
+    pooled = known.kept[method] and known.own[method] is None and known.joined[against]
+    return Comparison(method, endpoint, estimate, pooled and known.spread is not None)
 
 
-def _between(
-    endpoints: Mapping[str, Mapping[str, Outcome]], kept: Mapping[str, Mapping[str, bool]]
+def correlations(
+    endpoints: Mapping[str, Mapping[str, Outcome]], known: Mapping[str, Known]
 ) -> dict[tuple[str, str], float]:
-    """Correlation of every two endpoints, over the rows that are pooled at both."""
+    """Correlation of one row's means at every two endpoints, over the rows that are pooled at both."""
     names = sorted(endpoints)
     found = {}
     for place, other in enumerate(names):
         for one in names[:place]:
-            both = [m for m in endpoints[one] if m in endpoints[other] and kept[one][m] and kept[other][m]]
+            both = [m for m in endpoints[one] if all(m in endpoints[e] and known[e].kept[m] for e in (one, other))]
             if len(both) < 2:
                 continue
             pair = [_stacked({method: endpoints[name][method] for method in both}) for name in (one, other)]
@@ -184,11 +200,8 @@ def _between(
 def _detectable(pool: Spread, level: float) -> float | None:
     if pool.rows < POOL_AT_LEAST or pool.seeds < judging.LEAST_SEEDS:
         return None
-    variance, df = pool.of_difference()
-    if not variance > 0:
-        return None
-    quantiles = distributions.t.isf(level / 2, df) + distributions.t.ppf(0.8, df)
-    return float(quantiles * math.sqrt(variance))
+    effect = detectable(pool, level)
+    return effect if effect > 0 else None
 
 
 def _judgement(
@@ -199,7 +212,7 @@ def _judgement(
         return Judgement(versus)
     if versus.seeds < judging.LEAST_SEEDS:
         return Judgement(versus)
-    p, effect = stats.p_value(versus), effect if comparison.pooled else None
+    p = stats.p_value(versus)
     if standing != "tested":
         return Judgement(versus, p=p, detectable=effect)
     adjusted = family.adjusted(p)
@@ -210,9 +223,7 @@ def _judgement(
 
 def _shares(
     endpoints: Mapping[str, Mapping[str, Outcome]],
-    compared: Mapping[tuple[str, str], Comparison],
-    kept: Mapping[str, Mapping[str, bool]],
-    pools: Mapping[str, Spread],
+    known: Mapping[str, Known],
     standings: Mapping[str, Standing],
     against: str,
     oracle: str,
@@ -220,18 +231,20 @@ def _shares(
 ) -> dict[tuple[str, str], Any]:
     """Credit shares where there is headroom, of every row but controls, over the seeds that all three have."""
     found = {}
-    for (endpoint, method), comparison in compared.items():
-        if not headroom.get(endpoint) or standings[method] in ("upper", "lower"):
+    for endpoint, of in endpoints.items():
+        if not headroom.get(endpoint):
             continue
-        of = endpoints[endpoint]
-        common = sorted(set(of[method].seeds) & set(of[against].seeds) & set(of[oracle].seeds))
-        if len(common) < 2:
-            continue
-        pooled = comparison.pooled and kept[endpoint][oracle]
-        pool = pools[endpoint] if pooled else None
-        base = of[against].at(common)
-        ours, best = of[method].at(common) - base, of[oracle].at(common) - base
-        estimates = [judging.difference(y.at(common), base, pool) for y in (of[method], of[oracle])]
-        both = judging.covariance(ours, best, pool)
-        found[endpoint, method] = judging.ratio_interval(estimates[0], estimates[1], both)
+        here = known[endpoint]
+        for method in of:
+            if method == against or standings[method] in ("upper", "lower"):
+                continue
+            common = sorted(set(of[method].seeds) & set(of[against].seeds) & set(of[oracle].seeds))
+            if len(common) < 2:
+                continue
+            base = of[against].at(common)
+            y, best = of[method].at(common), of[oracle].at(common)
+            estimates = [here.difference(name, against, table, base) for name, table in ((method, y), (oracle, best))]
+            joined = here.joined[method] and here.joined[oracle] and here.joined[against]
+            both = judging.covariance(y - base, best - base, here.spread if joined else None, here.own[against])
+            found[endpoint, method] = judging.ratio_interval(estimates[0], estimates[1], both)
     return found

@@ -13,10 +13,11 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, special
 
 from harness.core.errors import UserError
-from harness.tables.comparisons import LEVEL, Comparison, Spread, family
+from harness.tables.comparisons import LEVEL, Comparison, family
+from harness.tables.pooling import SUSPECT, Spread
 from harness.tables.statistics import Estimate
 
 POWER = 0.8
@@ -82,18 +83,50 @@ def planning_effect(
 ) -> float:
     """The true difference that a planned table finds with 80 % power, at the level adjusted for all its comparisons.
 
-    (t_{adjusted level} + t_{power}) times the standard error of a difference (Bloom 1995, Evaluation Review 19(5)).
-
     rows: those whose variance over seeds is pooled. comparisons: rows that are compared (default: rows - 1). endpoints:
     how often each is judged; correlation: of one row's means at two of them. NaN below two seeds.
     """
     if seeds < 2 or tasks < 2:
         return math.nan
-    variance, df = parts.spread(seeds, tasks, samples, rows).of_difference()
+    table = parts.spread(seeds, tasks, samples, rows)
+    df = table.of_difference()[1]
+    if math.isnan(df):
+        return 0.0
+    return detectable(table, adjusted_level(comparisons or rows - 1, endpoints, round(df, 1), round(correlation, 2)))
+
+
+def detectable(table: Spread, level: float) -> float:
+    """The true difference of two rows that a table with these mean squares finds with 80 % power at this level.
+
+    Where both rows are judged by the pool it is (t_{level} + t_{power}) times the standard error (Bloom 1995,
+    Evaluation Review 19(5)). But chance makes one of them suspect in 2 SUSPECT - SUSPECT^2 of the cases, and its own
+    greater variance then finds less; so the others must find more. Zero where nothing varies.
+    """
+    variance, df = table.of_difference()
     if not variance > 0:
         return 0.0
-    level = adjusted_level(comparisons or rows - 1, endpoints, round(df, 1), round(correlation, 2))
-    return float((stats.t.isf(level / 2, df) + stats.t.ppf(POWER, df)) * math.sqrt(variance))
+    error, reach = math.sqrt(variance), -float(special.stdtrit(df, level / 2))
+    seldom = 2 * SUSPECT - SUSPECT**2 if table.rows > 2 else 0.0
+    reaches = _suspects_reaches(table, level) if seldom else []
+
+    def missing(effect: float) -> float:
+        usual = float(special.stdtr(df, effect / error - reach))
+        odd = float(np.mean([special.ndtr((effect - own) / error) for own in reaches])) if seldom else 0.0
+        return (1 - seldom) * usual + seldom * odd - POWER
+
+    return float(optimize.brentq(missing, 0.0, 100 * reach * error, xtol=1e-9))
+
+
+def _suspects_reaches(table: Spread, level: float, count: int = 16) -> list[float]:
+    """Differences just found where one row is suspect, at as many evenly spaced quantiles of its mean square."""
+    df, beside = table.seeds - 1.0, (table.rows - 2) * (table.seeds - 1.0)
+    task = 2 * table.task, (table.rows - 1) * (table.tasks - 1.0)
+    found = []
+    for quantile in (np.arange(count) + 0.5) / count:
+        square = float(special.fdtri(df, beside, 1 - SUSPECT * quantile)) * table.seed
+        variance, own_df = table.variance(table.seeds, task, (square, None))
+        found.append(-float(special.stdtrit(own_df, level / 2)) * math.sqrt(variance))
+    return found
 
 
 @lru_cache(maxsize=512)

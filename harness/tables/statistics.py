@@ -160,28 +160,6 @@ def p_value(difference: Estimate) -> float:
     return float(2 * special.stdtr(difference.df, -abs(difference.mean) / difference.error))
 
 
-def minimum_detectable_effect(difference: Estimate, power: float = 0.8, level: float = 0.95) -> float:
-    """The true difference that such a comparison finds with this power.
-
-    (t_{level, two-sided} + t_{power}) times the standard error: Bloom 1995, Minimum detectable effects, Evaluation
-    Review 19(5). NaN where the standard error is.
-    """
-    quantiles = stats.t.ppf((1 + level) / 2, difference.df) + stats.t.ppf(power, difference.df)
-    return float(quantiles * difference.error)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values, in the order given: the error of all comparisons together stays at the level."""
-    p = np.asarray(p_values, dtype=np.float64)
-    if np.any(~((p >= 0) & (p <= 1))):
-        raise UserError(f"p-values lie between 0 and 1, got {list(p_values)}")
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return [float(value) for value in adjusted]
-
-
 def _complete(outcomes: Float[np.ndarray, "seed task"]) -> Float[np.ndarray, "seed task"]:
     y = np.ascontiguousarray(outcomes, dtype=np.float64)  # one memory layout: one order of summation, the same last bit
     if y.ndim != 2 or y.size == 0:

@@ -56,7 +56,7 @@ def test_markdown_says_what_the_numbers_are_of(records: Records) -> None:
         "# Guess\n",
         "- Environment: environments:Guess-v0, split test: 21 tasks; episodes per task and seed: 4 sampled, 1 greedy",
         "- Seeds: 0, 1, 2",
-        "- Model: tiny; group size: 8; optimiser steps: 40; top-p: 1",
+        "- Model: tiny; group size: 8; training steps, each a batch of rollouts: 40; top-p: 1",
         "| Other [1] | ",
         "| Other x10 (exploratory) [2] | ",
         "- [1] Other: the teacher reads: successful sibling; written by: rules",

@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as npst
 
 from harness.core.errors import UserError
 from harness.tables import comparisons as judging
-from harness.tables.comparisons import Comparison, Spread
+from harness.tables import pooling
+from harness.tables.comparisons import Comparison
+from harness.tables.pooling import Spread
 from harness.tables.statistics import Estimate, mean_squares, paired_difference
 
 CUBES = npst.arrays(
@@ -49,11 +51,11 @@ def test_hand_numbers() -> None:
     """
     y = np.zeros((2, 2, 2))
     y[0] = [[1, 1], [0, 1]]
-    found = judging.spread(y)
+    found = pooling.spread(y)
     assert (found.seed, found.task, found.rest) == pytest.approx((1 / 8, 1 / 8, 1 / 8))
     assert (found.by_seed, found.by_task) == (0, 0)
-    # no seed part, so twice the tasks' mean square over S T: 2/8 / 4 = 1/16, with (2 - 1)(2 - 1) degrees of freedom
-    assert found.of_difference() == pytest.approx((1 / 16, 1.0))
+    # (2/8 - 2/8 + 2/8) / 4 = 1/16; each of the three has (2 - 1)(2 - 1) degrees of freedom, their sum a third of one
+    assert found.of_difference() == pytest.approx((1 / 16, 1 / 3))
 
 
 def looped(y: np.ndarray) -> tuple[float, float, float]:
@@ -76,7 +78,7 @@ def looped(y: np.ndarray) -> tuple[float, float, float]:
 
 @given(y=CUBES)
 def test_a_looped_second_implementation_agrees(y: np.ndarray) -> None:
-    found = judging.spread(y)
+    found = pooling.spread(y)
     assert (found.seed, found.task, found.rest) == pytest.approx(looped(y), rel=1e-9, abs=1e-12)
 
 
@@ -85,7 +87,7 @@ def test_what_rows_share_cancels(y: np.ndarray, shift: float) -> None:
     """A seed's start, a task's difficulty, a start that suits a task, a row's mean."""
     rng = np.random.default_rng(0)
     moved = y + rng.random((1, *y.shape[1:])) + shift * rng.random((len(y), 1, 1))
-    ours, theirs = judging.spread(y), judging.spread(moved)
+    ours, theirs = pooling.spread(y), pooling.spread(moved)
     assert (ours.seed, ours.task, ours.rest) == pytest.approx((theirs.seed, theirs.task, theirs.rest), abs=1e-9)
 
 
@@ -93,7 +95,7 @@ def test_two_rows_alone_are_their_difference() -> None:
     """MS of the interaction of two rows is half of the difference's; the pool then adds nothing to what the difference
     itself knows: the variance is that of `paired_difference`, and so are its degrees of freedom."""
     y = cube(2, 4, 60, chaos=0.1)
-    pool = judging.spread(y)
+    pool = pooling.spread(y)
     assert (2 * pool.seed, 2 * pool.task, 2 * pool.rest) == pytest.approx(mean_squares(y[1] - y[0]))
     own, pooled = paired_difference(y[1], y[0]), judging.difference(y[1], y[0], pool)
     assert (pooled.mean, pooled.error, pooled.df) == pytest.approx((own.mean, own.error, own.df))
@@ -103,21 +105,21 @@ def test_two_rows_alone_are_their_difference() -> None:
 def test_eight_rows_know_more_of_seeds_than_two() -> None:
     """3 seeds, 8 rows: 14 degrees of freedom for what had 2."""
     y = cube(8, 3, 300, chaos=0.1)  # the seeds' part dominates
-    pool = judging.spread(y)
+    pool = pooling.spread(y)
     found = judging.difference(y[1], y[0], pool)
     assert 13 < found.df < 20
     assert paired_difference(y[1], y[0]).df < 3
     # fewer seeds than the pool has: var_c counts once a seed
     fewer = judging.difference(y[1][:2], y[0][:2], pool)
-    own = mean_squares(y[1][:2] - y[0][:2])[1] / 600
-    assert fewer.error**2 == pytest.approx(2 * pool.by_seed / 2 + own)
+    task = pool.task_square(y[1][:2] - y[0][:2])[0] / 600
+    assert fewer.error**2 == pytest.approx(2 * pool.by_seed / 2 + task)
 
 
 def test_too_small_a_table_has_no_interactions() -> None:
     with pytest.raises(UserError, match=r"two rows, seeds and tasks or more, got a table of \(1, 3, 4\)"):
-        judging.spread(np.zeros((1, 3, 4)))
+        pooling.spread(np.zeros((1, 3, 4)))
     y = cube(3, 1, 30)
-    assert judging.pool_of(y)[1] is None
+    assert pooling.pool_of(y).spread is None
     assert judging.difference(y[1], y[0], None) == paired_difference(y[1], y[0])
 
 
@@ -127,21 +129,21 @@ def test_too_small_a_table_has_no_interactions() -> None:
 def test_a_collapsed_row_keeps_to_itself() -> None:
     y = cube(6, 3, 100)
     y[4] = np.random.default_rng(1).random((3, 100)) < 0.1
-    assert judging.collapsed_rows(y).tolist() == [False] * 4 + [True, False]
-    kept, pool = judging.pool_of(y)
-    assert kept.tolist() == [True] * 4 + [False, True]
-    assert pool == judging.spread(y[kept])
+    assert pooling.collapsed_rows(y).tolist() == [False] * 4 + [True, False]
+    pool = pooling.pool_of(y)
+    assert pool.kept.tolist() == [True] * 4 + [False, True]
+    assert pool.spread == pooling.spread(y[pool.kept])
 
 
 def test_an_evidently_more_variable_row_keeps_to_itself_and_a_little_more_variable_one_does_not() -> None:
     y = cube(8, 3, 200)
     y[5] += np.array([-0.3, 0.0, 0.3])[:, None]
-    assert np.flatnonzero(~judging.pooled_rows(y)).tolist() == [5]
+    assert np.flatnonzero(~pooling.pooled_rows(y)).tolist() == [5]
     y[2] += np.array([0.25, -0.4, 0.1])[:, None]  # a second does not hide the first
-    assert np.flatnonzero(~judging.pooled_rows(y)).tolist() == [2, 5]
+    assert np.flatnonzero(~pooling.pooled_rows(y)).tolist() == [2, 5]
     y = cube(8, 3, 200)
     y[5] += np.array([-0.02, 0.0, 0.02])[:, None]
-    assert judging.pooled_rows(y).all()
+    assert pooling.pooled_rows(y).all()
 
 
 def test_rows_that_answer_alike_are_counted_once() -> None:
@@ -150,10 +152,10 @@ def test_rows_that_answer_alike_are_counted_once() -> None:
     y = cube(7, 3, 100)
     y[1] = y[2] = y[0]
     y[2, 0, 0] = 1 - y[2, 0, 0]
-    assert judging.alike_rows(y) == {1: 0, 2: 0}
-    kept, pool = judging.pool_of(y)
-    assert kept.tolist() == [True, False, False, True, True, True, True]
-    assert pool == judging.spread(y[kept])
+    assert pooling.alike_rows(y) == {1: 0, 2: 0}
+    pool = pooling.pool_of(y)
+    assert pool.kept.tolist() == [True, False, False, True, True, True, True]
+    assert pool.spread == pooling.spread(y[pool.kept])
     # alike is not equal: the interval says what 100 tasks can show
     found = judging.difference(y[2], y[0], None)
     unseen = 1 - 0.05 ** (1 / 100)
@@ -162,7 +164,7 @@ def test_rows_that_answer_alike_are_counted_once() -> None:
 
 def test_few_false_alarms() -> None:
     """Of 200 tables of eight equal rows, 3 seeds and 100 tasks: rows set apart at random are rarer than 1 in 50."""
-    apart = sum(int((~judging.pooled_rows(cube(8, 3, 100, seed=seed))).sum()) for seed in range(200))
+    apart = sum(int((~pooling.pooled_rows(cube(8, 3, 100, seed=seed))).sum()) for seed in range(200))
     assert apart / 1600 < 0.02
 
 
@@ -275,7 +277,7 @@ def test_the_covariance_of_two_differences_is_the_baselines_variance() -> None:
     for _ in range(400):
         y = 0.1 * rng.standard_normal((6, 4, 1)) + 0.05 * rng.standard_normal((6, 4, 12))
         ours, theirs = y[1] - y[0], y[2] - y[0]
-        pooled.append(judging.covariance(ours, theirs, judging.spread(y)))
+        pooled.append(judging.covariance(ours, theirs, pooling.spread(y)))
         own.append(judging.covariance(ours, theirs, None))
         means.append((ours.mean(), theirs.mean()))
     truth = 0.01 / 4 + 0.05**2 / 48

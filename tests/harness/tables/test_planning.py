@@ -10,8 +10,8 @@ import pytest
 import scipy
 
 from harness.core.errors import UserError
-from harness.tables.comparisons import Spread, spread
 from harness.tables.planning import ASSUMED, Parts, adjusted_level, least_tasks, planning_effect, seeds_needed
+from harness.tables.pooling import Spread, spread
 
 PARTS = Parts(by_seed=0.0004, by_task=0.0025, rest=0.0, sample=0.12)
 
@@ -27,7 +27,8 @@ def test_hand_numbers() -> None:
     variance, df = table.of_difference()
     assert variance == pytest.approx(0.00033)
     assert df == pytest.approx(0.00033**2 / (0.00028**2 / 28 + 0.00017**2 / 693 + 0.00012**2 / 2772))
-    found = planning_effect(PARTS, 5, 100, 4, rows=8, comparisons=1)
+    found = planning_effect(PARTS, 5, 100, 4, rows=2, comparisons=1)  # of two rows none is suspect
+    variance, df = PARTS.spread(5, 100, 4, 2).of_difference()
     quantiles = scipy.stats.t.ppf(0.975, df) + scipy.stats.t.ppf(0.8, df)
     assert found == pytest.approx(quantiles * math.sqrt(0.00033), rel=1e-9)
     assert math.isnan(planning_effect(PARTS, 1, 100, 4, rows=8))

@@ -11,7 +11,6 @@ import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from scipy.stats import nct
 
 from harness.core.errors import UserError
 from harness.tables import statistics as stats
@@ -245,7 +244,6 @@ def test_alike_policies_are_not_said_to_be_equal() -> None:
     alike = stats.paired_difference(np.full((3, 50), 0.3) + 0.1, np.full((3, 50), 0.4))  # 0.3 + 0.1 rounds
     unseen = 1 - 0.05 ** (1 / 50)
     assert (alike.low, alike.high) == pytest.approx((-unseen, unseen), abs=1e-12)
-    assert math.isnan(stats.minimum_detectable_effect(alike))
     always = stats.paired_difference(np.ones((3, 50)), np.zeros((3, 50)))
     assert (always.low, always.high) == pytest.approx((1 - 2 * unseen, 1.0))
     assert stats.p_value(always) == pytest.approx(2 * 0.5**50)
@@ -258,44 +256,6 @@ def test_a_start_of_one_seed_stands_against_every_seed() -> None:
     assert stats.paired_difference(ours, start) == stats.paired_difference(ours, np.repeat(start, 3, axis=0))
     with pytest.raises(UserError, match=r"tables of \(3, 20\) and \(2, 20\)"):
         stats.paired_difference(ours, rng.random((2, 20)))
-
-
-def test_minimum_detectable_effect_has_its_power() -> None:
-    """The t test's power at that effect, by the noncentral t: 80 % within half a point from df = 20 on."""
-    rng = np.random.default_rng(6)
-    for tasks in (21, 200):
-        difference = stats.paired_difference(rng.random((1, tasks)), rng.random((1, tasks)))
-        effect = stats.minimum_detectable_effect(difference)
-        critical = scipy.stats.t.ppf(0.975, difference.df)
-        assert nct.sf(critical, difference.df, effect / difference.error) == pytest.approx(0.8, abs=0.005)
-    # By the normal quantiles 1.95996 + 0.84162 = 2.80158 standard errors, in the limit of many tasks.
-    assert stats.minimum_detectable_effect(stats.Estimate(0.0, 0.0, 0.0, 1.0, 1e9, 1, 2)) == pytest.approx(
-        2.80158, abs=1e-5
-    )
-
-
-def test_holm_by_hand_and_against_its_definition() -> None:
-    """p = .01, .04, .03, .005: sorted .005 x 4 = .02, .01 x 3 = .03, .03 x 2 = .06, .04 x 1 = .04 raised to .06."""
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert stats.holm([]) == []
-    assert stats.holm([0.6, 0.7]) == [1.0, 1.0]
-    with pytest.raises(UserError, match="between 0 and 1"):
-        stats.holm([0.5, math.nan])
-
-
-@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=6))
-def test_holm_rejects_what_closed_testing_with_bonferroni_rejects(p: list[float]) -> None:
-    """Holm is the closure of Bonferroni (Marcus et al. 1976): one falls when every subset that holds it falls."""
-    adjusted = stats.holm(p)
-    for index in range(len(p)):
-        subsets = (
-            subset
-            for size in range(1, len(p) + 1)
-            for subset in itertools.combinations(range(len(p)), size)
-            if index in subset
-        )
-        closed = max(min(min(p[i] for i in subset) * len(subset), 1.0) for subset in subsets)
-        assert adjusted[index] == pytest.approx(closed, rel=1e-12)
 
 
 # ---------------------------------------------------------------- success metrics

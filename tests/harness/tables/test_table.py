@@ -16,7 +16,8 @@ from harness.report.delimited import csv_text
 from harness.report.grids import metrics_grid
 from harness.report.markdown import markdown
 from harness.tables import statistics as stats
-from harness.tables.comparisons import difference, spread
+from harness.tables.comparisons import difference
+from harness.tables.pooling import spread
 from harness.tables.table import build
 
 
@@ -67,7 +68,9 @@ def test_p_values_are_adjusted_over_the_comparisons_that_test_something(records:
         assert found.p_adjusted is not None
         assert found.p <= found.p_adjusted <= 4 * found.p  # two rows under two decodings
         assert found.joint is not None
-        assert found.joint.low < found.versus.low
+        # the floor of 21 tasks may bind at one end, where both then are
+        assert found.joint.low <= found.versus.low
+        assert found.joint.high - found.joint.low > found.versus.high - found.versus.low
         assert found.verdict == "undecided"
     other = build(records.runs, records.rows, against="Third")
     found = next(row for row in other.rows if row.run.method == "GRPO").scores["sampled"].judged
