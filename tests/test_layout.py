@@ -107,3 +107,14 @@ def test_the_right_packages_pass_unseen() -> None:
     from harness.cli.entry import _check_names
 
     _check_names()
+
+
+def test_the_wheel_brings_the_specs_that_commands_name() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    brought = {Path(name) for names in project["tool"]["setuptools"]["data-files"].values() for name in names}
+    specs = {
+        file.relative_to(ROOT) for name in ("demo", "laptop") for file in (ROOT / "results" / name).rglob("spec.toml")
+    }
+    assert brought == {Path("results/published.toml"), *specs}
+    for place, names in project["tool"]["setuptools"]["data-files"].items():
+        assert {f"share/sibling-harness/{Path(name).parent.as_posix()}" for name in names} == {place}

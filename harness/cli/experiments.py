@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import ROOT
+from harness.cli import shipped
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
@@ -23,8 +24,8 @@ from harness.core.words import shown
 if TYPE_CHECKING:
     from harness.experiment import Experiment
 
-DEMO = ROOT / "results" / "demo" / "spec.toml"
-LAPTOP = ROOT / "results" / "laptop"
+DEMO = shipped.results() / "demo" / "spec.toml"
+LAPTOP = shipped.results() / "laptop"
 FORMS = ("terminal", "markdown", "latex", "csv", "html")
 
 
@@ -308,8 +309,8 @@ def _specs_beside(path: Path) -> list[str]:
 
 def _known_specs() -> list[str]:
     """The specs that ship and the folders they stand in, relative to here where that is shorter to type."""
-    shipped = sorted((ROOT / "results").glob("**/spec.toml"))
-    places = [place for file in shipped for place in (file, file.parent, file.parent.parent)]
+    known = sorted(shipped.results().glob("**/spec.toml"))
+    places = [place for file in known for place in (file, file.parent, file.parent.parent)]
     return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 
 

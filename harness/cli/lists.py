@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness import ROOT
+from harness.cli import shipped
 from harness.cli.screen import console, line, progress
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.words import shown
 
-PUBLISHED = ROOT / "results" / "published.toml"
+PUBLISHED = shipped.results() / "published.toml"
 
 
 def summary_of(plug: object) -> str:
