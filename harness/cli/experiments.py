@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import ROOT
-from harness.cli import shipped
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, progress
 from harness.cli.search import searched
+from harness.cli.shipped import results
 from harness.cli.where import Where
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.words import shown
@@ -24,8 +24,8 @@ from harness.core.words import shown
 if TYPE_CHECKING:
     from harness.experiment import Experiment
 
-DEMO = shipped.results() / "demo" / "spec.toml"
-LAPTOP = shipped.results() / "laptop"
+DEMO = results() / "demo" / "spec.toml"
+LAPTOP = results() / "laptop"
 FORMS = ("terminal", "markdown", "latex", "csv", "html")
 
 
@@ -309,7 +309,7 @@ def _specs_beside(path: Path) -> list[str]:
 
 def _known_specs() -> list[str]:
     """The specs that ship and the folders they stand in, relative to here where that is shorter to type."""
-    known = sorted(shipped.results().glob("**/spec.toml"))
+    known = sorted(results().glob("**/spec.toml"))
     places = [place for file in known for place in (file, file.parent, file.parent.parent)]
     return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 

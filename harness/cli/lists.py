@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import shipped
 from harness.cli.screen import console, line, progress
+from harness.cli.shipped import results
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.words import shown
 
-PUBLISHED = shipped.results() / "published.toml"
+PUBLISHED = results() / "published.toml"
 
 
 def summary_of(plug: object) -> str:

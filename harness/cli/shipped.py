@@ -1,4 +1,4 @@
-"""Where the specs and the papers' figures are that come with the project: in a checkout, or beside an installed wheel."""
+"""Where the specs and the papers' figures that come with the project are: in a checkout, or beside a wheel."""
 
 from __future__ import annotations
 
