@@ -14,6 +14,7 @@ import typer
 from harness import ROOT
 from harness.cli.checks import check_backend, check_context, check_env, check_method, check_model, check_policy
 from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, table, tables
+from harness.cli.export import export
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
@@ -38,7 +39,7 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Experiments": (plan, bench, demo, compare, reproduce, tune, headroom, fidelity),
-    "Results": (table, tables, report, trajectories, view, verify),
+    "Results": (table, tables, report, trajectories, view, verify, export),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),

@@ -53,6 +53,7 @@ def bench(
     from harness.experiment import read_experiment
     from harness.report import index, scaling
     from harness.report.terminal import terminal
+    from harness.runs.paper import PAPER
 
     found, where = spec_files(specs), Where.of(executor, workers, ray_address, slurm)
     made, recorded = [], {}
@@ -61,6 +62,8 @@ def bench(
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
         experiment = searched(experiment, file.parent, folder, runs, cache, where)
+        if out is not None and (file.parent / PAPER).is_file():  # what its table quotes goes with it
+            write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
         table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
         made.append(table)
         terminal(table, console)
@@ -196,7 +199,7 @@ def table(
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
-    from harness.report.terminal import terminal
+    from harness.report.terminal import print_grid, terminal
     from harness.runs.plan import plan
     from harness.runs.record import gather_records
 
@@ -212,16 +215,16 @@ def table(
         starts = make_starts(experiment, cache, Where().make(experiment, runs), Console(stderr=True))
         found = gather_records(plan(experiment, starts, runs), allow_missing=True)
     built = folder.build_table(experiment, found, allow_missing)
+    quoted = folder.quoted(built, spec.parent)
     if form == "terminal":
         terminal(built, console)
+        for grid in quoted:
+            print_grid(grid, console)
+    elif form == "csv":
+        sys.stdout.write(delimited.csv_text(built))
     else:
-        written = {
-            "markdown": markdown.markdown,
-            "latex": latex.latex,
-            "csv": delimited.csv_text,
-            "html": html.html_page,
-        }
-        sys.stdout.write(written[form](built))
+        written = {"markdown": markdown.markdown, "latex": latex.latex, "html": html.html_page}
+        sys.stdout.write(written[form](built, quoted))
     refuse_damage([built], allow_missing)
 
 

@@ -20,7 +20,8 @@ def plan(
 ) -> None:
     """Say what differences an experiment will find, and how many seeds a given one needs, before a budget is spent.
 
-    Variances come from the records beside the spec, if there are any, and are assumed otherwise.
+    Variances come from the records beside the spec, if there are any, and are assumed otherwise. Of a paper's
+    spec, what is still to be fetched is named, with the command that fetches it.
 
     Example: harness plan results/laptop/reasoning-mini/spec.toml --effect 0.03
     """
@@ -29,6 +30,7 @@ def plan(
     from harness.report.folder import RUNS, build_table, read_records
     from harness.report.planning import planned, planning_grid
     from harness.report.terminal import print_grid
+    from harness.runs.paper import PAPER, require_at_hand
     from harness.runs.plan import check_plugs
 
     experiment = read_experiment(spec)
@@ -41,3 +43,5 @@ def plan(
     found = planned(experiment, recorded, effects, seeds or None)
     line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]: {seeds or len(experiment.seeds)} seeds")
     print_grid(planning_grid(experiment, found, seeds or None), console)
+    if (spec.parent / PAPER).is_file():
+        require_at_hand(experiment, spec.parent)

@@ -17,7 +17,7 @@ from harness.tables.table import Table
 RENDERED = (".md", ".csv", ".tex", ".html", ".svg")
 """Kinds of files that are made from the records of a results folder."""
 REPORT = "report.html"
-UNSEALED = (SUMS, "spec.toml", "scaling.toml", "NOTES.md", "README.md", REPORT)
+UNSEALED = (SUMS, "spec.toml", "scaling.toml", "paper.toml", "NOTES.md", "README.md", REPORT)
 """Files of a results folder that are not sealed: people write them, or they are made anew from others at any time."""
 
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness import ROOT
 from harness.core import records
 from harness.core.errors import MissingDataError, UnmatchedError
 from harness.core.fingerprint import fingerprint, slug
@@ -27,11 +28,15 @@ from harness.protocols.backend import Start
 from harness.report import plots
 from harness.report.files import RENDERED, seal_results, sealable, write_table
 from harness.report.search import TRIALS, best_of_k, experiment_of, read_trials, search_grid
+from harness.runs.paper import read_paper
 from harness.runs.plan import Job, code_of_plug, code_revision
 from harness.runs.record import Records, gather_records
 from harness.runs.steps import logs_of_jobs, step_summary
+from harness.tables.grid import Grid
+from harness.tables.published import parse, quoted_beside
 from harness.tables.table import Table, build
 
+PUBLISHED = ROOT / "results" / "published.toml"
 RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
 PROVENANCE, STEPS = "provenance.json", "steps.jsonl.gz"
 REMEDY = "take the file back from where the folder came from, or make the records anew with: harness bench {}"
@@ -168,12 +173,18 @@ def render(folder: Path) -> Table:
 
 def _write_renderings(experiment: Experiment, table: Table, found: Records, out: Path) -> None:
     rows = read_trials(experiment, out) if (out / TRIALS).is_file() else []
-    write_table(table, out, [search_grid(experiment, rows)] if rows else [])
+    write_table(table, out, [*([search_grid(experiment, rows)] if rows else []), *quoted(table, out)])
     if rows:
         plots.write_plot(best_of_k(rows), out / "best-of-k")
     for decoding in DECODINGS if found.points else ():
         title = experiment.title or experiment.name
         plots.write_plot(plots.learning_curves(found.points, value=decoding, title=title), out / f"curve-{decoding}")
+
+
+def quoted(table: Table, place: Path) -> list[Grid]:
+    """The papers' figures that the `paper.toml` in a folder asks for, to stand below its table."""
+    quotes = read_paper(place).quote
+    return quoted_beside(table, quotes, parse(PUBLISHED.read_text(encoding="utf-8"))) if quotes else []
 
 
 def _copy_episodes(experiment: Experiment, jobs: Sequence[Job], out: Path, found: Records) -> None:

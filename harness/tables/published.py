@@ -71,6 +71,13 @@ def published_beside(table: Table, entries: Sequence[Entry]) -> Grid:
     return Grid("Published", header, tuple(map(_cells, entries)), (NOTE,), left=len(header))
 
 
+def quoted_beside(table: Table, quotes: Sequence[Mapping[str, str]], entries: Sequence[Entry]) -> list[Grid]:
+    """The block of the figures that a paper's spec asks for, each quote a choice among the entries (`choose`); no block
+    without quotes. UserError for a Mini environment, MissingDataError or UnknownNameError for a quote of nothing."""
+    chosen = [entry for quote in quotes for entry in choose(entries, **quote)]
+    return [published_beside(table, chosen)] if chosen else []
+
+
 def _cells(entry: Entry) -> tuple[str, ...]:
     value = f"{entry['value']:g}" + ("%" if entry["unit"] == "%" else f" {entry['unit']}")
     place = f"arXiv {entry['paper']}, {entry['table']}"

@@ -1,0 +1,20 @@
+"""The page on exports: its commands do what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from guides import commands, done, refused
+
+from harness import ROOT
+
+
+def test_its_commands(tmp_path: Path) -> None:
+    *exports, plan = commands("exports.md")
+    for command in exports:
+        folder = command.split()[2]
+        done(tmp_path, command.replace(folder, str(ROOT / folder)))
+    assert {"card.json", "drops.json", "CHECKLIST.md"} <= {file.name for file in (tmp_path / "runs/card").iterdir()}
+    assert list((tmp_path / "runs/logs").glob("*.json"))
+    spec = plan.split()[-1]
+    assert "hf download Qwen/Qwen3.5-4B" in refused(tmp_path, plan.replace(spec, str(ROOT / spec)))
