@@ -22,6 +22,7 @@ from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
+    from harness.runs.record import Records
 
 DEMO = ROOT / "results" / "demo" / "spec.toml"
 LAPTOP = ROOT / "results" / "laptop"
@@ -184,32 +185,26 @@ def table(
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the table of an experiment: from the runs there are, or else from the records beside its spec.
+    """Print the table of an experiment at once: from its finished runs, or else from the records beside its spec.
+
+    Nothing is run for it, and no row of the spec is left out in silence.
 
     Example: harness table results/demo/spec.toml --format markdown
     """
-    from rich.console import Console
-
-    from harness.core.fingerprint import slug
-    from harness.executors.work import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
     from harness.report.terminal import terminal
-    from harness.runs.plan import plan
-    from harness.runs.record import gather_records
+    from harness.runs.plan import check_plugs
 
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
-    experiment = read_experiment(spec)
+    [file] = spec_files([spec])
+    experiment = read_experiment(file)
     if experiment.search is not None:
-        experiment = with_winners(experiment, read_trials(experiment, spec.parent))
-    if (spec.parent / folder.RUNS).is_file() and not (runs / slug(experiment.name)).is_dir():
-        found = folder.read_records(spec.parent)
-    else:
-        # Starts may have to be made first: what is said of that goes between no table and a pipe.
-        starts = make_starts(experiment, cache, Where().make(experiment, runs), Console(stderr=True))
-        found = gather_records(plan(experiment, starts, runs), allow_missing=True)
+        experiment = with_winners(experiment, read_trials(experiment, file.parent))
+    check_plugs(experiment)
+    found = _finished(experiment, file.parent, runs, cache)
     built = folder.build_table(experiment, found, allow_missing)
     if form == "terminal":
         terminal(built, console)
@@ -279,6 +274,41 @@ def fidelity(
 
 
 # ---------------------------------------------------------------- shared
+
+
+def _finished(experiment: Experiment, beside: Path, runs: Path, cache: Path) -> Records:
+    """The records of an experiment's finished runs, or else those beside its spec. MissingDataError where there are
+    neither, UnmatchedError where the records beside it are of other settings than the spec's."""
+    from harness.core.errors import MissingDataError, UnmatchedError
+    from harness.core.fingerprint import slug
+    from harness.learning.warm_start import for_every_seed, start_seeds, starts_at_hand
+    from harness.report.folder import RUNS, read_records
+    from harness.runs.plan import plan
+    from harness.runs.record import gather_records
+
+    recorded = (beside / RUNS).is_file()
+    wanted = start_seeds(experiment)
+    if (runs / slug(experiment.name)).is_dir() or not recorded:
+        made = starts_at_hand(experiment, cache, wanted)
+        if set(made) == set(wanted):
+            found = gather_records(plan(experiment, for_every_seed(experiment, made), runs), allow_missing=True)
+            if found.runs or found.damaged:
+                return found
+        if not recorded:
+            raise MissingDataError(
+                f"nothing to make a table of: no run of {experiment.name!r} is finished in {runs}, and {beside} holds "
+                f"no records; run it with: harness bench {beside}"
+            )
+    found = read_records(beside)
+    known, spec = found.runs[0]["matched"], experiment.matched_facts()
+    changed = [name for name, value in spec.items() if name in known and known[name] != value and "backend" not in name]
+    if changed:
+        name = changed[0]
+        raise UnmatchedError(
+            f"the spec says {name} = {spec[name]!r}, the records beside it were made with {known[name]!r}; "
+            f"run it again with: harness bench {beside}"
+        )
+    return found
 
 
 def spec_files(specs: Sequence[Path]) -> list[Path]:
