@@ -35,7 +35,7 @@ app = typer.Typer(
     "2. Compare methods in an environment, no spec needed: [bold]harness compare grpo craft --env ID[/bold]\n\n"
     "3. Plan an experiment, then run it: [bold]harness plan SPEC[/bold], [bold]harness bench SPEC[/bold]\n\n"
     "4. Read what came out: [bold]harness report FOLDER[/bold], [bold]harness table SPEC[/bold]\n\n"
-    "5. Bring your own: [bold]harness check-env my_env:Mine-v0[/bold], [bold]harness check-method my_method:Mine[/bold]",
+    "5. Bring your own: [bold]harness check-env my_env:Mine-v0[/bold], [bold]harness check-method my_own:Mine[/bold]",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
