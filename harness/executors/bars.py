@@ -79,7 +79,7 @@ class Bars:
         elapsed = time.monotonic() - self.began
         steps = sum(now - first for first, now in self.steps.values())
         if steps:
-            words.append(f"{steps / elapsed:,.1f} steps/s")
+            words.append(f"{steps / max(elapsed, 1e-9):,.1f} steps/s")
         left = self.left(elapsed)
         if left is not None:
             words.append(f"about {left:,.0f} s left" if left < 120 else f"about {left / 60:,.0f} min left")

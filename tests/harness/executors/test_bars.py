@@ -72,6 +72,7 @@ def test_success_so_far_is_read_from_what_a_run_has_left(tmp_path: Path, tiny_di
 
     run = job(small(), tiny_directory, tmp_path / "run")
     assert success_so_far(run) == ""
+    run.folder.mkdir(parents=True)
     points = [{"step": 0, "sampled": 0.25, "tasks": "0001"}, {"step": 2, "sampled": 0.5, "tasks": "0011"}]
     records.append(run.folder / "curve.jsonl", points, kind="curve")
     assert success_so_far(run).startswith("success 0.50 [")
