@@ -13,7 +13,8 @@ import typer
 
 from harness import ROOT
 from harness.cli.checks import check_backend, check_context, check_env, check_method, check_model, check_policy
-from harness.cli.experiments import bench, compare, demo, fidelity, reproduce, table, tables
+from harness.cli.comparing import compare, init
+from harness.cli.experiments import bench, demo, fidelity, reproduce, table, tables
 from harness.cli.export import export
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
@@ -30,15 +31,19 @@ UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="harness",
-    help="Matched comparison of credit-assignment methods for language-model agents.\n\n"
-    "Start with: [bold]harness demo[/bold] (two minutes), then [bold]harness bench results/laptop[/bold].",
+    help="Matched comparison of credit-assignment methods for language-model agents. Five things people do:\n\n"
+    "1. See it work, in minutes: [bold]harness demo[/bold]\n\n"
+    "2. Compare methods in an environment, no spec needed: [bold]harness compare grpo craft --env ID[/bold]\n\n"
+    "3. Plan an experiment, then run it: [bold]harness plan SPEC[/bold], [bold]harness bench SPEC[/bold]\n\n"
+    "4. Read what came out: [bold]harness report FOLDER[/bold], [bold]harness table SPEC[/bold]\n\n"
+    "5. Bring your own: [bold]harness check-env my_env:Mine-v0[/bold], [bold]harness check-method my_own:Mine[/bold]",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Experiments": (plan, bench, demo, compare, reproduce, tune, headroom, fidelity),
+    "Experiments": (demo, compare, init, plan, bench, reproduce, tune, headroom, fidelity),
     "Results": (table, tables, report, trajectories, view, verify, export),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),

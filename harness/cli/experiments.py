@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,7 @@ from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
-from harness.cli.screen import console, line, progress
+from harness.cli.screen import console, line, print_json, progress
 from harness.cli.search import searched
 from harness.cli.shipped import results
 from harness.cli.where import Where
@@ -23,10 +23,11 @@ from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
+    from harness.runs.record import Records
 
 DEMO = results() / "demo" / "spec.toml"
 LAPTOP = results() / "laptop"
-FORMS = ("terminal", "markdown", "latex", "csv", "html")
+FORMS = ("terminal", "markdown", "latex", "csv", "html", "json")
 
 
 def bench(
@@ -127,7 +128,10 @@ def reproduce(
 
 
 def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
-    """The main job in two minutes: a small experiment, its table printed here."""
+    """The main job in about two minutes on two idle cores: two methods, their table printed here.
+
+    Example: harness demo
+    """
     from harness.experiment import read_experiment
     from harness.report.terminal import terminal
 
@@ -139,89 +143,43 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
     console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
 
 
-def compare(
-    methods: Annotated[list[str], typer.Argument(help="Two or more: short names (harness methods) or module:Name.")],
-    env: Annotated[str, typer.Option("--env", help="An environment id: `harness environments` lists them.")],
-    spec: Annotated[
-        Path | None,
-        typer.Option(help="Spec to take everything else from (default: the laptop's for that environment)."),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, e.g. 0,1,2 or 0-2 (default: the spec's).")] = "",
-    steps: Annotated[int, typer.Option(min=0, help="Optimiser steps (0: the spec's).")] = 0,
-    runs: Runs = Path("runs"),
-    cache: CacheFolder = Path(".cache"),
-    workers: Workers = 0,
-) -> None:
-    """Compare methods head to head: runs what is missing and prints the paired table.
-
-    Example: harness compare grpo craft --env ReasoningMini-v0
-    """
-    from harness.core.catalogue import plug_of
-    from harness.experiment import MethodSettings, fingerprint, parse_experiment, read_experiment
-    from harness.report.terminal import terminal
-
-    if len(methods) < 2:
-        raise UserError("compare needs two or more methods")
-    template = read_experiment(spec) if spec else _laptop_spec(env)
-    _same_environment(template, env, spec)
-    rows = [MethodSettings(label=name, plug=plug_of(name, "method", "methods")) for name in methods]
-    changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "title": f"{', '.join(methods)} on {env}"}
-    if seeds:
-        changed["seeds"] = numbers(seeds)
-    data = template.model_dump() | changed | {"search": None}
-    if steps:
-        data["budget"] = data["budget"] | {"steps": steps}
-    experiment = parse_experiment(data)
-    decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]  # other seeds are another table
-    short = "-".join(name.rpartition(":")[2].lower() for name in methods)
-    out = runs / "comparisons" / f"{experiment.name}-{short}-{decides}"
-    table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
-    terminal(table, console)
-    line(f"written: {shown(out)}")
-    refuse_damage([table])
-
-
 def table(
     spec: Annotated[Path, typer.Argument(help="The experiment's spec.toml.")],
-    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv or html.")] = "terminal",
+    form: Annotated[str, typer.Option("--format", help="terminal, markdown, latex, csv, html or json.")] = "terminal",
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
 ) -> None:
-    """Print the table of an experiment: from the runs there are, or else from the records beside its spec.
+    """Print the table of an experiment at once: from its finished runs, or else from the records beside its spec.
+
+    Nothing is run for it, and no row of the spec is left out in silence.
 
     Example: harness table results/demo/spec.toml --format markdown
     """
-    from rich.console import Console
-
-    from harness.core.fingerprint import slug
-    from harness.executors.work import make_starts
     from harness.experiment import read_experiment
     from harness.report import delimited, folder, html, latex, markdown
     from harness.report.search import read_trials, with_winners
     from harness.report.terminal import print_grid, terminal
-    from harness.runs.plan import plan
-    from harness.runs.record import gather_records
+    from harness.runs.plan import check_plugs
 
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
-    experiment = read_experiment(spec)
+    file = one_spec(spec)
+    experiment = read_experiment(file)
     if experiment.search is not None:
-        experiment = with_winners(experiment, read_trials(experiment, spec.parent))
-    if (spec.parent / folder.RUNS).is_file() and not (runs / slug(experiment.name)).is_dir():
-        found = folder.read_records(spec.parent)
-    else:
-        # Starts may have to be made first: what is said of that goes between no table and a pipe.
-        starts = make_starts(experiment, cache, Where().make(experiment, runs), Console(stderr=True))
-        found = gather_records(plan(experiment, starts, runs), allow_missing=True)
+        experiment = with_winners(experiment, read_trials(experiment, file.parent))
+    check_plugs(experiment)
+    found = _finished(experiment, file.parent, runs, cache)
     built = folder.build_table(experiment, found, allow_missing)
-    quoted = folder.quoted(built, spec.parent)
+    quoted = folder.quoted(built, file.parent)
     if form == "terminal":
         terminal(built, console)
         for grid in quoted:
             print_grid(grid, console)
     elif form == "csv":
         sys.stdout.write(delimited.csv_text(built))
+    elif form == "json":
+        print_json(delimited.lines(built))
     else:
         written = {"markdown": markdown.markdown, "latex": latex.latex, "html": html.html_page}
         sys.stdout.write(written[form](built, quoted))
@@ -285,6 +243,41 @@ def fidelity(
 # ---------------------------------------------------------------- shared
 
 
+def _finished(experiment: Experiment, beside: Path, runs: Path, cache: Path) -> Records:
+    """The records of an experiment's finished runs, or else those beside its spec. MissingDataError where there are
+    neither, UnmatchedError where the records beside it are of other settings than the spec's."""
+    from harness.core.errors import MissingDataError, UnmatchedError
+    from harness.core.fingerprint import slug
+    from harness.learning.warm_start import for_every_seed, start_seeds, starts_at_hand
+    from harness.report.folder import RUNS, read_records
+    from harness.runs.plan import plan
+    from harness.runs.record import gather_records
+
+    recorded = (beside / RUNS).is_file()
+    wanted = start_seeds(experiment)
+    if (runs / slug(experiment.name)).is_dir() or not recorded:
+        made = starts_at_hand(experiment, cache, wanted)
+        if set(made) == set(wanted):
+            found = gather_records(plan(experiment, for_every_seed(experiment, made), runs), allow_missing=True)
+            if found.runs or found.damaged:
+                return found
+        if not recorded:
+            raise MissingDataError(
+                f"nothing to make a table of: no run of {experiment.name!r} is finished in {runs}, and {beside} holds "
+                f"no records; run it with: harness bench {beside}"
+            )
+    found = read_records(beside)
+    known, spec = found.runs[0]["matched"] if found.runs else {}, experiment.matched_facts()
+    changed = [name for name, value in spec.items() if name in known and known[name] != value and "backend" not in name]
+    if changed:
+        name = changed[0]
+        raise UnmatchedError(
+            f"the spec says {name} = {spec[name]!r}, the records beside it were made with {known[name]!r}; "
+            f"run it again with: harness bench {beside}"
+        )
+    return found
+
+
 def spec_files(specs: Sequence[Path]) -> list[Path]:
     """The spec files meant by paths of files and folders. UnknownNameError with the nearest one for a path that is
     none."""
@@ -304,6 +297,14 @@ def spec_files(specs: Sequence[Path]) -> list[Path]:
     return found
 
 
+def one_spec(path: Path) -> Path:
+    """The one spec file meant by a path. UserError where a folder holds several."""
+    found = spec_files([path])
+    if len(found) > 1:
+        raise UserError(f"{path} holds {len(found)} specs, one is wanted: {', '.join(map(str, found[:6]))}")
+    return found[0]
+
+
 def _specs_beside(path: Path) -> list[str]:
     """Spec files, and folders that hold one, around a path that is none."""
     files = [*path.parent.glob("*.toml"), *path.parent.glob("*/spec.toml"), *path.parent.parent.glob(f"*/{path.name}")]
@@ -317,36 +318,8 @@ def _known_specs() -> list[str]:
     return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 
 
-def _laptop_spec(env: str) -> Experiment:
-    from harness.core.catalogue import environment_id
-    from harness.experiment import read_experiment
-
-    known = {read_experiment(file).environment.id: file for file in spec_files([LAPTOP])} if LAPTOP.is_dir() else {}
-    wanted = environment_id(env)
-    if wanted not in known:
-        raise UnknownNameError(
-            "environment with a laptop spec",
-            env,
-            [k.rpartition(":")[2] for k in known],
-            "Name another spec with --spec.",
-        )
-    return read_experiment(known[wanted])
-
-
 def _fidelity_folder(spec: Path) -> Path:
     """Beside the spec, unless a table of runs stands there."""
     from harness.report.folder import RUNS
 
     return spec.parent / "fidelity" if (spec.parent / RUNS).is_file() else spec.parent
-
-
-def _same_environment(template: Experiment, env: str, spec: Path | None) -> None:
-    """UserError where --env and --spec name two environments: one fact has one source."""
-    from harness.core.catalogue import environment_id
-
-    wanted = environment_id(env)
-    if template.environment.id != wanted:
-        raise UserError(
-            f"--env says {wanted}, {spec} says {template.environment.id}; "
-            "leave the environment to the spec or name another"
-        )

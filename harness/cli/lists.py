@@ -3,11 +3,13 @@ environment needs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from harness.cli.screen import console, line, progress
+from harness.cli.options import Json
+from harness.cli.screen import console, line, print_json, progress
 from harness.cli.shipped import results
 from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.words import shown
@@ -22,45 +24,64 @@ def summary_of(plug: object) -> str:
     return " ".join((inspect.getdoc(plug) or "").partition("\n\n")[0].split())
 
 
-def methods() -> None:
-    """List the methods with their papers."""
-    from rich.table import Table as Grid
+def methods(as_json: Json = False) -> None:
+    """List the methods with their papers.
 
+    Example: harness methods --json
+    """
     from harness.core.catalogue import catalogue
     from harness.core.plugs import resolve
     from harness.protocols.method import paper_of
 
-    grid = Grid("name", "paper", "what it does", title="methods (your own: module:Name)")
+    found = []
     for name, plug in catalogue("methods").items():
         cls = resolve(plug, "method")
-        grid.add_row(*map(shown, (name, paper_of(cls), summary_of(cls))))
-    console.print(grid)
+        found.append({"name": name, "plug": plug, "paper": paper_of(cls), "what it does": summary_of(cls)})
+    _list("methods (your own: module:Name)", found, ("name", "paper", "what it does"), as_json)
 
 
-def contexts() -> None:
-    """List the sources of privileged contexts."""
-    from rich.table import Table as Grid
+def contexts(as_json: Json = False) -> None:
+    """List the sources of privileged contexts.
 
+    Example: harness contexts
+    """
     from harness.core.catalogue import catalogue
     from harness.core.plugs import resolve
 
-    grid = Grid("name", "plug", "what the teacher reads", title="context sources (your own: module:Name)")
-    for name, plug in catalogue("contexts").items():
-        grid.add_row(*map(shown, (name, plug, summary_of(resolve(plug, "context source")))))
-    console.print(grid)
+    found = [
+        {"name": name, "plug": plug, "what the teacher reads": summary_of(resolve(plug, "context source"))}
+        for name, plug in catalogue("contexts").items()
+    ]
+    _list("context sources (your own: module:Name)", found, ("name", "plug", "what the teacher reads"), as_json)
 
 
-def environments() -> None:
-    """List the environments that are registered."""
+def environments(as_json: Json = False) -> None:
+    """List the environments that are registered.
+
+    Example: harness environments
+    """
     import gymnasium
-    from rich.table import Table as Grid
 
     from harness.core.catalogue import environment_modules, offered_ids
 
-    grid = Grid("id", "class", title="environments (your own: module:Id)")
-    for module in environment_modules():
-        for name in offered_ids(module):
-            grid.add_row(*map(shown, (name, gymnasium.registry[name].entry_point)))
+    found = [
+        {"id": name, "class": str(gymnasium.registry[name].entry_point)}
+        for module in environment_modules()
+        for name in offered_ids(module)
+    ]
+    _list("environments (your own: module:Id)", found, ("id", "class"), as_json)
+
+
+def _list(title: str, found: Sequence[Mapping[str, str]], columns: Sequence[str], as_json: bool) -> None:
+    """Print a list as a grid of these columns, or all of it as JSON."""
+    from rich.table import Table as Grid
+
+    if as_json:
+        print_json(found)
+        return
+    grid = Grid(*columns, title=title)
+    for entry in found:
+        grid.add_row(*(shown(entry[column]) for column in columns))
     console.print(grid)
 
 

@@ -27,6 +27,7 @@ Slurm = Annotated[
     str, typer.Option("--slurm", help='JSON object of submitit\'s parameters, e.g. \'{"slurm_partition": "gpu"}\'.')
 ]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")]
+Json = Annotated[bool, typer.Option("--json", help="Print plain data as JSON instead of words.")]
 EnvOptions = Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")]
 PlugOptions = Annotated[str, typer.Option("--options", help="JSON object of its own options.")]
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import CacheFolder, json_object
-from harness.cli.screen import console, line, progress
+from harness.cli.options import CacheFolder, Json, json_object
+from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.words import shown
 
@@ -34,6 +34,7 @@ def evaluate(
     seed: int = 0,
     out: Annotated[Path, typer.Option(help="Where the episodes are written.")] = Path("runs/evaluations"),
     cache: CacheFolder = Path(".cache"),
+    as_json: Json = False,
 ) -> None:
     """Play an environment with a policy that is not trained here. Called again, it plays only what is missing.
 
@@ -49,9 +50,12 @@ def evaluate(
         policy_options=json_object(policy_options, "--policy-options"), deadline_s=deadline, concurrency=concurrency,
         seed=seed, out=out,
     )  # fmt: skip
-    with progress() as show_progress:
-        done = play(asked, cache, lambda text: line(f"[yellow]{shown(text)}[/yellow]"), show_progress)
-    print_evaluated(done, asked.environment.id.rpartition(":")[2], console)
+    with only_json(as_json):
+        with progress() as show_progress:
+            done = play(asked, cache, lambda text: line(f"[yellow]{shown(text)}[/yellow]"), show_progress)
+        print_evaluated(done, asked.environment.id.rpartition(":")[2], console)
+    if as_json:
+        print_json({"file": str(done.file), "lost": done.lost, "spent": dict(done.spent)} | done.summary)
 
 
 def show(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.screen import console, line
 from harness.cli.where import Where
 from harness.core.errors import DamagedRecordError, HarnessError, UserError
+from harness.core.locks import locked
 from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.protocols.backend import Start
+    from harness.runs.plan import Job
     from harness.tables.table import Table
 
 
@@ -33,7 +36,8 @@ def run_experiment(
     jobs = plan(experiment, starts, runs)
     waiting = sum(not job.done for job in jobs)
     line(f"{len(jobs)} runs, {len(jobs) - waiting} of them finished before")
-    failed = run_all(jobs, executor, console)
+    with alone_with(jobs) if waiting else contextlib.nullcontext():
+        failed = run_all(jobs, executor, console)
     for job, why in failed:
         line(f"[red]failed[/red]: {shown(job.name)}: {shown(why)}")
     if failed and not allow_missing:
@@ -42,6 +46,20 @@ def run_experiment(
             "again"
         )
     return write_results(experiment, jobs, starts, out, allow_missing)
+
+
+@contextlib.contextmanager
+def alone_with(jobs: Sequence[Job]) -> Iterator[None]:
+    """Be the one command that works on these runs; it is said where another one is waited for. Two commands that took
+    runs from each other would both fail."""
+    lock = jobs[0].folder.parent / ".lock"
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, "busy"))
+        except HarnessError:
+            line("another command is working on these runs: this one waits, and does what is left then")
+            held.enter_context(locked(lock))
+        yield
 
 
 def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:

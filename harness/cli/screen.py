@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +30,21 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         yield report
 
 
+@contextmanager
+def only_json(wanted: bool) -> Iterator[None]:
+    """Where JSON is wanted, everything said for people goes to standard error meanwhile."""
+    before, console.stderr = console.stderr, wanted or console.stderr
+    try:
+        yield
+    finally:
+        console.stderr = before
+
+
 def line(text: str) -> None:
     """A line with markup, as it is: no number or path coloured, none broken."""
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON, and nothing else, on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.options import CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
-from harness.cli.running import numbers, refuse_damage, run_experiment
+from harness.cli.running import alone_with, numbers, refuse_damage, run_experiment
 from harness.cli.screen import console, line
 from harness.cli.where import Where
 from harness.core.errors import HarnessError, UserError
@@ -96,7 +97,8 @@ def search(experiment: Experiment, runs: Path, cache: Path, where: Where) -> lis
     jobs = trial_jobs(experiment, make_starts(tuning, cache, executor, console), runs)
     waiting = sum(not job.done for job in jobs)
     line(f"{len(jobs)} trials, {len(jobs) - waiting} of them finished before")
-    failed = run_all(jobs, executor, console)
+    with alone_with(jobs) if waiting else contextlib.nullcontext():
+        failed = run_all(jobs, executor, console)
     for job, why in failed:
         line(f"[red]failed[/red]: {shown(job.name)}: {shown(why)}")
     if failed:

@@ -3,14 +3,15 @@ is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core import records
 from harness.core.errors import HarnessError
+from harness.core.locks import locked
 from harness.core.types import Ending
 from harness.evaluation.players import player_of
 from harness.evaluation.playing import Record, Watch, play
@@ -37,13 +38,18 @@ class Evaluated:
 def evaluate(
     asked: Evaluation, cache: Path, message: Callable[[str], None], progress: Callable[[str, int, int], None]
 ) -> Evaluated:
-    """Play what is missing and write a summary beside the episodes. HarnessError where everything was lost."""
+    """Play what is missing and write a summary beside the episodes. Another command that plays the same ones is waited
+    for, and `message` says so. HarnessError where everything was lost."""
     player = player_of(asked, cache)
     with ExitStack() as pools:
         pool = pools.enter_context(EnvironmentPool(asked.environment))
-        requests = asked.requests(panel(pool.environment, asked.split, asked.tasks))
+        tasks = panel(pool.environment, asked.split, asked.tasks)
+        if len(tasks) < asked.tasks:
+            message(f"split {asked.split!r} holds {len(tasks)} tasks, {asked.tasks} were asked for: all are played")
+        requests = asked.requests(tasks)
         identity = asked.identity(str(pool.environment.version), player.version)
         record = Record(asked.file(identity))
+        pools.enter_context(alone(record.file.with_suffix(".lock"), message))
         for damage in record.load():
             message(str(damage))
         missing = [request for request in requests if not record.finished(request)]
@@ -60,5 +66,17 @@ def evaluate(
         if lost == len(requests):
             raise HarnessError(f"all {lost} episodes were lost to the infrastructure; {watch.summary()}")
         summary = summarise(pool.environment, played) | {"policy": f"{asked.policy}, {asked.decoding}"}
-    records.write_json(record.file.with_suffix(".json"), {"settings": identity} | summary)
+        records.write_json(record.file.with_suffix(".json"), {"settings": identity} | summary)
     return Evaluated(record.file, summary, player.spent(), lost, watch.summary())
+
+
+@contextmanager
+def alone(lock: Path, message: Callable[[str], None]) -> Iterator[None]:
+    """Be the one process that holds a lock file; `message` says that another one is waited for."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, "busy"))
+        except HarnessError:
+            message("another command is playing these episodes: this one waits, and takes over what it has played")
+            held.enter_context(locked(lock))
+        yield

@@ -41,7 +41,7 @@ class Local:
         os.environ |= ENVIRONMENT
         context = multiprocessing.get_context("spawn")
         inbox, stop = context.Queue(), context.Event()
-        with bars(console, title, [work.name for work in works]) as shown:
+        with bars(console, title, works) as shown:
             pool = ProcessPoolExecutor(min(self.workers, len(works)), context, _begin, (inbox, stop))
             try:
                 return _drive(pool, works, inbox, shown)

@@ -40,7 +40,7 @@ class Ray:
         self.shared.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=".ray-", dir=self.shared) as mailbox,
-            bars(console, title, [work.name for work in works]) as shown,
+            bars(console, title, works) as shown,
         ):
             errands = [Errand.of(work.do, place, Path(mailbox)) for place, work in enumerate(works)]
             task = ray.remote(num_cpus=1, num_gpus=self._gpus(ray), max_retries=RETRIES)(_do)

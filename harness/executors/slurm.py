@@ -43,7 +43,7 @@ class Slurm:
         self.shared.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=".slurm-", dir=self.shared) as mailbox,
-            bars(console, title, [work.name for work in works]) as shown,
+            bars(console, title, works) as shown,
         ):
             executor = self._executor(Path(mailbox) / "jobs")
             errands = [Errand.of(work.do, place, Path(mailbox)) for place, work in enumerate(works)]

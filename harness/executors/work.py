@@ -9,8 +9,9 @@ and when alone: the same spec leaves the same records.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
+from harness.core import records
+from harness.core.errors import DamagedRecordError
+from harness.core.words import shown
 from harness.executors import errands
 from harness.executors.errands import Doing, Report
 from harness.experiment import Experiment
@@ -35,6 +39,8 @@ class Work:
     do: Doing
     lasting: bool = False
     """Whether what it has done so far can be kept, so that the first Ctrl-C lets it come to such a place."""
+    so_far: Callable[[], str] | None = None
+    """What has come of it so far, in a few words, read from what it has left; asked where the work was sent from."""
 
 
 @runtime_checkable
@@ -52,9 +58,54 @@ def run_all(jobs: Sequence[Job], executor: Executor, console: Console) -> list[t
     """Do all jobs that are not done; returns those that failed and why. Every run can be continued; where the
     executor can, Ctrl-C lets every run finish its step and save, and once more ends the workers at once."""
     open_jobs = [job for job in jobs if not job.done]
-    done = executor.do([Work(job.name, partial(_run, job), lasting=True) for job in open_jobs], "all runs", console)
+    works = [Work(job.name, partial(_run, job), lasting=True, so_far=partial(success_so_far, job)) for job in open_jobs]
+    try:
+        done = executor.do(works, "all runs", console)
+    except KeyboardInterrupt:
+        console.print(kept(jobs), highlight=False, soft_wrap=True)
+        raise
     outcomes = zip(open_jobs, done, strict=True)
     return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
+
+
+def success_so_far(job: Job) -> str:
+    """The last point of a run's learning curve with its 95 % interval over tasks (Wilson, 1927), or the sampled success
+    of its panel once it is finished; empty before there is either."""
+    rows = _rows(job.folder / "rows.jsonl") if job.done else _rows(job.folder / "curve.jsonl")
+    if job.done:
+        sampled = [
+            row["success"] for row in rows if row.get("decoding") == "sampled" and row.get("success") is not None
+        ]
+        rate, tasks = (sum(sampled) / len(sampled), len(sampled)) if sampled else (None, 0)
+    else:
+        rate, tasks = (rows[-1].get("sampled"), len(rows[-1].get("tasks", ""))) if rows else (None, 0)
+    if rate is None or not tasks:
+        return ""
+    low, high = _wilson(float(rate), tasks)
+    return f"success {rate:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _wilson(rate: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    middle, spread = rate + z * z / (2 * n), z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """What can be read of a log that is being written."""
+    try:
+        return list(records.read(file).rows) if file.is_file() else []
+    except (OSError, DamagedRecordError):
+        return []
+
+
+def kept(jobs: Sequence[Job]) -> str:
+    """What an interruption leaves, and how to go on, in a line."""
+    finished = sum(job.done for job in jobs)
+    begun = [job for job in jobs if not job.done and any(job.folder.glob("checkpoint-*"))]
+    return (
+        f"kept: {finished} finished runs of {len(jobs)}, and {len(begun)} at their last checkpoint, under "
+        f"{shown(jobs[0].folder.parent)}; the same command goes on with them"
+    )
 
 
 def make_starts(experiment: Experiment, cache: Path, executor: Executor, console: Console) -> dict[int, Start]:

@@ -42,6 +42,11 @@ def csv_text(table: Table) -> str:
     return out.getvalue()
 
 
+def lines(table: Table) -> list[dict[str, str]]:
+    """The same lines for programs that read JSON: a mapping from column to cell for each, cells as they are written."""
+    return list(csv.DictReader(io.StringIO(csv_text(table))))
+
+
 def _ordered(table: Table) -> tuple[list[Column], list[Column]]:
     """The columns with an interval and those without."""
     further = {metric.name for metric in table.extra}

@@ -123,6 +123,8 @@ def observe(experiment: Experiment, starts: Mapping[int, Start]) -> Observed:
         tasks = tasks_of(environment, settings.train_split)
         if not environment.trainable(settings.train_split):
             raise UserError(f"split {settings.train_split!r} of {settings.id} may not be trained on")
+        if experiment.evaluation.curve_split is not None:
+            tasks_of(environment, experiment.evaluation.curve_split)  # refuses one that the environment does not have
         judged = judged_panel(environment, experiment)
         shared = sorted(set(tasks) & set(judged.tasks))
         if shared:
