@@ -21,10 +21,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from harness.backends.torch.backend import TorchBackend, _add_ratios
+from harness.backends.torch.heads import CHUNK_MIB
+from harness.backends.torch.lora import Lora
 from harness.core.errors import HarnessError, MissingDataError, UserError
 from harness.losses import Batch, LossSpec, policy_loss
 from harness.protocols.backend import BackendSettings, Start
@@ -51,13 +54,21 @@ class TrlBackend(TorchBackend):
     _folder: Any = None
 
     @classmethod
-    def from_start(cls, start: Start, settings: BackendSettings, *shared: Any, **options: Any) -> TrlBackend:
-        """The policy of a start; options are the torch backend's. MissingDataError without TRL, UserError for weights in
-        bfloat16 and where TRL's hooks are others than those of `HOOKS`."""
+    def from_start(
+        cls,
+        start: Start,
+        settings: BackendSettings,
+        chunk_mib: float = CHUNK_MIB,
+        recompute_layers: bool = False,
+        states_8bit: bool = False,
+        lora: Lora | None = None,
+    ) -> TrlBackend:
+        """The policy of a start; options are the torch backend's. MissingDataError without TRL, UserError for weights
+        in bfloat16 and where TRL's hooks are others than those of `HOOKS`."""
         check_hooks(_trl().GRPOTrainer)
         if settings.dtype == "bfloat16":
             raise UserError("under TRL weights are float32 or float64: its clipping does not see our float32 copies")
-        made = super().from_start(start, settings, *shared, **options)
+        made = super().from_start(start, settings, chunk_mib, recompute_layers, states_8bit, lora)
         assert isinstance(made, TrlBackend)
         return made
 
@@ -142,9 +153,7 @@ class TrlBackend(TorchBackend):
             optimizers=(self._optimiser.adam, LambdaLR(self._optimiser.adam, _unchanged)),
         )
         if made.accelerator.num_processes > 1:
-            raise UserError(
-                "the TRL backend trains in one process; several: harness.backends.torch.ranks:RanksBackend"
-            )
+            raise UserError("the TRL backend trains in one process; several: harness.backends.torch.ranks:RanksBackend")
         made.backend, made.configured, between.trainer = self, configured, made
         return made
 
@@ -182,7 +191,7 @@ def check_hooks(trainer: Any) -> None:
 
 def _trainer_class(base: Any) -> Any:
     class FedTrainer(base):  # type: ignore[misc]
-        """`GRPOTrainer` between our feed and our loss. backend, configured, feed and waiting are set once it is made."""
+        """`GRPOTrainer` between our feed and our loss; its fields are set once it is made."""
 
         backend: TrlBackend
         configured: tuple[Any, Any]
@@ -198,21 +207,16 @@ def _trainer_class(base: Any) -> Any:
         ) -> Tensor:
             self.backend.model.eval()  # the trainer has just switched dropout on: credit needs one policy
             update = inputs["update"]
-            self.metrics, parts = {}, self.backend.differentiable(update.batch)
-            before: Tensor | None = None
-            total = 0.0
-            for logprobs, support, part in parts:
-                if before is not None:  # all but the last: their graphs are not kept
-                    self.accelerator.backward(before)
+            self.metrics = {}
+            for logprobs, support, part in self.backend.differentiable(update.batch):
                 out = policy_loss(logprobs, part, update.loss, support)
-                before = out.total
-                total += float(before.detach())
+                self.accelerator.backward(out.total)  # at once: no two micro-batches' graphs are held together
                 for name, value in (out.terms | {"total": out.total}).items():
                     known = self.metrics.get(f"loss/{name}", 0.0)
                     self.metrics[f"loss/{name}"] = known + float(value.detach())
                 _add_ratios(self.metrics, logprobs.detach(), part, update.loss)
-            assert before is not None
-            return before + (total - before.detach())  # the value of all, the gradient of the last
+            # The trainer goes backward from what it is given: from a leaf, which reaches no weight.
+            return torch.tensor(self.metrics["loss/total"], device=self.args.device, requires_grad=True)
 
         def _clip_grad_norm(self, model: Any) -> Any:
             norm = super()._clip_grad_norm(model)
