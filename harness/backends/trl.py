@@ -142,7 +142,7 @@ class TrlBackend(TorchBackend):
         model = self.model if self._adapter is None else self._adapter.model
         between = _between_steps()
         configured = copy.deepcopy(self.model.config), copy.deepcopy(self.model.generation_config)
-        made = _trainer_class(trl.GRPOTrainer)(
+        made = type("FedTrainer", (_Fed, trl.GRPOTrainer), {})(
             model=model,
             reward_funcs=lambda completions, **_: [0.0] * len(completions),  # never asked
             args=arguments,
@@ -189,69 +189,68 @@ def check_hooks(trainer: Any) -> None:
         )
 
 
-def _trainer_class(base: Any) -> Any:
-    class FedTrainer(base):  # type: ignore[misc]
-        """`GRPOTrainer` between our feed and our loss; its fields are set once it is made."""
+class _Fed:
+    """What stands in front of `GRPOTrainer`: our feed and our loss. Its fields are set once it is made."""
 
-        backend: TrlBackend
-        configured: tuple[Any, Any]
-        feed: Feed
-        waiting: Update | None
-        metrics: dict[str, float]
+    backend: TrlBackend
+    configured: tuple[Any, Any]
+    feed: Feed
+    waiting: Update | None
+    metrics: dict[str, float]
+    accelerator: Any
+    args: Any
 
-        def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
-            return {"update": self.waiting}
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        return {"update": self.waiting}
 
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Tensor:
-            self.backend.model.eval()  # the trainer has just switched dropout on: credit needs one policy
-            update = inputs["update"]
-            self.metrics = {}
-            for logprobs, support, part in self.backend.differentiable(update.batch):
-                out = policy_loss(logprobs, part, update.loss, support)
-                self.accelerator.backward(out.total)  # at once: no two micro-batches' graphs are held together
-                for name, value in (out.terms | {"total": out.total}).items():
-                    known = self.metrics.get(f"loss/{name}", 0.0)
-                    self.metrics[f"loss/{name}"] = known + float(value.detach())
-                _add_ratios(self.metrics, logprobs.detach(), part, update.loss)
-            # The trainer goes backward from what it is given: from a leaf, which reaches no weight.
-            return torch.tensor(self.metrics["loss/total"], device=self.args.device, requires_grad=True)
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        self.backend.model.eval()  # the trainer has just switched dropout on: credit needs one policy
+        update = inputs["update"]
+        self.metrics = {}
+        for logprobs, support, part in self.backend.differentiable(update.batch):
+            out = policy_loss(logprobs, part, update.loss, support)
+            self.accelerator.backward(out.total)  # at once: no two micro-batches' graphs are held together
+            for name, value in (out.terms | {"total": out.total}).items():
+                known = self.metrics.get(f"loss/{name}", 0.0)
+                self.metrics[f"loss/{name}"] = known + float(value.detach())
+            _add_ratios(self.metrics, logprobs.detach(), part, update.loss)
+        # The trainer goes backward from what it is given: from a leaf, which reaches no weight.
+        return torch.tensor(self.metrics["loss/total"], device=self.args.device, requires_grad=True)
 
-        def _clip_grad_norm(self, model: Any) -> Any:
-            norm = super()._clip_grad_norm(model)
-            optimiser = self.backend._optimiser
-            assert optimiser is not None
-            rate = optimiser.rate(optimiser.done)
-            for group in optimiser.adam.param_groups:
-                group["lr"] = rate
-            if not math.isfinite(float(norm)):
-                for parameter in optimiser.parameters:
-                    parameter.grad = None  # the step then leaves it alone
-            self.metrics |= {"gradient_norm": float(norm), "lr": rate}
-            return norm
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+        optimiser = self.backend._optimiser
+        assert optimiser is not None
+        rate = optimiser.rate(optimiser.done)
+        for group in optimiser.adam.param_groups:
+            group["lr"] = rate
+        if not math.isfinite(float(norm)):
+            for parameter in optimiser.parameters:
+                parameter.grad = None  # the step then leaves it alone
+        self.metrics |= {"gradient_norm": float(norm), "lr": rate}
+        return norm
 
-        def log(self, logs: Any, start_time: Any = None) -> None:
-            pass
+    def log(self, logs: Any, start_time: Any = None) -> None:
+        pass
 
-        def stepped(self) -> bool:
-            """Report the step that was taken and fetch the next update; whether there is one."""
-            lacking = {"loss/total", "gradient_norm"} - self.metrics.keys()
-            if lacking or self.waiting is None:
-                raise HarnessError(f"TRL took a step in which {min(lacking, default='no update')} was not asked of us")
-            backend = self.backend
-            assert backend._optimiser is not None
-            backend._optimiser.done += 1
-            backend.version += 1
-            backend.release()
-            metrics, self.metrics, last = self.metrics, {}, self.waiting.last
-            self.feed.report(metrics)
-            if last:
-                backend.sync()
-            self.waiting = self.feed.next()
-            return self.waiting is not None
-
-    return FedTrainer
+    def stepped(self) -> bool:
+        """Report the step that was taken and fetch the next update; whether there is one."""
+        lacking = {"loss/total", "gradient_norm"} - self.metrics.keys()
+        if lacking or self.waiting is None:
+            raise HarnessError(f"TRL took a step in which {min(lacking, default='no update')} was not asked of us")
+        backend = self.backend
+        assert backend._optimiser is not None
+        backend._optimiser.done += 1
+        backend.version += 1
+        backend.release()
+        metrics, self.metrics, last = self.metrics, {}, self.waiting.last
+        self.feed.report(metrics)
+        if last:
+            backend.sync()
+        self.waiting = self.feed.next()
+        return self.waiting is not None
 
 
 def _between_steps() -> Any:
