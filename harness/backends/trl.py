@@ -16,7 +16,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ class TrlBackend(TorchBackend):
         """Let go of the trainer and its folder."""
         super().close()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder()
         self._made = self._folder = None
 
     def _trainer(self) -> Any:
@@ -122,10 +124,11 @@ class TrlBackend(TorchBackend):
 
         trl = _trl()
         assert self._optimiser is not None
-        self._folder = tempfile.TemporaryDirectory(prefix="trl-")
+        folder = tempfile.mkdtemp(prefix="trl-")
+        self._folder = weakref.finalize(self, shutil.rmtree, folder, True)
         clip = self._optimiser.settings.clip_norm
         arguments = trl.GRPOConfig(
-            output_dir=self._folder.name,
+            output_dir=folder,
             use_cpu=self.device.type == "cpu",
             bf16=False,
             activation_checkpointing=False,  # the option recompute_layers is ours

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
+import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +28,7 @@ from harness.core.errors import HarnessError
 
 PATIENCE_S = 30
 """Seconds that a process is given to end by itself."""
+LOOK_EVERY_S = 0.05
 LONGEST_STEP = timedelta(hours=12)
 """How long one process waits for the others' gradients. Between two steps nobody waits here: commands come by pipe."""
 
@@ -45,7 +49,7 @@ class Group:
             if not ranks:
                 continue
             own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            held = own.cpu()
+            held = own.cpu().contiguous()
             self._gloo.allreduce(held).wait()
             parameter.grad = held.to(parameter.device)
 
@@ -66,27 +70,29 @@ class Followers:
 
     def __init__(self, module: str, size: int) -> None:
         self.size = size
-        self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
-        self.meeting = Path(self._folder.name) / "meeting"
+        self._folder = Path(tempfile.mkdtemp(prefix="ranks-"))
+        self.meeting = self._folder / "meeting"
         # The same code and plugs as here, whatever put them on this process's path.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.end = weakref.finalize(self, _end, self._processes, self._folder)
+        """Ends them all; called twice, it does nothing the second time. They end with this object too."""
         for rank in range(1, size):
-            with self._said(rank).open("wb") as said:
+            with self._output_of(rank).open("wb") as output:
                 command = [sys.executable, "-m", module]
                 self._processes.append(
                     subprocess.Popen(
                         command,
                         stdin=subprocess.PIPE,
-                        stdout=said,
-                        stderr=said,
+                        stdout=output,
+                        stderr=output,
                         env=environment,
                         start_new_session=True,  # Ctrl-C is rank 0's to answer: it finishes its step
                     )
                 )
 
-    def _said(self, rank: int) -> Path:
-        return Path(self._folder.name) / f"rank-{rank}.txt"
+    def _output_of(self, rank: int) -> Path:
+        return self._folder / f"rank-{rank}.txt"
 
     def tell(self, *command: Any) -> None:
         """One command to all. HarnessError where one of them has ended."""
@@ -109,26 +115,40 @@ class Followers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1)
             if process.poll() is not None:
-                last = self._said(rank).read_text(errors="replace").strip().splitlines()[-1:] or ["without a word"]
+                last = self._output_of(rank).read_text(errors="replace").strip().splitlines()[-1:] or ["without a word"]
                 return HarnessError(f"process {rank} of {self.size} ended (exit {process.returncode}): {last[0]}")
         return HarnessError(f"the processes lost each other: {error}")
 
-    def end(self) -> None:
-        """End them all; called twice, it does nothing the second time."""
-        for process in self._processes:
-            assert process.stdin is not None
-            with contextlib.suppress(OSError):
-                process.stdin.close()
-        for process in self._processes:
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._folder.cleanup()
+    def assemble(self) -> None:
+        """Wait until all are about to enter the group. HarnessError where one has ended before."""
+        waiting = set(range(1, self.size))
+        while waiting:
+            waiting = {rank for rank in waiting if not ready(self.meeting, rank).exists()}
+            if any(process.poll() is not None for process in self._processes):
+                raise self.failure(HarnessError("one of them did not start"))
+            time.sleep(LOOK_EVERY_S)
 
     def kill(self) -> None:
         """End them at once: rank 0 has left a step half done, and they wait for it."""
         for process in self._processes:
             process.kill()
         self.end()
+
+
+def ready(meeting: Path, rank: int) -> Path:
+    """The file by which a rank says that it is about to enter the group."""
+    return meeting.with_name(f"ready-{rank}")
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
+    for process in processes:
+        assert process.stdin is not None
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    for process in processes:
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -26,7 +26,7 @@ from harness.backends.torch.heads import CHUNK_MIB
 from harness.backends.torch.lora import Lora
 from harness.backends.torch.models import gpus
 from harness.backends.torch.optimiser import Optimiser
-from harness.backends.torch.processes import Followers, Group
+from harness.backends.torch.processes import Followers, Group, ready
 from harness.core.errors import HarnessError, UserError
 from harness.losses import Batch, LossSpec
 from harness.losses.streams import declared
@@ -90,10 +90,13 @@ class RanksBackend(TorchBackend):
             followers.tell("update", batch, loss)
             return self.step(batch, loss)
         except BaseException as error:
-            failed = followers.failure(error) if isinstance(error, RuntimeError) else error
+            lost = isinstance(error, RuntimeError) and not isinstance(error, HarnessError)
+            failed = followers.failure(error) if lost else None
             followers.kill()
             self._followers = self._group = None
-            raise failed from error
+            if failed is not None:
+                raise failed from error
+            raise
 
     def step(self, batch: Batch, loss: LossSpec) -> dict[str, float]:
         """This rank's part of an update that all ranks are at; the whole step's metrics."""
@@ -135,6 +138,7 @@ class RanksBackend(TorchBackend):
                 followers.tell_one(rank, followers.meeting, rank, self.processes, start, here, shared)
             if self._loaded is not None:
                 followers.tell("load", self._loaded)
+            followers.assemble()
             self.join(Group(followers.meeting, 0, self.processes))
         except BaseException:
             followers.kill()
@@ -201,6 +205,7 @@ def _follow() -> None:
     """A rank above 0: steps with the others until its pipe ends."""
     meeting, rank, size, start, settings, shared = pickle.load(sys.stdin.buffer)
     backend = RanksBackend.from_start(start, settings, *shared)
+    ready(meeting, rank).touch()
     backend.join(Group(meeting, rank, size))
     while True:
         try:

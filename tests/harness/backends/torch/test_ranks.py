@@ -114,14 +114,14 @@ def test_two_processes_take_the_step_of_one(ranks_of: Make, ragged_groups: Make,
         assert len(sequences) == len(groups[1]) or all(dealt)
         batch = pack(sequences, credited(sequences))
         ours, theirs = two.update(batch, LOSS), one.update(batch, LOSS)
-        assert far(two, one) < 1e-12
-        assert ours == pytest.approx(theirs, rel=1e-12)
+        assert far(two, one) < 1e-9
+        assert ours == pytest.approx(theirs, rel=1e-9)
     assert not dealt[1]
     two.save(tmp_path)
     three = ranks_of(processes=3)
     three.load(tmp_path)
     batch = pack(uneven, credited(uneven, 1))
-    assert three.update(batch, LOSS) == pytest.approx(two.update(batch, LOSS), rel=1e-12)
+    assert three.update(batch, LOSS) == pytest.approx(two.update(batch, LOSS), rel=1e-9)
     two.load(tmp_path)
     two.update(batch, LOSS)
     for a, b in zip(two.model.parameters(), three.model.parameters(), strict=True):
