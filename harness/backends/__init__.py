@@ -5,5 +5,9 @@ from harness.protocols.backend import Backend, BackendSettings, Completion, Prom
 
 __all__ = ["OURS", "Backend", "BackendSettings", "Completion", "Prompt", "SamplingParams", "Start"]
 
-OURS = ("harness.backends.torch:TorchBackend",)
+OURS = (
+    "harness.backends.torch:TorchBackend",
+    "harness.backends.torch.ranks:RanksBackend",
+    "harness.backends.trl:TrlBackend",
+)
 """The backends that come with the harness, as a spec names them."""
