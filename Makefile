@@ -54,11 +54,11 @@ test-slow: setup .venv/ready-trl .venv/ready-ray ## the slow tests, those agains
 	@$(BIN)/python -m pytest -m slow --numprocesses logical --maxprocesses 2 --dist loadfile
 
 .venv/ready-trl: .venv/ready
-	@$(PIP) '.[trl]'
+	@$(PIP) --editable '.[trl]'
 	@touch $@
 
 .venv/ready-ray: .venv/ready
-	@$(PIP) '.[ray,slurm]'
+	@$(PIP) --editable '.[ray,slurm]'
 	@touch $@
 
 check: setup ## format, lint, types, layers

@@ -145,7 +145,7 @@ def test_a_flood_of_output_is_stopped_and_the_next_call_may_print_again() -> Non
 
 @pytest.mark.parametrize("verb", ["loop", "power"])
 def test_an_endless_loop_was_busy(home: WorkerPool, verb: str) -> None:
-    """On a crowded machine one may get too little of a processor to show it, so there are several."""
+    """Or it was held: a crowded machine gave it too little of a processor to show it."""
 
     def busy() -> bool:
         worker = home.spawn()
@@ -154,7 +154,7 @@ def test_an_endless_loop_was_busy(home: WorkerPool, verb: str) -> None:
         assert error.busy == (error.cpu_s >= 0.25)
         assert not worker.alive
         assert worker.pid not in processes()
-        return error.busy
+        return error.busy or error.held
 
     assert any(busy() for _ in range(10))
 

@@ -58,7 +58,7 @@ class Place:
     def finished(self) -> dict[str, bytes]:
         """Run the command to its end; what it leaves, by file."""
         process = self.start()
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         assert (process.returncode, err) == (0, "")
         return self.left()
 
@@ -106,7 +106,7 @@ def test_the_whole_group_killed_at_random_moments_changes_nothing(calm: dict[str
 def test_two_commands_at_once_change_nothing(calm: dict[str, bytes], place: Place) -> None:
     both = [place.start(), place.start()]
     for process in both:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate()
         assert process.returncode in (0, 1)
         assert "Traceback" not in err
         assert err == "" or "the same command tries again" in err
@@ -126,7 +126,7 @@ def test_a_folder_that_may_not_be_written_is_said_and_the_run_goes_on_afterwards
     except (PermissionError, subprocess.CalledProcessError):
         pytest.skip("an ordinary user may not run this interpreter or read the folder of this test")
     process = place.start(**user)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == 1
     assert "Traceback" not in err
     assert "Permission denied" in out + err
@@ -144,7 +144,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(calm: dict[str, byte
         pytest.skip(f"no small disk can be made here: {mounted.stderr.decode().strip()}")
     try:
         process = place.start()
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate()
         assert process.returncode == 1
         assert "Traceback" not in err
         assert "make room" in out + err

@@ -197,15 +197,14 @@ def command(place: Path, name: str, *options: str, runs: str = "") -> subprocess
 
 
 def finished(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     return out
 
 
-def wait_until(happened: Callable[[], Any], seconds: float = 240.0) -> Any:
-    end = time.monotonic() + seconds
+def wait_until(happened: Callable[[], Any]) -> Any:
+    """What is waited for, however crowded the machine; the limit of every test is the only one."""
     while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
     return found
 
@@ -277,7 +276,7 @@ def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path,
     try:
         wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])
         second = command(place, "second", runs="runs")
-        out, err = second.communicate(timeout=500)
+        out, err = second.communicate()
         assert second.returncode == 1
         assert "another process is working on grpo-" in out
         assert "the same command tries again" in err

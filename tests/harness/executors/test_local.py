@@ -80,16 +80,15 @@ def group_of(group: int) -> list[int]:
     return found
 
 
-def wait_until(happened: Callable[[], Any], seconds: float = 90.0) -> Any:
-    end = time.monotonic() + seconds
+def wait_until(happened: Callable[[], Any]) -> Any:
+    """What is waited for, however crowded the machine; the limit of every test is the only one."""
     while not (found := happened()):
-        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
     return found
 
 
 def finish(process: subprocess.Popen[str], tmp_path: Path) -> None:
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "written: long/table.md" in out
     assert (tmp_path / "long" / "table.md").is_file()
@@ -106,7 +105,7 @@ def test_ctrl_c_stops_after_the_step_or_at_once_and_the_next_call_finishes(
     for _ in range(presses):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.2)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate()
     assert process.returncode == 130
     assert "every run finishes its step and saves" in out
     if presses == 1:
@@ -114,7 +113,7 @@ def test_ctrl_c_stops_after_the_step_or_at_once_and_the_next_call_finishes(
             [checkpoint] = log.parent.glob("checkpoint-*")
             assert records.read(log).strict()[-1]["step"] + 1 == int(checkpoint.name[-6:])
     assert err.strip() == "stopped; the same command goes on where this one was"
-    wait_until(lambda: not group_of(process.pid), 5)
+    wait_until(lambda: not group_of(process.pid))
     assert not (tmp_path / "long" / "table.md").exists()
     finish(command(), tmp_path)
 
@@ -126,11 +125,11 @@ def test_a_killed_worker_is_said_and_the_next_call_finishes(command: Any, tmp_pa
     workers = [pid for pid in group_of(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate()
     assert process.returncode == 1
     assert "a worker process was killed (out of memory?)" in err
     assert "Traceback" not in err
-    wait_until(lambda: not group_of(process.pid), 10)
+    wait_until(lambda: not group_of(process.pid))
     finish(command(), tmp_path)
 
 
@@ -140,4 +139,4 @@ def test_workers_do_not_outlive_a_killed_parent(command: Any, tmp_path: Path) ->
     wait_until(lambda: list(tmp_path.glob("runs/long/*/grpo-*/steps.jsonl")))
     process.kill()
     process.wait()
-    wait_until(lambda: not group_of(process.pid), 10)
+    wait_until(lambda: not group_of(process.pid))
