@@ -44,7 +44,7 @@ def card(held: Held) -> Row:
 def views(held: Held) -> list[Row]:
     """Which part of the record each reported score reads."""
     wanted, environment = held.experiment.evaluation, held.experiment.environment
-    both = [
+    both: list[Row] = [
         {
             "name": f"success, {decoding}",
             "file": "rows.jsonl",
@@ -54,7 +54,7 @@ def views(held: Held) -> list[Row]:
         }
         for decoding in ("sampled", "greedy")
     ]
-    curve = {
+    curve: Row = {
         "name": "area under the learning curve",
         "points_every": wanted.every,
         "tasks": wanted.curve_tasks,
@@ -74,9 +74,8 @@ def rules(held: Held) -> list[Row]:
         ("tokens", "sampled tokens of training; a teacher's and other models' are counted apart"),
         ("wall time", "training alone; in no score"),
     ]
-    return [{"of": of, "rule": rule} for of, rule in fixed] + [
-        {"of": name, "rule": "see docs/reading-a-table.md"} for name in wanted.extra
-    ]
+    declared = [*fixed, *((name, "see docs/reading-a-table.md") for name in wanted.extra)]
+    return [{"of": of, "rule": rule} for of, rule in declared]
 
 
 def drops(held: Held) -> Row:

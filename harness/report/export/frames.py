@@ -18,8 +18,8 @@ def frames(held: Held) -> dict[str, list[Row]]:
     """Rows by table: `runs`, `rows`, `curve`, `steps` and `episodes`; a table without rows is left out.
 
     Nested mappings become columns with dots in their names (`metrics.turns`, `budget.rollouts`); a list stays a list
-    where all its entries are numbers, and is JSON text elsewhere. What all runs share (`matched`) is left out: it
-    stands in the folder's spec and card.
+    where all its entries are numbers, and is JSON text elsewhere; an empty one is None. What all runs share (`matched`)
+    is left out: it stands in the folder's spec and card.
     """
     episodes = [
         {"method": label, "number": n} | row for label, rows in held.episodes.items() for n, row in enumerate(rows)
@@ -39,10 +39,13 @@ def _flat(row: Row) -> Row:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        plain = all(isinstance(entry, int | float) for entry in value) and value
-        return list(value) if plain else json.dumps(value, sort_keys=True)
-    return value
+    """A column has one type: what is empty is None, since an empty list does not say of what it is one."""
+    if not isinstance(value, list | tuple | dict):
+        return value
+    if not value:
+        return None
+    plain = isinstance(value, list | tuple) and all(isinstance(entry, int | float) for entry in value)
+    return list(value) if plain else json.dumps(value, sort_keys=True)
 
 
 def write_parquet(held: Held, out: Path) -> Iterable[Path]:

@@ -37,7 +37,7 @@ def read_held(folder: Path) -> Held:
     found, experiment = read_records(folder), experiment_of(folder)
     steps = records.read(folder / STEPS).strict() if (folder / STEPS).is_file() else []
     labels = {slug(method.label): method.label for method in experiment.methods}
-    episodes = {}
+    episodes: dict[str, Sequence[Row]] = {}
     for file in sorted((folder / "episodes").glob("*.jsonl.gz")):
         stem = file.name.removesuffix(".jsonl.gz")
         episodes[labels.get(stem, stem)] = records.read(file).strict()

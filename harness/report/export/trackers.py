@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.core.errors import UserError
 from harness.core.fingerprint import slug
@@ -35,7 +36,7 @@ def write_tensorboard(held: Held, out: Path) -> Iterable[Path]:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
     except ImportError:
         raise UserError(NEEDED) from None
-    writers = {}
+    writers: dict[str, Any] = {}
     try:
         for run, name, value, step in scalars(held):
             if run not in writers:

@@ -11,7 +11,7 @@ from harness import ROOT
 from harness.core.errors import MissingDataError, UnknownNameError, UserError
 from harness.experiment import fingerprint
 from harness.report.markdown import grid_markdown, markdown
-from harness.tables.published import choose, parse, published_beside, published_grid
+from harness.tables.published import choose, parse, published_beside, published_grid, quoted_beside
 from harness.tables.table import build
 
 PUBLISHED = """
@@ -97,3 +97,14 @@ def test_an_environment_says_itself_whether_it_is_mini() -> None:
         table = build(runs, [row.model_copy(update={"matched": fingerprint(facts)}) for row in made.rows])
         assert table.mini is mini
         assert ("A Mini environment" in markdown(table)) is mini
+
+
+def test_a_papers_spec_quotes_the_figures_that_it_chooses() -> None:
+    records = small_experiment()
+    table = build(records.runs, records.rows)
+    entries = parse(PUBLISHED)
+    (block,) = quoted_beside(table, [{"paper": "2606.12634", "split": "dev"}, {"environment": "AIME-25"}], entries)
+    assert block == published_beside(table, entries)
+    assert quoted_beside(table, [], entries) == []
+    with pytest.raises(UnknownNameError, match="AppWorld"):
+        quoted_beside(table, [{"environment": "Appworld"}], entries)
