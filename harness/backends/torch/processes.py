@@ -39,7 +39,8 @@ class Group:
     def __init__(self, meeting: Path, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
         # Not the process-wide default group: one process may hold several backends, or be part of another group.
-        self._gloo = dist.ProcessGroupGloo(dist.FileStore(str(meeting), size), rank, size, LONGEST_STEP)
+        gloo: Any = dist  # whose group and store torch's own types leave out
+        self._gloo = gloo.ProcessGroupGloo(gloo.FileStore(str(meeting), size), rank, size, LONGEST_STEP)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Put the sum over all ranks into every parameter's `grad`; None where no rank has one."""
