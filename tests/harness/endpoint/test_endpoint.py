@@ -177,7 +177,7 @@ def test_concurrency_is_limited(chat_server):
 
     lock, inside, most = threading.Lock(), [], []
     server = chat_server(answer)
-    client = endpoint(server, concurrency=2, timeout_s=60)
+    client = endpoint(server, concurrency=2, timeout_s=60.0)
     threads = [threading.Thread(target=client.chat, args=(HELLO,)) for _ in range(8)]
     for thread in threads:
         thread.start()
