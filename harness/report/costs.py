@@ -129,11 +129,11 @@ def _bounds(experiment: Experiment, row: MethodSettings, rollouts: int, turns: i
     needs = make_method(row.plug, row.options).needs
     found: dict[str, float] = {}
     if turns is not None:
-        found["generated_tokens"] = rollouts * turns * experiment.sampling.max_new_tokens
+        found["generated_tokens"] = float(rollouts * turns * experiment.sampling.max_new_tokens)
     if needs.teacher == "none":
-        found["teacher_tokens"] = 0
+        found["teacher_tokens"] = 0.0
     if not needs.values:
-        found["re_rolls"] = 0
+        found["re_rolls"] = 0.0
     return found
 
 

@@ -16,6 +16,7 @@ from harness.core.episodes import read_episodes
 from harness.core.errors import UserError
 from harness.core.records import write_rows
 from harness.report import folder
+from harness.report.files import seal_results
 
 Command = Callable[..., Any]
 
@@ -89,6 +90,7 @@ def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable
     changed = [row | ({"success": 1.0 - row["success"]} if row["method"] == "gold" else {}) for row in found.rows]
     rows = [{key: value for key, value in row.items() if key != "matched"} for row in changed]
     write_rows(file.parent / folder.ROWS, rows, "rows", matched=changed[0]["matched"])
+    seal_results(file.parent, [folder.ROWS])  # as a record that was made so, not one that was damaged
     differs = harness("reproduce", str(file.parent))
     assert differs.code == 1
     assert "1 differ" in differs.out

@@ -13,6 +13,7 @@ from harness.core.errors import MissingDataError, UnknownNameError, UnmatchedErr
 from harness.report import fidelity_files, folder
 from harness.report.collection import render_all
 from harness.report.excerpts import write_excerpts
+from harness.report.files import REPORT
 from harness.runs.plan import code_revision
 
 RESULTS = ROOT / "results"
@@ -22,7 +23,11 @@ NOTE = "A historical table: it was recorded"
 
 
 def files(place: Path) -> dict[str, bytes]:
-    return {file.relative_to(place).as_posix(): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    return {
+        file.relative_to(place).as_posix(): file.read_bytes()
+        for file in place.rglob("*")
+        if file.is_file() and file.name != REPORT
+    }
 
 
 def test_every_committed_result_is_rendered_again_to_the_byte(tmp_path: Path) -> None:
