@@ -200,7 +200,7 @@ def _template(
         file = one_spec(spec)
         template = read_experiment(file)
         given = {"--env-options": bool(options), "--model": model != "tiny", "--context": bool(context)}
-        for option in (name for name, said in given.items() if said):
+        for option in (name for name, value in given.items() if value):
             raise UserError(f"{option} goes without --spec: {file} says it; change it there")
         if env and environment_id(env) != template.environment.id:
             raise UserError(

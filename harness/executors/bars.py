@@ -32,7 +32,7 @@ class Bars:
         self.names = [shown(work.name) for work in works]
         self.total = display.add_task(title, total=len(works))
         self.bars: dict[int, TaskID] = {}
-        self.began = self.said = time.monotonic()
+        self.began = self.last_line = time.monotonic()
         self.done = 0
         self.share: dict[int, tuple[float, float]] = {}
         """By place, how much of a running work was done when it was first heard of, and is done now."""
@@ -95,8 +95,8 @@ class Bars:
         done = self.done + sum(now for _, now in self.share.values())
         self.display.update(self.total, description=self.summary(), completed=done)
         now = time.monotonic()
-        if not self.console.is_terminal and now - self.said >= LINE_EVERY_S:
-            self.said = now
+        if not self.console.is_terminal and now - self.last_line >= LINE_EVERY_S:
+            self.last_line = now
             self.say(self.summary())
 
     def _so_far(self, place: int) -> str:
