@@ -134,6 +134,7 @@ def first_gradient(backend: TorchBackend, batch: Any) -> tuple[dict[str, float],
 
 @needs_trl
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [{}, {"lora": Lora(4, 8.0)}], ids=["all weights", "adapter"])
 def test_steps_are_the_torch_backends(pair_of: Make, sequences: list[TokenSequence], options: Any) -> None:
     """All four terms, several micro-batches: the first step's loss within 2e-6, its gradient's norm within 1e-4, and
@@ -155,6 +156,7 @@ def test_steps_are_the_torch_backends(pair_of: Make, sequences: list[TokenSequen
 
 @needs_trl
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_either_goes_on_from_what_the_other_saved(
     pair_of: Make, sequences: list[TokenSequence], tmp_path: Path
 ) -> None:
@@ -174,12 +176,14 @@ def test_either_goes_on_from_what_the_other_saved(
 
 @needs_trl
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_it_keeps_the_contract(tiny_directory: Path, tmp_path: Path) -> None:
     check_backend(PlugSettings(plug=PLUG), tiny_directory, tmp_path / "saved")
 
 
 @needs_trl
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("plug", "options"),
     [("agents.methods.grpo:GRPO", {"kl": 0.0}), ("agents.methods.craft:CRAFT", {})],

@@ -75,6 +75,7 @@ def test_a_spec_is_not_written_over(harness: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_from_an_environment_of_ones_own_to_a_table(
     harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from experiments import small
 from harness import ROOT
 from harness.runs.verify import verify
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.heavy]
 NOBODY = 65534
 RESULTS = ("rows.jsonl.gz", "runs.jsonl.gz", "curve.jsonl.gz", "table.csv", "table.tex")
 

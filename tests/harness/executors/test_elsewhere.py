@@ -150,6 +150,7 @@ def executed(executor: Executor) -> list[Any]:
 
 @needs("submitit")
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_submitit_gives_what_local_processes_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent), str(ROOT / "tests")]))
     for outcomes in (executed(Local(2)), executed(Slurm(tmp_path, LOCALLY, at_once=2))):
@@ -160,6 +161,7 @@ def test_submitit_gives_what_local_processes_give(tmp_path: Path, monkeypatch: p
 
 @needs("submitit")
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_what_submitit_does_not_know_is_refused_in_words(tmp_path: Path) -> None:
     for options in ({"cluster": "local", "slurm_partitoin": "x"}, {"cluster": "slurm"}, {"cluster": "moon"}):
         with pytest.raises(UserError, match="--executor slurm: "):
@@ -256,6 +258,7 @@ CLUSTERS = [
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", CLUSTERS)
 def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path, options: tuple[str, ...]) -> None:
     finished(command(place, "local"))
@@ -270,6 +273,7 @@ def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", CLUSTERS[:1])
 def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path, options: tuple[str, ...]) -> None:
     first = command(place, "first", *options, runs="runs")

@@ -77,6 +77,7 @@ def shrunken(spec: Path) -> Experiment:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("spec", SPECS, ids=name_of)
 def test_two_steps_of_every_row(spec: Path, tmp_path: Path) -> None:
     experiment = shrunken(spec)

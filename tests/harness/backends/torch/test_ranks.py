@@ -102,6 +102,7 @@ def far(ours: TorchBackend, theirs: TorchBackend) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_two_processes_take_the_step_of_one(ranks_of: Make, ragged_groups: Make, tmp_path: Path) -> None:
     """Uneven groups; then a rank whose only row has no sampled token, and one without any row; then on from a
     checkpoint."""
@@ -129,6 +130,7 @@ def test_two_processes_take_the_step_of_one(ranks_of: Make, ragged_groups: Make,
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", [{}, {"lora": Lora(4, 8.0)}], ids=["all weights", "adapter"])
 def test_in_float32_gradients_are_those_of_one_process(ranks_of: Make, ragged_groups: Make, options: Any) -> None:
     if options:
@@ -141,6 +143,7 @@ def test_in_float32_gradients_are_those_of_one_process(ranks_of: Make, ragged_gr
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_a_process_that_ends_is_said_and_the_others_end(ranks_of: Make, ragged_groups: Make, tmp_path: Path) -> None:
     two = ranks_of(processes=3)
     sequences = sum(ragged_groups(3, groups=3), [])
@@ -160,6 +163,7 @@ def test_a_process_that_ends_is_said_and_the_others_end(ranks_of: Make, ragged_g
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_it_keeps_the_contract(tiny_directory: Path, tmp_path: Path) -> None:
     check_backend(PlugSettings(plug="harness.backends.torch.ranks:RanksBackend"), tiny_directory, tmp_path / "saved")
 

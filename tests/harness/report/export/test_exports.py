@@ -63,6 +63,7 @@ def test_trackers_get_every_point_of_every_curve(held: Held) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_inspect_reads_our_logs(held: Held, tmp_path: Path) -> None:
     inspect_ai = pytest.importorskip("inspect_ai.log", reason="inspect_ai is not installed: pip install inspect-ai")
     for file in inspect_log.write_logs(held, tmp_path):
@@ -72,6 +73,7 @@ def test_inspect_reads_our_logs(held: Held, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_parquet_comes_back_as_it_was(held: Held, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
     import pandas as pd
