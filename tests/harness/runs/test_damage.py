@@ -307,7 +307,7 @@ def kinds(finished: Any, out: Path) -> list[tuple[Path, Path]]:
     return [*places, (growing, growing)]
 
 
-@pytest.mark.parametrize("flips", [2, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.heavy])])
+@pytest.mark.parametrize("flips", [2, pytest.param(200, marks=pytest.mark.slow)])
 def test_single_bytes_that_change_are_noticed(finished: Any, tmp_path: Path, flips: int) -> None:
     rng = random.Random(flips)
     places = kinds(finished, tmp_path)
