@@ -72,7 +72,7 @@ def _bounds(value: Value) -> list[str]:
 def formula_free(text: str) -> str:
     """Text on one line; one that a spreadsheet would take for a formula has an apostrophe before it."""
     text = one_line(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
 
 
 def _digits(value: Any) -> str:

@@ -40,10 +40,16 @@ def run_of(directory: Path, folder: Path, **changes: Any) -> Run:
 
 
 def assert_same(folder: Path, other: Path) -> None:
-    """Every record and the last checkpoint, byte for byte."""
+    """Every record and the last checkpoint, byte for byte, but for whose they are: another backend's run is another."""
     files = [*WRITTEN, *(file.relative_to(other) for file in checkpoints(other)[-1].iterdir())]
     for name in files:
-        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+        if Path(name).name not in ("SHA256SUMS", "run_state.json"):
+            assert anonymous(folder / name) == anonymous(other / name), name
+
+
+def anonymous(file: Path) -> bytes:
+    """A file's bytes; of a record that grows, those of its rows, without the header that names the run."""
+    return file.read_bytes().partition(b"\n")[2] if file.suffix == ".jsonl" else file.read_bytes()
 
 
 class Driving(TorchBackend):

@@ -95,8 +95,8 @@ def test_a_row_is_never_dropped_in_silence(copied: Path) -> None:
     spec.write_text(text + '\n[[methods]]\nlabel = "RLOO"\nplug = "agents.methods.grpo:RLOO"\n', encoding="utf-8")
     with pytest.raises(MissingDataError, match="no run of 'RLOO'"):
         folder.render(copied)
-    spec.write_text(text.replace("{ kl = 0.01 }", "{ kl = 0.02 }"), encoding="utf-8")
-    with pytest.raises(UnmatchedError, match=r"GRPO was recorded as .* \{'kl': 0\.01\}, the spec says .*0\.02"):
+    spec.write_text(text.replace("{ kl = 0.0 }", "{ kl = 0.02 }"), encoding="utf-8")
+    with pytest.raises(UnmatchedError, match=r"GRPO was recorded as .* \{'kl': 0\.0\}, the spec says .*0\.02"):
         folder.render(copied)
 
 

@@ -132,10 +132,10 @@ def test_one_seed_one_measurement(measured: Measurement, start: Start) -> None:
 def test_table_and_plots_are_a_function_of_the_rows(measured: Measurement, tmp_path: Path) -> None:
     judged = fidelity_files.write(measured, tmp_path / "one")
     again = fidelity_files.write(fidelity_files.read(tmp_path / "one"), tmp_path / "two")
-    files = {"facts.json", "episodes.jsonl.gz", "provenance.json", "table.md", "table.csv"}
+    files = {"facts.json", "episodes.jsonl.gz", "provenance.json", "table.md", "table.csv", "SHA256SUMS"}
     files |= {"fidelity.svg", "example.svg"}
     assert {file.name for file in (tmp_path / "one").iterdir()} == files
-    for name in files - {"provenance.json"}:
+    for name in files - {"provenance.json", "SHA256SUMS"}:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     assert again.lines == judged.lines
     with (tmp_path / "one" / "table.csv").open() as handle:
