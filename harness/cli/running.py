@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from harness.cli.screen import console, line
 from harness.cli.where import Where
 from harness.core.errors import DamagedRecordError, HarnessError, UserError
-from harness.core.locks import locked
 from harness.core.words import shown
 
 if TYPE_CHECKING:
@@ -48,18 +47,13 @@ def run_experiment(
     return write_results(experiment, jobs, starts, out, allow_missing)
 
 
-@contextlib.contextmanager
-def alone_with(jobs: Sequence[Job]) -> Iterator[None]:
+def alone_with(jobs: Sequence[Job]) -> contextlib.AbstractContextManager[None]:
     """Be the one command that works on these runs; it is said where another one is waited for. Two commands that took
     runs from each other would both fail."""
-    lock = jobs[0].folder.parent / ".lock"
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(lock, "busy"))
-        except HarnessError:
-            line("another command is working on these runs: this one waits, and does what is left then")
-            held.enter_context(locked(lock))
-        yield
+    from harness.evaluation.evaluate import alone
+
+    waits = "another command is working on these runs: this one waits, and does what is left then"
+    return alone(jobs[0].folder.parent / ".lock", line, waits)
 
 
 def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:

@@ -21,6 +21,8 @@ from harness.rollout.environments import EnvironmentPool
 from harness.rollout.panel import panel
 from harness.rollout.rollouts import Rollouts
 
+PLAYED_ELSEWHERE = "another command is playing these episodes: this one waits, and takes over what it has played"
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -71,12 +73,12 @@ def evaluate(
 
 
 @contextmanager
-def alone(lock: Path, message: Callable[[str], None]) -> Iterator[None]:
-    """Be the one process that holds a lock file; `message` says that another one is waited for."""
+def alone(lock: Path, message: Callable[[str], None], waits: str = PLAYED_ELSEWHERE) -> Iterator[None]:
+    """Be the one process that holds a lock file; where another one is waited for, `message` says `waits`."""
     with ExitStack() as held:
         try:
             held.enter_context(locked(lock, "busy"))
         except HarnessError:
-            message("another command is playing these episodes: this one waits, and takes over what it has played")
+            message(waits)
             held.enter_context(locked(lock))
         yield

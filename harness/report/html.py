@@ -17,7 +17,11 @@ from harness.tables.table import Table
 def html_page(table: Table, appendix: Sequence[Grid] = ()) -> str:
     """The whole table without wall time: the same records give the same bytes."""
     grids = [*blocks(table, cost=False), *appendix]
-    return _template().render(title=table.title or table.environment, heading=heading(table), grids=grids)
+    return (
+        environment()
+        .get_template("table.html.j2")
+        .render(title=table.title or table.environment, heading=heading(table), grids=grids)
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -26,13 +30,14 @@ def _plain(value: Any) -> Any:
 
 
 @cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """How every HTML template of ours is rendered: escaped, strict about names, records' words kept on one line."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=_plain,
         trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("table.html.j2")

@@ -12,15 +12,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from harness.core.errors import MissingDataError
 from harness.core.fingerprint import slug
 from harness.core.records import write_whole
-from harness.core.words import one_line
 from harness.report import fidelity_files, folder
 from harness.report.files import REPORT
+from harness.report.html import environment
 from harness.report.page.article import Article, article_of
 from harness.tables.published import Entry
 
@@ -85,13 +84,17 @@ def page(articles: Sequence[Article], title: str) -> str:
     """The whole file: the same articles give the same bytes."""
     script = _asset("page.js")
     payloads = {a.ident: _json(a.trajectories.payload()) for a in articles if a.trajectories}
-    return _template().render(
-        articles=articles,
-        title=title,
-        style=Markup(_asset("page.css")),
-        script=Markup(script),
-        script_hash=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
-        payloads=payloads,
+    return (
+        environment()
+        .get_template("page/page.html.j2")
+        .render(
+            articles=articles,
+            title=title,
+            style=Markup(_asset("page.css")),
+            script=Markup(script),
+            script_hash=Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()),
+            payloads=payloads,
+        )
     )
 
 
@@ -104,22 +107,3 @@ def _json(value: Any) -> Markup:
 @cache
 def _asset(name: str) -> str:
     return (resources.files("harness.report") / "templates" / "page" / name).read_text(encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    # Markup is what a macro or a chart has escaped; only bare text comes from records.
-    return one_line(value) if type(value) is str else value
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page/page.html.j2")
