@@ -188,7 +188,9 @@ def quoted(table: Table, place: Path) -> list[Grid]:
 
 
 def _copy_episodes(experiment: Experiment, jobs: Sequence[Job], out: Path, found: Records) -> None:
-    """A sample of episodes of every method, of the first seed, but for a damaged one."""
+    """A sample of episodes of every method, of the first seed, but for a damaged one; none of an earlier record."""
+    for earlier in (out / "episodes").glob("*.jsonl.gz"):
+        earlier.unlink()
     for job in jobs:
         file = job.folder / "episodes.jsonl.gz"
         hurt = any(where.startswith(f"{job.folder.name}/{file.name}") for where in found.damaged)

@@ -71,6 +71,15 @@ def test_a_results_folder_is_a_function_of_the_records(whole: Any, tmp_path: Pat
     assert str(ROOT) not in said
 
 
+def test_a_row_that_is_gone_leaves_no_episodes(whole: Any, tmp_path: Path) -> None:
+    experiment, jobs, start, _ = whole
+    write_results(experiment, jobs, starts(experiment, start), tmp_path)
+    (tmp_path / "episodes" / "rloo.jsonl.gz").rename(tmp_path / "episodes" / "of-before.jsonl.gz")
+    write_results(experiment, jobs, starts(experiment, start), tmp_path)
+    assert {file.name for file in (tmp_path / "episodes").iterdir()} == {"grpo.jsonl.gz", "rloo.jsonl.gz"}
+    assert "of-before" not in (tmp_path / "SHA256SUMS").read_text()
+
+
 def test_missing_seeds_are_refused_unless_allowed(whole: Any, tmp_path: Path) -> None:
     experiment, jobs, start, _ = whole
     some = [job for job in jobs if job.name != "RLOO, seed 1"]
