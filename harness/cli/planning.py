@@ -85,7 +85,7 @@ def _plan(
 
     if seeds:
         experiment = experiment.model_copy(update={"seeds": tuple(range(seeds))})
-    refused = costs.refusals(experiment) or _missing(experiment, file.parent)
+    refused = [*costs.refusals(experiment), *_missing(experiment, file.parent)]
     there = None
     if not refused:
         try:

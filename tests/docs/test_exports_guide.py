@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from guides import commands, done, refused
+from guides import commands, done, harness
 
 from harness import ROOT
 
@@ -17,4 +17,6 @@ def test_its_commands(tmp_path: Path) -> None:
     assert {"card.json", "drops.json", "CHECKLIST.md"} <= {file.name for file in (tmp_path / "runs/card").iterdir()}
     assert list((tmp_path / "runs/logs").glob("*.json"))
     spec = plan.split()[-1]
-    assert "hf download Qwen/Qwen3.5-4B" in refused(tmp_path, plan.replace(spec, str(ROOT / spec)))
+    planned = harness(tmp_path, plan.replace(spec, str(ROOT / spec)))
+    assert planned.returncode == 1
+    assert "hf download Qwen/Qwen3.5-4B" in planned.stdout
