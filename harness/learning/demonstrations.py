@@ -6,11 +6,13 @@ after a privileged context) is drawn from that start's seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.core import records
 from harness.core.episodes import episode_from_row, episode_to_row
@@ -96,6 +98,19 @@ class Replays:
             for task in tasks
         ]
 
+    def texts(self, decided_by: Mapping[str, Any], make: Callable[[], list[str]]) -> list[str]:
+        """Texts made of these replays, from the cache or made now; decided_by: what they depend on beside the replays.
+        A damaged file is made anew."""
+        file = self._file.with_name(f"texts-{fingerprint([self._file.stem, decided_by])[:16]}.jsonl")
+        with locked(self._lock.with_name(f"{file.stem}.lock")):
+            if file.is_file():
+                reading = records.read(file)
+                if not reading.damaged and len(reading.rows) == reading.header.get("texts"):
+                    return [row["text"] for row in reading.rows]
+            texts = make()
+            records.write_rows(file, [{"text": text} for text in texts], kind="texts", texts=len(texts))
+            return texts
+
     def _read(self) -> None:
         if not self._file.is_file():
             return
@@ -135,12 +150,24 @@ class Demonstrator:
 
     def texts(self) -> list[str]:
         """Every message of gold demonstrations and what teachers read of them, for a tokenizer to be trained on; the
-        same for every seed, so that all starts of an experiment read and write the same tokens."""
+        same for every seed, so that all starts of an experiment read and write the same tokens. Kept in the cache:
+        the first start makes them for all."""
+        decided_by = {
+            "split": self.experiment.environment.train_split,
+            "demonstrations": self.settings.demonstrations,
+            "contexts": [named.model_dump() for named in self.settings.contexts],
+            "code": revision(__name__, *(named.module for named in self.settings.contexts)),
+        }
+        return self.replays.texts(decided_by, self._texts)
+
+    def _texts(self) -> list[str]:
         tasks = self.tasks(SHARED)
         episodes = self.replays.play(self.replays.gold(tasks)).values()
         texts = [str(message["content"]) for episode in episodes for message in episode.messages]
-        contexts = [request.content for row in self.contexts(tasks, SHARED) for request in row if request is not None]
-        return texts + [text for text in contexts if isinstance(text, str)]
+        every = range(len(self.sources))
+        contexts = self.contexts([(task, source) for task in tasks for source in every], SHARED)
+        given = [request.content for request in contexts if request is not None]
+        return texts + [text for text in given if isinstance(text, str)]
 
     def sequences(self, backend: Backend) -> list[TokenSequence]:
         """The demonstrations as the policy would have sampled them. UserError where most cannot be learned from."""
@@ -149,11 +176,13 @@ class Demonstrator:
         habit = self.replays.habit(gold)
         conditioned = rng.random(len(tasks)) < self.settings.context_share
         careless = rng.random(len(tasks)) < self.settings.habit_share
-        contexts = self.contexts(tasks, self.seeds)
-        chosen: list[tuple[str, ContextRequest | None, bool]] = []
-        for place, task in enumerate(tasks):
-            context = contexts[place][int(rng.integers(len(self.sources)))] if conditioned[place] else None
-            chosen.append((task, context, bool(careless[place]) and context is None))
+        wanted = {place: int(rng.integers(len(self.sources))) for place in np.flatnonzero(conditioned).tolist()}
+        given = self.contexts([(tasks[place], source) for place, source in wanted.items()], self.seeds)
+        contexts = dict(zip(wanted, given, strict=True))
+        chosen = [
+            (task, contexts.get(place), bool(careless[place]) and contexts.get(place) is None)
+            for place, task in enumerate(tasks)
+        ]
         right = self.replays.play({task: gold[task] for task, _, by_habit in chosen if not by_habit})
         wrong = self.replays.play({task: habit[task] for task, _, by_habit in chosen if by_habit})
         played = [(wrong if by_habit else right)[task] for task, _, by_habit in chosen]
@@ -173,14 +202,11 @@ class Demonstrator:
             )
         return kept
 
-    def contexts(self, tasks: Sequence[str], seeds: SeedTree) -> list[list[ContextRequest | None]]:
-        """What each source would give for each task, to the sibling that went by habit."""
-        if not self.sources:
-            return [[] for _ in tasks]
-        return [
-            [source(group, 0, seeds["context", group.task_id, n].rng()) for n, source in enumerate(self.sources)]
-            for group in self.replays.groups(tasks)
-        ]
+    def contexts(self, wanted: Sequence[tuple[str, int]], seeds: SeedTree) -> list[ContextRequest | None]:
+        """What a source (by its number) would give for a task, to the sibling that went by habit; for each pair."""
+        tasks = list(dict.fromkeys(task for task, _ in wanted))
+        groups = dict(zip(tasks, self.replays.groups(tasks), strict=True))
+        return [self.sources[n](groups[task], 0, seeds["context", task, n].rng()) for task, n in wanted]
 
 
 def as_sampled(

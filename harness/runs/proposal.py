@@ -232,8 +232,9 @@ def _measured(
             demonstrator = Demonstrator.of(draft, draft.warm_start, replays, SHARED)
             small = {"width": 8, "layers": 1, "heads": 1, "kv_heads": 1, "mlp": 8}
             create_tiny(directory, demonstrator.texts(), draft.model.tiny.model_copy(update=small), 0)
-            for task, row in zip(gold, demonstrator.contexts(list(gold), SHARED), strict=True):
-                contexts[task] += [request for request in row if request is not None]
+            wanted = [(task, source) for task in gold for source in range(len(demonstrator.sources))]
+            for (task, _), request in zip(wanted, demonstrator.contexts(wanted, SHARED), strict=True):
+                contexts[task] += [request] if request is not None else []
         backend = make_backend(draft.backend, Start(directory), BackendSettings(device="cpu"))
         with contextlib.closing(backend):
             policy = TokenPolicy(backend, SamplingParams(LONG))

@@ -4,6 +4,7 @@ to be."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,22 @@ def test_the_tokenizer_is_shared_although_seeds_demonstrate_other_tasks(cache: P
     directories = [start_of(few, cache, seed=seed).directory for seed in (0, 1, 2)]
     assert len({(place / "tokenizer.json").read_bytes() for place in directories}) == 1
     assert len({(place / "model.safetensors").read_bytes() for place in directories}) == 3
+
+
+def test_the_texts_of_the_tokenizer_are_made_once_and_anew_where_they_are_damaged(tmp_path: Path) -> None:
+    few = experiment(demonstrations=4, contexts=["agents.contexts:Answer"], context_share=0.5)
+    first = start_of(few, tmp_path).directory
+    [kept] = (tmp_path / "demonstrations").glob("texts-*.jsonl")
+    whole, written = kept.read_bytes(), kept.stat().st_mtime_ns
+    second = start_of(few, tmp_path, seed=1).directory
+    assert kept.stat().st_mtime_ns == written
+    lines = whole.splitlines(keepends=True)
+    for damaged in (b"".join(lines[:-1]), whole.replace(b"text", b"tent", 2), b""):
+        kept.write_bytes(damaged)
+        shutil.rmtree(second)
+        start_of(few, tmp_path, seed=1)
+        assert kept.read_bytes() == whole
+        assert (second / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
 
 
 def test_what_is_at_hand_is_known_without_making_anything(cache: Path, tmp_path: Path) -> None:
