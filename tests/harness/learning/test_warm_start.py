@@ -205,7 +205,9 @@ def test_two_processes_that_want_one_start_make_it_once(tmp_path: Path) -> None:
             running.join(120)
             assert running.exitcode == 0
     (made,) = (tmp_path / "warm-starts").iterdir()
-    (replayed,) = (tmp_path / "demonstrations").iterdir()
+    (replayed,) = (tmp_path / "demonstrations").glob("[!t]*")
+    (texts,) = (tmp_path / "demonstrations").glob("texts-*")
+    assert records.read(texts).strict()
     scripts = [row["script"] for row in records.read(replayed).strict()]
     assert len(scripts) == len(set(scripts)) > 0
     assert start_of(experiment(), tmp_path).directory == made
