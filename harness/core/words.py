@@ -6,10 +6,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from rich.markup import escape
-
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BREAKS = re.compile(r"\s+")
+_MARKED = re.compile(r"(\\*)(\[|$)")
+_NOTHING = "[bold][/bold]"
+"""Markup of no words."""
 _BIDI = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that reorder the text around them."""
 
@@ -34,5 +35,11 @@ def lines(text: str) -> str:
 
 
 def shown(text: object) -> str:
-    """Words for a line of the terminal that has markup of its own: they stand as they are."""
-    return escape(one_line(str(text)))
+    """Words for a line of the terminal that has markup of its own: they stand as they are, whatever follows them."""
+    return _MARKED.sub(_unmarked, one_line(str(text)))
+
+
+def _unmarked(found: re.Match[str]) -> str:
+    # Doubled backslashes before a tag are half as many in print; a bracket before a tag begins none.
+    backslashes, bracket = found.groups()
+    return 2 * backslashes + (_NOTHING if backslashes else "") + (bracket + _NOTHING if bracket else "")

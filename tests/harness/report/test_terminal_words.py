@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import unicodedata
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 from test_escaping import HOSTILE, hostile_table
 
 from harness.cli import play, screen
@@ -118,3 +120,11 @@ def test_a_line_of_a_command_takes_words_as_they_are(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(screen, "console", console)
     screen.line(f"[bold]{shown('a [red]b')}[/bold]")
     assert sent(console) == "a [red]b\n"
+
+
+@pytest.mark.parametrize("after", ["", " 0]", "]", "/b]x", "[green]x[/green]"])
+def test_words_stand_as_they_are_whatever_follows(after: str) -> None:
+    plain = Text.from_markup(after).plain
+    for letters in itertools.product("[]/ab\\#", repeat=4):
+        words = "".join(letters)
+        assert Text.from_markup(shown(words) + after).plain == words + plain, words
