@@ -49,6 +49,7 @@ def test_a_wrong_option_is_refused(folder: Path, options: str, answer: str) -> N
     assert answer in refused(folder, f"harness check-method my_method:Mine --options '{options}'")
 
 
+@pytest.mark.slow
 def test_it_stands_in_a_table_beside_grpo(folder: Path) -> None:
     bench, compare = [command for command in commands(GUIDE) if not command.startswith("harness check")]
     done(folder, bench)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from guides import commands, done, harness
 
 from harness import ROOT
 
 
+@pytest.mark.slow
 def test_its_commands(tmp_path: Path) -> None:
     *exports, plan = commands("exports.md")
     for command in exports:

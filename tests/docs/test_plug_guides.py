@@ -55,6 +55,7 @@ def test_a_broken_one_is_told_what_is_wrong(
     assert answer in refused(tmp_path, f"{check} {command}")
 
 
+@pytest.mark.slow
 def test_a_context_is_named_in_the_footnote(tmp_path: Path) -> None:
     written("adding-a-context.md", tmp_path)
     bench = commands("adding-a-context.md")[-1]
@@ -63,6 +64,7 @@ def test_a_context_is_named_in_the_footnote(tmp_path: Path) -> None:
     assert "the teacher reads: first 2 reference actions" in table
 
 
+@pytest.mark.slow
 def test_a_backend_trains_and_is_part_of_what_is_matched(tmp_path: Path) -> None:
     written("adding-a-backend.md", tmp_path)
     done(tmp_path, commands("adding-a-backend.md")[-2])

@@ -69,6 +69,7 @@ def test_the_committed_table_is_printed_without_a_run(harness: Command) -> None:
 # ---------------------------------------------------------------- repetitions
 
 
+@pytest.mark.slow
 def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable[..., Path], tmp_path: Path) -> None:
     """The same machine gives the same rows; a record that says otherwise is called different, and nothing of it is
     touched."""
