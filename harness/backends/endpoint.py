@@ -65,8 +65,10 @@ class EndpointBackend(TorchBackend):
     """How many steps they are ahead."""
     _due: bool = True
     """Whether the server must be given weights before it samples again."""
+    _trouble: Exception | None = None
+    """Why it could not be."""
     _behind: Path | None = None
-    """Those that it is to have then, where they are older than the trainer's."""
+    """The weights it is to have then, where they are older than the trainer's."""
 
     @classmethod
     def from_start(
@@ -113,15 +115,21 @@ class EndpointBackend(TorchBackend):
         if not prompts:
             return []
         with self._server.lock:
+            if self._trouble is not None:  # which another thread met while this one waited
+                raise self._trouble
             if self._due:
                 self._begin()
         return [replace(done, version=self._server.version) for done in self._server.sampler.sample(prompts, params)]
 
     def _begin(self) -> None:
         """Give the server what it is to sample with; the trainer's weights first, which can be compared."""
-        self._push()
-        if self._behind is not None:
-            self._push(self._behind)
+        try:
+            self._push()
+            if self._behind is not None:
+                self._push(self._behind)
+        except Exception as error:
+            self._trouble = error
+            raise
         self._due, self._behind = False, None
 
     def _push(self, saved: Path | None = None) -> None:

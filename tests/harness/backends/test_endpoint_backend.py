@@ -288,7 +288,7 @@ def noisy(proxy: Proxy, scale: float) -> None:
 
 
 def test_the_correction_weighs_what_the_trainer_says_against_what_the_server_said(
-    proxy: Proxy, tiny_directory: Path, tmp_path: Path
+    proxy: Proxy, tiny_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against a second computation: scores of the very episodes, weights and masks written out."""
     noisy(proxy, 0.04)
@@ -297,7 +297,7 @@ def test_the_correction_weighs_what_the_trainer_says_against_what_the_server_sai
     with run.pool:
         groups, _ = sample_groups(run)
         taken: list[Any] = []
-        run.backend.update = lambda batch, loss, per_term=False: taken.append(batch) or {}  # type: ignore[func-returns-value,method-assign]
+        monkeypatch.setattr(run.backend, "update", lambda batch, loss, per_term=False: taken.append(batch) or {})
         metrics, _ = driven(learn(run, groups, run.method.initial_state()), run.backend)
     sequences = [episode.sequence for group in groups for episode in group.episodes]
     own = TorchBackend(tiny_directory, dtype="float64", device="cpu").score(sequences)
