@@ -1,14 +1,15 @@
 """The contract of a backend: a sampler, a scorer and a trainer over one policy, and the records they exchange (plain
 Python and numpy).
 
-    Sampler   sample   prompts -> completions with token ids and log-probabilities
-    Scorer    score    sequences -> Scores under the current, the initial or a snapshot's weights, on any context
-    Trainer   update   batch, loss -> metrics: one optimiser step
-              track    a snapshot of the weights moves towards the current ones
-              save     a Hugging Face model directory plus the trainer's own state
-              load     back from such a directory
-              sync     sampler and scorer take over the trainer's weights
-              drive    pull updates from a feed until it is over
+    Sampler   sample     prompts -> completions with token ids and log-probabilities
+    Scorer    score      sequences -> Scores under the current, the initial or a snapshot's weights, on any context
+    Trainer   update     batch, loss -> metrics: one optimiser step
+              track      a snapshot of the weights moves towards the current ones
+              save       a Hugging Face model directory plus the trainer's own state
+              load       back from such a directory
+              sync       sampler and scorer take over the trainer's weights
+              corrected  what the loss makes of a sampler that is another engine than the trainer
+              drive      pull updates from a feed until it is over
 
 They may be one object or three on as many machines: an engine that trains need not be the one that samples. What a
 backend cannot do it does not list among its `capabilities`; an experiment that asks for it is refused before anything
