@@ -9,5 +9,6 @@ OURS = (
     "harness.backends.torch:TorchBackend",
     "harness.backends.torch.ranks:RanksBackend",
     "harness.backends.trl:TrlBackend",
+    "harness.backends.endpoint:EndpointBackend",
 )
 """The backends that come with the harness, as a spec names them."""

@@ -23,9 +23,11 @@ RECORDS = ("run.json", "steps.jsonl", "curve.jsonl", "timing.jsonl", "rows.jsonl
 def curve_point(run: Run, step: int) -> None:
     """A point of the learning curve, where one is due and not recorded yet."""
     settings = run.experiment.evaluation
-    due = settings.every and (step % settings.every == 0 or step == run.experiment.budget.steps)
+    if not settings.every or (step % settings.every and step != run.experiment.budget.steps):
+        return
+    run.backend.sync()  # of a recorded point too: what samples the next step is then the same in a run that goes on
     file = run.folder / "curve.jsonl"
-    if not due or (file.is_file() and any(row["step"] == step for row in records.read(file).rows)):
+    if file.is_file() and any(row["step"] == step for row in records.read(file).rows):
         return
     split = settings.curve_split or run.experiment.environment.eval_split
     tasks = panel(run.pool.environment, split, settings.curve_tasks)
@@ -52,6 +54,7 @@ def _outcome(episode: Episode) -> str:
 
 def final_evaluation(run: Run) -> None:
     """The rows of the table: the whole panel, sampled and greedy, written at once."""
+    run.backend.sync()
     settings, split = run.experiment.evaluation, run.experiment.environment.eval_split
     rows: list[dict[str, Any]] = []
     for decoding, samples in (("sampled", settings.samples), ("greedy", 1)):

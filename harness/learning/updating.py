@@ -28,17 +28,23 @@ def update_on(
 ) -> Generator[Update, Metrics, dict[str, float]]:
     """The updates of one step, each answered by its metrics; at their end the step's metrics: means over them
     (`ratio/largest_log` the largest; gradients of single terms, where `per_term` asks for them, those of the first
-    update, on which the whole step's credit still stands)."""
+    update, on which the whole step's credit still stands). There is none where the backend takes every token out of the
+    loss."""
+    weights, facts = None, {}
+    if (corrected := run.backend.corrected(sequences, credits)) is not None:
+        credits = [credits[place] for place in corrected.kept]
+        sequences, weights, facts = corrected.sequences, corrected.weights, corrected.facts
     reported: list[dict[str, float]] = []
-    parts = list(_parts(run, len(sequences)))
+    parts = list(_parts(run, len(sequences))) if sequences else []
     for number, part in enumerate(parts):
-        batch = pack([sequences[place] for place in part], [credits[place] for place in part])
+        factors = None if weights is None else [weights[place] for place in part]
+        batch = pack([sequences[place] for place in part], [credits[place] for place in part], factors)
         last = number + 1 == len(parts)
         terms = per_term and not reported
         metrics = yield Update(batch, run.experiment.loss, run.spent.step, number, last, terms)
         reported.append(dict(metrics))
         run.spent.optimiser_steps += 1
-    return _joined(reported)
+    return _joined(reported) | facts
 
 
 def _parts(run: Run, episodes: int) -> Iterator[Sequence[int]]:

@@ -1,14 +1,15 @@
 """The contract of a backend: a sampler, a scorer and a trainer over one policy, and the records they exchange (plain
 Python and numpy).
 
-    Sampler   sample   prompts -> completions with token ids and log-probabilities
-    Scorer    score    sequences -> Scores under the current, the initial or a snapshot's weights, on any context
-    Trainer   update   batch, loss -> metrics: one optimiser step
-              track    a snapshot of the weights moves towards the current ones
-              save     a Hugging Face model directory plus the trainer's own state
-              load     back from such a directory
-              sync     sampler and scorer take over the trainer's weights
-              drive    pull updates from a feed until it is over
+    Sampler   sample     prompts -> completions with token ids and log-probabilities
+    Scorer    score      sequences -> Scores under the current, the initial or a snapshot's weights, on any context
+    Trainer   update     batch, loss -> metrics: one optimiser step
+              track      a snapshot of the weights moves towards the current ones
+              save       a Hugging Face model directory plus the trainer's own state
+              load       back from such a directory
+              sync       sampler and scorer take over the trainer's weights
+              corrected  what the loss makes of a sampler that is another engine than the trainer
+              drive      pull updates from a feed until it is over
 
 They may be one object or three on as many machines: an engine that trains need not be the one that samples. What a
 backend cannot do it does not list among its `capabilities`; an experiment that asks for it is refused before anything
@@ -31,13 +32,14 @@ from jaxtyping import Float, Int
 from harness.core.errors import HarnessError, UnknownNameError, UserError
 from harness.core.plugs import checked_options, completed, resolve
 from harness.core.sums import require_whole
-from harness.core.types import ContextRequest, Message, Scores, TokenSequence
+from harness.core.types import ContextRequest, Credit, Message, Scores, TokenSequence
 from harness.experiment import OptimiserSettings, PlugSettings
 from harness.protocols.capabilities import EVERYTHING, Capability
 from harness.protocols.feed import Feed
 
 if TYPE_CHECKING:
     from harness.losses import Batch, LossSpec
+    from harness.losses.mismatch import Corrected
 
 
 Snapshot = Literal["teacher", "reference"]
@@ -173,6 +175,10 @@ class Sampler(Protocol):
     """Of the current weights: another number after every change of them. None where the backend does not say; a
     completion of another version than the current one's is refused."""
 
+    concurrency: int = 1
+    """Completions that it makes side by side: conversations are then played each at its own pace, and `sample` is
+    called from as many threads. At 1 it is asked for those of a whole turn at once."""
+
     @abstractmethod
     def sample(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Completion]:
         """One completion per prompt, in order. It depends on the prompt, the parameters and the prompt's seed, not on
@@ -238,6 +244,12 @@ class Trainer(Protocol):
     def sync(self) -> None:
         """Sampler and scorer take over the trainer's weights: called when a step's last update is done. Nothing to do
         where they are the same."""
+        return None
+
+    def corrected(self, sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Corrected | None:
+        """A step's sequences as the loss is to see them, with a weight of each token, where another engine samples
+        than the one that trains (`harness.losses.mismatch`). Asked once a step, before its first update. None: as they
+        were sampled."""
         return None
 
     def drive(self, feed: Feed) -> None:

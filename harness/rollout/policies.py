@@ -29,6 +29,12 @@ class ActingPolicy(Protocol):
         """Most tokens of one conversation; None where it has none."""
         ...
 
+    @property
+    def concurrency(self) -> int:
+        """Conversations in which it acts side by side, each asked about alone, in threads; at 1 it is asked about all
+        at once."""
+        ...
+
     def open(self, conversation: Conversation) -> None:
         """Take in the opening messages."""
         ...
@@ -48,7 +54,7 @@ class TokenPolicy:
     def __init__(self, backend: Backend, params: SamplingParams) -> None:
         self.backend, self.params = backend, params
         self.renderer: ConversationRenderer = backend.renderer
-        self.window = backend.window
+        self.window, self.concurrency = backend.window, backend.concurrency
         self._stops = {(stop,) for stop in self.renderer.stop_ids}
         self._stopped: dict[Hashable, bool] = {}
         self._sampled: dict[Hashable, tuple[int, list[int]]] = {}
@@ -154,6 +160,7 @@ class MessagePolicy:
     """A text policy; its episodes have no tokens."""
 
     window: int | None = None
+    concurrency = 1
 
     def __init__(self, policy: TextPolicy | None = None) -> None:
         """Without a policy every request needs a script."""

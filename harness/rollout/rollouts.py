@@ -1,4 +1,5 @@
-"""Episodes: many conversations of one policy with its environments, played as one batch, turn by turn.
+"""Episodes: many conversations of one policy with its environments, played as one batch, turn by turn (or each at its
+own pace, where the policy acts side by side).
 
     request -> reset -> opening tokens -> [sample -> step -> bridge tokens] ... -> Episode
 
@@ -9,6 +10,7 @@ fails too, it ends with `Ending.ERROR` and reward NaN. That is decided here and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from typing import Any
 
 from harness.core.errors import EnvironmentFailure
@@ -16,7 +18,7 @@ from harness.core.types import Ending, Episode
 from harness.rollout import replies
 from harness.rollout.conversation import Conversation, Request
 from harness.rollout.environments import EnvironmentPool
-from harness.rollout.policies import ActingPolicy
+from harness.rollout.policies import Acted, ActingPolicy
 
 ATTEMPTS = 2
 FailureHook = Callable[[str, EnvironmentFailure], None]
@@ -55,25 +57,46 @@ class Rollouts:
         conversations = [Conversation(request, None, (attempt, place)) for place, request in enumerate(requests)]
         self._begin(conversations, make, policy)
         active = [c for c in conversations if c.ending is None and c.failure is None]
-        while active:
-            acted = policy.act(active)
-            stepping: list[tuple[Conversation, str]] = []
-            for conversation, action in zip(active, acted, strict=True):
-                if isinstance(action, EnvironmentFailure):
-                    self._fail(conversation, action)
-                    continue
-                text, cut = action
-                conversation.messages.append({"role": "assistant", "content": text})
-                if cut:
-                    conversation.ending = Ending.TOKEN_LIMIT
-                else:
-                    stepping.append((conversation, text))
-            self._step(stepping, policy)
-            active = [c for c, _ in stepping if c.ending is None and c.failure is None]
+        if policy.concurrency > 1:
+            self._side_by_side(active, policy)
+        else:
+            while active:
+                active = self._turn(active, policy.act(active), policy)
         for conversation in conversations:
             if conversation.environment is not None:
                 self.pool.give(conversation.environment, conversation.failure is not None)
         return conversations
+
+    def _turn(
+        self, conversations: Sequence[Conversation], acted: Sequence[Acted], policy: ActingPolicy
+    ) -> list[Conversation]:
+        """Take these actions; the conversations that go on."""
+        stepping: list[tuple[Conversation, str]] = []
+        for conversation, action in zip(conversations, acted, strict=True):
+            if isinstance(action, EnvironmentFailure):
+                self._fail(conversation, action)
+                continue
+            text, cut = action
+            conversation.messages.append({"role": "assistant", "content": text})
+            if cut:
+                conversation.ending = Ending.TOKEN_LIMIT
+            else:
+                stepping.append((conversation, text))
+        self._step(stepping, policy)
+        return [c for c, _ in stepping if c.ending is None and c.failure is None]
+
+    def _side_by_side(self, active: Sequence[Conversation], policy: ActingPolicy) -> None:
+        """Each at its own pace: actions come from threads, environments are stepped here, as soon as there is one."""
+        with ThreadPoolExecutor(policy.concurrency, "conversation") as threads:
+            waiting = {threads.submit(policy.act, [conversation]): conversation for conversation in active}
+            try:
+                while waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    acted = [future.result()[0] for future in done]
+                    for conversation in self._turn([waiting.pop(future) for future in done], acted, policy):
+                        waiting[threads.submit(policy.act, [conversation])] = conversation
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
 
     def _begin(self, conversations: Sequence[Conversation], make: Callable[[], Any], policy: ActingPolicy) -> None:
         def reset(conversation: Conversation) -> Callable[[], Any]:

@@ -279,14 +279,18 @@ class TorchBackend(Backend):
 
     def save(self, path: Path | str) -> None:
         """A model directory that opens in any tool, and beside it the snapshots and the optimiser's state."""
+        self.save_policy(path)
+        self._snapshots.save(Path(path))
+        if self._optimiser is not None:
+            torch.save(self._optimiser.state(), Path(path) / TRAINER_STATE)
+
+    def save_policy(self, path: Path | str) -> None:
+        """The model directory alone: all that sampling needs."""
         if self._adapter is None:
             self.model.save_pretrained(path)
         else:
             self._adapter.save(Path(path), self._initial_model)
         self.tokenizer.save_pretrained(path)
-        self._snapshots.save(Path(path))
-        if self._optimiser is not None:
-            torch.save(self._optimiser.state(), Path(path) / TRAINER_STATE)
 
     def load(self, path: Path | str) -> None:
         """Weights, snapshots and optimiser state of a saved directory; the initial policy stays the one this backend

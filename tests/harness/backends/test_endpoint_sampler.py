@@ -3,19 +3,15 @@ is refused by the name of what it lacks."""
 
 from __future__ import annotations
 
-import json
 import math
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from policy_servers import Proxy, Twist, with_choice
 
 from harness.backends import Prompt, SamplingParams
 from harness.backends.endpoint_sampler import LACKS, EndpointSampler, UnfitSamplerError
@@ -26,61 +22,6 @@ from harness.serving.server import ModelServer
 from harness.types import TokenSequence
 
 WINDOW = 96
-Twist = Callable[[dict[str, Any]], dict[str, Any]]
-
-
-class Proxy:
-    """Stands before a server and twists its replies to completions (and its card, and requests on their way in)."""
-
-    def __init__(self, behind: ModelServer) -> None:
-        self.reply: Twist = lambda body: body
-        self.card: Twist = lambda body: body
-        self.request: Twist = lambda body: body
-        self.weights: Twist = lambda body: body
-        self.requests: list[dict[str, Any]] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._pass_on(None, outer.card)
-
-            def do_POST(self) -> None:
-                given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.path.endswith("completions"):
-                    outer.requests.append(given)
-                    self._pass_on(outer.request(dict(given)), outer.reply)
-                elif outer.weights({}) is not None:
-                    self._pass_on(given, outer.weights)
-                else:  # acknowledged and forgotten
-                    self._answer(200, {"weight_version": given["weight_version"]})
-
-            def _pass_on(self, given: dict[str, Any] | None, twist: Twist) -> None:
-                data = None if given is None else json.dumps(given).encode()
-                asked = urllib.request.Request(behind.url.removesuffix("/v1") + self.path, data)
-                try:
-                    with urllib.request.urlopen(asked) as reply:
-                        self._answer(200, twist(json.loads(reply.read())))
-                except urllib.error.HTTPError as error:
-                    self._answer(error.code, json.loads(error.read()))
-
-            def _answer(self, status: int, body: dict[str, Any]) -> None:
-                raw = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            def log_message(self, *_: Any) -> None:
-                """Silent."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
 
 def backend_at(directory: Path, temperature: float = 1.0) -> TorchBackend:
@@ -109,7 +50,7 @@ def server(sharp: Path) -> Iterator[ModelServer]:
 
 @pytest.fixture
 def proxy(server: ModelServer) -> Iterator[Proxy]:
-    proxy = Proxy(server)
+    proxy = Proxy(server.url)
     yield proxy
     proxy.close()
 
@@ -178,16 +119,6 @@ def test_what_a_trainer_cannot_use_is_not_asked_for(server: ModelServer, sharp: 
 
 
 # ---------------------------------------------------------------- servers that mislead
-
-
-def with_choice(**changes: Any) -> Twist:
-    """Replies whose choice is changed; None takes an entry out."""
-
-    def twist(body: dict[str, Any]) -> dict[str, Any]:
-        choice = body["choices"][0] | changes
-        return body | {"choices": [{name: value for name, value in choice.items() if value is not None}]}
-
-    return twist
 
 
 def changed(change: Callable[[dict[str, Any]], None]) -> Twist:

@@ -96,6 +96,46 @@ def test_an_episode_does_not_depend_on_its_company(pool_of: Any, policy: TokenPo
     assert rows(in_waves, digits=9) == together
 
 
+class SideBySide(TokenPolicy):
+    """Acts in several conversations at once, one of which it thinks about until all others are over."""
+
+    def __init__(self, backend: Any, slow: Any = None) -> None:
+        super().__init__(backend, SamplingParams(4))
+        self.concurrency = 3
+        self.others_over, self.lock, self.slow, self.acted = threading.Event(), threading.Lock(), slow, 0
+
+    def act(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+        (conversation,) = conversations
+        if conversation.request.seeds == self.slow:
+            assert self.others_over.wait(60), "it was waited for"
+        with self.lock:  # the model is one
+            acted = super().act(conversations)
+            self.acted += 1
+        if self.acted == 15:  # the other five have had their three turns
+            self.others_over.set()
+        return acted
+
+
+def test_side_by_side_nobody_waits_for_a_slow_conversation(pool_of: Any, backend_of: Any, policy: TokenPolicy) -> None:
+    """It is the first of six and three are played at once; the episodes are those that are played turn by turn."""
+    asked = requests()
+    turn_by_turn = rows(Rollouts(pool_of()).play(asked, policy), digits=9)
+    slow = SideBySide(backend_of(), slow=asked[0].seeds)
+    assert rows(Rollouts(pool_of()).play(asked, slow), digits=9) == turn_by_turn
+
+
+class Broken(SideBySide):
+    def act(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
+        if conversations[0].request.task_id == TASKS[1]:
+            raise RuntimeError("the model is gone")
+        return super().act(conversations)
+
+
+def test_side_by_side_an_error_of_the_model_ends_the_playing(pool_of: Any, backend_of: Any) -> None:
+    with pytest.raises(RuntimeError, match="the model is gone"):
+        Rollouts(pool_of()).play(requests(), Broken(backend_of()))
+
+
 def test_every_prompt_extends_the_one_before(pool_of: Any, backend_of: Any) -> None:
     witness = Witness(backend_of(), SamplingParams(4))
     episodes = Rollouts(pool_of()).play(requests(), witness)
