@@ -44,9 +44,9 @@ def set_up_verifiers(progress: Progress) -> str:
 def _set_up(package: str, progress: Progress) -> str:
     folder, wanted = HOME / ".venvs" / package, WANTED[package]
     mark = folder / "ready"
-    told = f"{', '.join(wanted)} in {folder}"
+    explained = f"{', '.join(wanted)} in {folder}"
     if mark.is_file() and mark.read_text() == " ".join(wanted):
-        return told
+        return explained
     python = folder / "bin" / "python"
     steps = (
         (f"making .venvs/{package}", (sys.executable, "-m", "venv", "--clear", str(folder))),
@@ -60,4 +60,4 @@ def _set_up(package: str, progress: Progress) -> str:
             raise NotInstalledError(f"{what} failed (exit status {made.returncode}):\n{output}")
     progress(f".venvs/{package} is ready", len(steps), len(steps))
     mark.write_text(" ".join(wanted))
-    return told
+    return explained

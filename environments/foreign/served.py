@@ -81,7 +81,7 @@ class SiblingEnv(vf.Env[SiblingEnvConfig]):  # type: ignore[misc]
             async with agents.agent.interaction(task.with_data(prompt=_messages(opening))) as interaction:
                 segment, ended = await interaction.turn(), False
                 while not (segment.terminated or ended):
-                    heard, reward, terminated, truncated, info = await asyncio.to_thread(env.step, _said(segment))
+                    heard, reward, terminated, truncated, info = await asyncio.to_thread(env.step, _reply_of(segment))
                     if "failure" in info:
                         raise RuntimeError(f"the environment failed: {info['failure']}")
                     ended = terminated or truncated
@@ -97,13 +97,13 @@ class SiblingEnv(vf.Env[SiblingEnvConfig]):  # type: ignore[misc]
             env.close()
 
 
-def _said(segment: Any) -> str:
+def _reply_of(segment: Any) -> str:
     """The model's reply as it was written: `last_reply` is stripped of blanks."""
     replies = [message.content for message in segment.messages if isinstance(message, vf.AssistantMessage)]
     return replies[-1] or ""
 
 
-def _messages(said: Any) -> list[Any]:
+def _messages(heard: Any) -> list[Any]:
     kinds = {"system": vf.SystemMessage, "user": vf.UserMessage, "assistant": vf.AssistantMessage}
     # a tool's message has no call here that it could answer: the action was text
-    return [kinds.get(message["role"], vf.UserMessage)(content=message["content"]) for message in said]
+    return [kinds.get(message["role"], vf.UserMessage)(content=message["content"]) for message in heard]

@@ -49,11 +49,9 @@ def test_textarena(tmp_path: Path) -> None:
 def test_verifiers_here(tmp_path: Path) -> None:
     python_of("verifiers")
     assert written("verifiers.md", tmp_path) == ["reverse_words.py", "my_gold.py", "guess_in_verifiers.py"]
-    _, check, evaluate, init = commands("verifiers.md")
+    _, check, evaluate = commands("verifiers.md")
     assert "keeps the contract" in done(tmp_path, check)
     assert "success 1.000" in done(tmp_path, evaluate)
-    assert "trained on 'train'" in done(tmp_path, init)
-    assert 'name = "reverse-words"' in (tmp_path / "spec.toml").read_text()
     told = _refused(tmp_path, """harness check-env Verifiers-v0 --env-options '{"name": "no-such-set"}'""")
     assert "'no-such-set' not found" in told
     assert "not installed" not in told

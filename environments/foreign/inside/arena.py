@@ -93,8 +93,8 @@ class Game:
         """What a player reads: the game's messages and the other players' moves, without its own."""
         names = self._game.state.role_mapping
         read = [
-            text if kind.name != "PLAYER_ACTION" else f"[{names.get(speaker, f'Player {speaker}')}] {text}"
-            for speaker, text, kind in observation
-            if not (kind.name == "PLAYER_ACTION" and speaker == player)
+            text if kind.name != "PLAYER_ACTION" else f"[{names.get(author, f'Player {author}')}] {text}"
+            for author, text, kind in observation
+            if not (kind.name == "PLAYER_ACTION" and author == player)
         ]
         return {"player": player, "messages": read}

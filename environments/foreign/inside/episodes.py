@@ -52,7 +52,7 @@ class Episodes:
         self._endpoint: Any = None
         self._running: asyncio.Task[Any] | None = None
         self._reply: asyncio.Future[str] | None = None
-        self._said: list[dict[str, Any]] = []
+        self._conversation: list[dict[str, Any]] = []
 
     # A worker's life
 
@@ -151,7 +151,7 @@ class Episodes:
         from verifiers.v1 import EvalClientConfig, ModelContext, SamplingConfig
 
         await self._leave()
-        self._said = []
+        self._conversation = []
         client = EvalClientConfig(base_url=self._endpoint.url, api_key_var=KEY)
         model = ModelContext(model="policy", client=client, sampling=SamplingConfig())
         self._running = asyncio.ensure_future(self._env.run_episode(task, model))
@@ -163,7 +163,7 @@ class Episodes:
         reply, self._reply = self._reply, None
         # what no JSON in UTF-8 can carry would break the library's own request, for no fault of its
         sent = action.encode("utf-8", "replace").decode()
-        self._said.append({"role": "assistant", "content": sent})
+        self._conversation.append({"role": "assistant", "content": sent})
         reply.set_result(sent)
         return await self._next()
 
@@ -178,19 +178,21 @@ class Episodes:
         messages, tools, self._reply = request.result()
         if tools:
             raise NotImplementedError("the task offers tools, which are not played here")
-        told = [{"role": message["role"], "content": _text(message.get("content"))} for message in messages]
-        before = len(self._said)
-        if [message["content"] for message in told[:before]] != [message["content"] for message in self._said]:
+        conversation = [{"role": message["role"], "content": _text(message.get("content"))} for message in messages]
+        before = len(self._conversation)
+        if [message["content"] for message in conversation[:before]] != [
+            message["content"] for message in self._conversation
+        ]:
             raise RuntimeError("the environment rewrote what had been said, which no record of a conversation can hold")
-        self._said = told
-        return {"messages": told[before:]}
+        self._conversation = conversation
+        return {"messages": conversation[before:]}
 
     def _verdict(self, episode: Any) -> dict[str, Any]:
         """Reward and metrics of a finished episode; RuntimeError for one that failed."""
         errors = [*episode.errors, *(error for trace in episode.traces for error in trace.errors)]
         if not episode.ok:
-            told = "; ".join(f"{error.type}: {error.message}" for error in errors) or "it did not say why"
-            raise RuntimeError(f"the episode failed: {told[:2000]}")
+            reasons = "; ".join(f"{error.type}: {error.message}" for error in errors) or "it did not say why"
+            raise RuntimeError(f"the episode failed: {reasons[:2000]}")
         trace = episode.traces[-1]
         unscored = [name for name, reward in trace.rewards.items() if reward is None]
         if unscored or not trace.rewards:
