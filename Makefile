@@ -53,7 +53,7 @@ test-all: test test-slow ## all tests, the slow ones too
 test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss against TRL's among them
 	@$(BIN)/python -m pytest -m "slow and not heavy" --numprocesses logical --maxprocesses 2 --dist loadfile
 
-test-heavy: setup .venv/ready-trl .venv/ready-ray ## slow tests on other engines (TRL, Ray, submitit), of killed processes, of whole sweeps
+test-heavy: setup .venv/ready-trl .venv/ready-ray .venv/ready-trackers .venvs/textarena/ready .venvs/verifiers/ready ## slow tests on other engines (TRL, Ray, submitit) and libraries, of killed processes, of whole sweeps
 	@$(BIN)/python -m pytest -m heavy --numprocesses logical --maxprocesses 2 --dist loadfile
 
 .venv/ready-trl: .venv/ready
@@ -62,6 +62,14 @@ test-heavy: setup .venv/ready-trl .venv/ready-ray ## slow tests on other engines
 
 .venv/ready-ray: .venv/ready
 	@$(PIP) --editable '.[ray,slurm]'
+	@touch $@
+
+.venv/ready-trackers: .venv/ready
+	@$(PIP) --editable '.[tensorboard,trackio,wandb]'
+	@touch $@
+
+.venvs/%/ready: .venv/ready environments/foreign/install.py
+	@$(BIN)/harness setup $*
 	@touch $@
 
 check: setup ## format, lint, types, layers

@@ -47,8 +47,22 @@ register(
     order_enforce=False,
     disable_env_checker=True,
 )
+register(
+    "TextArena-v0",
+    entry_point="environments.foreign.textarena:TextArena",
+    order_enforce=False,
+    disable_env_checker=True,
+)
+register(
+    "Verifiers-v0",
+    entry_point="environments.foreign.verifiers:Verifiers",
+    order_enforce=False,
+    disable_env_checker=True,
+)
 SETUPS = {
     "appworld": "environments.appworld.install:set_up",
     "appworld-data": "environments.appworld.install:set_up_data",
+    "textarena": "environments.foreign.install:set_up_textarena",
+    "verifiers": "environments.foreign.install:set_up_verifiers",
 }
 """What `harness setup` can install for an environment: a name, and the function that does it."""

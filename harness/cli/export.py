@@ -10,7 +10,7 @@ import typer
 from harness.cli.screen import line
 from harness.core.words import shown
 
-FORMS = ("parquet", "rollout-card", "inspect", "checklist", "tensorboard")
+FORMS = ("parquet", "rollout-card", "inspect", "checklist", "tensorboard", "trackio", "wandb")
 
 
 def export(
@@ -18,7 +18,7 @@ def export(
     to: Annotated[str, typer.Option(help=f"{', '.join(FORMS)}.")],
     out: Annotated[Path, typer.Option(help="The folder to write in.")],
 ) -> None:
-    """Write a results folder as Parquet, rollout card, inspect_ai's logs, reporting checklist or TensorBoard's files.
+    """Write a results folder as Parquet, rollout card, inspect_ai's logs, reporting checklist, or for a tracker.
 
     Nothing in the folder is changed, nothing is run.
 
@@ -33,6 +33,8 @@ def export(
         "inspect": inspect_log.write_logs,
         "checklist": checklist.write_checklist,
         "tensorboard": trackers.write_tensorboard,
+        "trackio": trackers.write_trackio,
+        "wandb": trackers.write_wandb,
     }
     if to not in writers:
         raise UnknownNameError("form of export", to, FORMS)

@@ -23,7 +23,7 @@ from harness.protocols.context import make_context
 from harness.protocols.method import make_method
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.panel import tasks_of
-from harness.runs.plan import Job, baselines, judged_panel, plan
+from harness.runs.plan import Job, baselines, check_demonstrated, judged_panel, plan
 from harness.runs.record import Records, gather_records, seconds_of
 from harness.tables.grid import NOTHING, Grid
 from harness.tables.metrics import metric
@@ -223,7 +223,7 @@ def _refused(experiment: Experiment) -> Iterator[str]:
 
 
 def _splits(experiment: Experiment) -> Iterator[str]:
-    """What an environment says against the splits of a spec."""
+    """What an environment says against the splits and the warm start of a spec."""
     wanted = experiment.environment
     with EnvironmentPool(wanted) as pool:
         environment = pool.environment
@@ -238,6 +238,8 @@ def _splits(experiment: Experiment) -> Iterator[str]:
         shared = sorted(set(tasks_of(environment, wanted.train_split)) & set(panel))
         if shared:
             yield f"task {shared[0]!r} is trained on and judged on: the splits must be disjoint"
+        if experiment.warm_start is not None:
+            check_demonstrated(experiment, environment)
 
 
 # ---------------------------------------------------------------- as a grid

@@ -199,3 +199,17 @@ def check_plugs(experiment: Experiment) -> None:
     )
     for name in experiment.evaluation.extra:
         metric(name)
+    if experiment.warm_start is not None:
+        with EnvironmentPool(experiment.environment) as pool:
+            check_demonstrated(experiment, pool.environment)
+
+
+def check_demonstrated(experiment: Experiment, environment: TextEnvironment) -> None:
+    """UserError where the environment knows no solutions that the experiment's warm start could learn from."""
+    settings = experiment.environment
+    for task in tasks_of(environment, settings.train_split)[:1]:
+        if environment.gold(task) is None:
+            raise UserError(
+                f"{settings.id} knows no gold actions (task {task!r}, for one), and a warm start learns from them: "
+                "supply them, or take [warm_start] out of the spec and name a model that can act already"
+            )

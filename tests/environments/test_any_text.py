@@ -16,8 +16,12 @@ from hypothesis import strategies as st
 import environments  # noqa: F401 - registers its ids
 from harness.core.errors import MissingDataError
 
-OPTIONS: dict[str, dict[str, Any]] = {"Tau3Airline-v0": {"user": "oneshot"}}
-"""Of an id whose own user is a model behind an endpoint."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "Tau3Airline-v0": {"user": "oneshot"},
+    "TextArena-v0": {"name": "GuessTheNumber-v0"},
+    "Verifiers-v0": {"name": "reverse-words"},
+}
+"""Of an id whose own user is a model behind an endpoint, and of those that do nothing without a name."""
 IDS = sorted(name for name, spec in gymnasium.registry.items() if str(spec.entry_point).startswith("environments."))
 
 CHARACTERS = st.characters() | st.sampled_from("\ud800\udfff\x00\x1b\u202e\ufeff\u2028<>[]{}()\"'`\\|;:#$%&")

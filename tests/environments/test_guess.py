@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import timeit
+from typing import Any, Literal
 
 import gymnasium
 import pytest
@@ -22,6 +23,26 @@ def play(env: Guess, task_id: str, actions: list[str]) -> tuple[list[str], float
 
 def test_it_keeps_the_contract() -> None:
     check_text_env("environments:Guess-v0", samples=100)
+
+
+@pytest.mark.parametrize("mode", ["sync", pytest.param("async", marks=pytest.mark.slow)])
+def test_gymnasiums_vector_of_it_is_as_many_single_ones(mode: Literal["sync", "async"]) -> None:
+    given: Any = {"shared_memory": False} if mode == "async" else {}  # text has no fixed size in shared memory
+    many = gymnasium.make_vec("environments:Guess-v0", num_envs=3, vectorization_mode=mode, vector_kwargs=given)
+    single = [Guess() for _ in range(3)]
+    told, _ = many.reset(seed=7)
+    assert list(told) == [env.reset(seed=7 + n)[0] for n, env in enumerate(single)]
+    for action in ("5", "nonsense", "8"):
+        told, rewards, terminated, truncated, info = many.step((action, "6", "7"))
+        alone = [env.step(said) for env, said in zip(single, (action, "6", "7"), strict=True)]
+        assert list(told) == [one[0] for one in alone]
+        assert rewards.tolist() == [one[1] for one in alone]
+        assert terminated.tolist() == [one[2] for one in alone]
+        assert truncated.tolist() == [one[3] for one in alone]
+        if terminated.any() or truncated.any():
+            break
+    assert info["success"].tolist() == [bool(one[4].get("success")) for one in alone]
+    many.close()
 
 
 def test_halving_by_hand() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 from experiments import GRPO, RLOO, SPEC, small
 
+from environments.guess import Guess
 from harness.core.errors import UnknownNameError, UserError
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
-from harness.runs.plan import observe, plan, slug
+from harness.report import costs
+from harness.runs.plan import check_plugs, observe, plan, slug
 from harness.runs.record import describe
 
 
@@ -127,6 +130,26 @@ def test_a_row_says_what_it_is(start: Start, tmp_path: Path) -> None:
 
 def test_the_spec_of_these_tests_is_a_spec() -> None:
     assert Experiment.model_validate(SPEC) == small()
+
+
+class Unsolved(Guess):
+    """Guess without its solutions."""
+
+    def gold(self, task_id: str) -> None:  # type: ignore[override]
+        self.split_of(task_id)
+
+
+gymnasium.register("Unsolved-v0", Unsolved, order_enforce=False, disable_env_checker=True)
+
+
+def test_a_warm_start_without_solutions_is_refused_before_anything_is_run() -> None:
+    warm = {"warm_start": {"steps": 1, "batch": 8}}
+    check_plugs(small(**warm))
+    unsolved = {"environment": {"id": "test_plan:Unsolved-v0", "options": {}}}
+    check_plugs(small(**unsolved))  # nothing has to be learnt from solutions
+    with pytest.raises(UserError, match=r"Unsolved-v0 knows no gold actions .* take \[warm_start\] out of the spec"):
+        check_plugs(small(**unsolved, **warm))
+    assert any("knows no gold actions" in sentence for sentence in costs.refusals(small(**unsolved, **warm)))
 
 
 def test_official_tasks_with_another_user_carry_the_protocols_name(start: Start) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import struct
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +67,112 @@ def test_a_checklist_leaves_open_what_no_record_tells(held: Held) -> None:
 def test_trackers_get_every_point_of_every_curve(held: Held) -> None:
     sampled = [scalar for scalar in trackers.scalars(held) if scalar[1] == "success/sampled"]
     assert [scalar[2] for scalar in sampled] == [point["sampled"] for point in held.found.points]
+
+
+def test_a_tracker_is_given_every_scalar_once_in_the_order_of_steps(held: Held) -> None:
+    got: list[trackers.Scalar] = []
+
+    @contextlib.contextmanager
+    def tracker(run: str) -> Iterator[trackers.Log]:
+        steps: list[int] = []
+
+        def log(values: Mapping[str, float], step: int) -> None:
+            steps.append(step)
+            got.extend((run, name, value, step) for name, value in values.items())
+
+        yield log
+        assert steps == sorted(set(steps))
+
+    names = trackers.track(held, tracker)
+    assert sorted(got) == sorted(trackers.scalars(held))
+    assert len(names) == len(set(names)) == len({run for run, *_ in got})
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_tensorboard_holds_every_scalar(held: Held, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install tensorboard")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    got = []
+    for folder in trackers.write_tensorboard(held, tmp_path):
+        (file,) = folder.iterdir()
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                read = value.tensor.float_val[0]
+                got.append((folder.relative_to(tmp_path).as_posix(), value.tag, read, event.step))
+    _are_the_scalars(held, got, float32=True)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_trackio_holds_every_scalar(held: Held, tmp_path: Path) -> None:
+    pytest.importorskip("trackio", reason="trackio is not installed: pip install trackio")
+    code = (
+        "import json, sys, pathlib\nfrom harness.report.export import held, trackers\n"
+        "told = held.read_held(pathlib.Path(sys.argv[1]))\n"
+        "(file,) = trackers.write_trackio(told, pathlib.Path(sys.argv[2]))\n"
+        "from trackio.sqlite_storage import SQLiteStorage as store\n"
+        "got = {run: store.get_logs(file.stem, run) for run in store.get_runs(file.stem)}\n"
+        "print(json.dumps(got))\n"
+    )
+    # in a process of its own: trackio's folder is decided when it is imported
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "TRACKIO_SERVER_URL": "http://127.0.0.1:9"}
+    command = [sys.executable, "-c", code, str(FOLDER), str(tmp_path)]
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    (told,) = [line for line in ran.stdout.splitlines() if line.startswith("{")]  # trackio speaks at the exit too
+    rows = [(run, row) for run, logged in json.loads(told).items() for row in logged]
+    got = [
+        (run, name, value, row["step"])
+        for run, row in rows
+        for name, value in row.items()
+        if name not in ("step", "timestamp")
+    ]
+    _are_the_scalars(held, got)
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+def test_wandb_holds_every_scalar_and_nothing_of_this_machine(held: Held, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    got = []
+    for folder in trackers.write_wandb(held, tmp_path):
+        (file,) = folder.glob("*.wandb")
+        records = [Record.FromString(blob) for blob in _level_log(file.read_bytes()[7:])]
+        (run,) = [record.run.display_name for record in records if record.HasField("run")]
+        for record in records:
+            items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+            step = int(items.pop("_step", 0))
+            got += [(run, name, json.loads(value), step) for name, value in items.items() if name[0] != "_"]
+        assert not (folder / "files" / "requirements.txt").exists()
+    _are_the_scalars(held, got)
+
+
+def _are_the_scalars(held: Held, got: list[Any], float32: bool = False) -> None:
+    wanted = sorted(trackers.scalars(held))
+    assert [(run, name, step) for run, name, _, step in sorted(got)] == [(r, n, s) for r, n, _, s in wanted]
+    values = [scalar[2] for scalar in wanted]
+    assert [scalar[2] for scalar in sorted(got)] == (pytest.approx(values, rel=1e-6, abs=1e-30) if float32 else values)
+
+
+def _level_log(data: bytes) -> Iterator[bytes]:
+    """The records of a log in LevelDB's format, from behind W&B's header of 7 bytes: blocks of 32 KiB, of fragments
+    with a checksum (4 bytes), a length (2) and a kind (1): whole, first, middle or last."""
+    place, parts = 7, b""  # a block's first 7 bytes are the header's in the first one
+    data = b"\0" * 7 + data
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
 
 
 @pytest.mark.slow
