@@ -7,7 +7,6 @@ __all__ = ["OURS", "Backend", "BackendSettings", "Completion", "Prompt", "Sampli
 
 OURS = (
     "harness.backends.torch:TorchBackend",
-    "harness.backends.torch.ranks:RanksBackend",
     "harness.backends.trl:TrlBackend",
 )
 """The backends that come with the harness, as a spec names them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.backends.torch import TorchBackend
 from harness.backends.torch.lora import Lora
-from harness.backends.torch.ranks import RanksBackend, deal
+from harness.backends.torch.ranks import deal
 from harness.core.errors import HarnessError, UserError
 from harness.experiment import LossSettings, OptimiserSettings, PlugSettings
 from harness.losses import pack
@@ -81,11 +82,11 @@ def test_every_row_is_dealt_once_and_no_prompt_is_on_two_ranks(rows: list[tuple[
 
 @pytest.fixture
 def ranks_of(tiny_directory: Path) -> Iterator[Make]:
-    made: list[RanksBackend] = []
+    made: list[TorchBackend] = []
 
-    def make(dtype: str = "float64", **options: Any) -> RanksBackend:
+    def make(dtype: str = "float64", processes: int = 2, **options: Any) -> TorchBackend:
         settings = BackendSettings(OptimiserSettings(lr=1e-3, micro_tokens=64), 10, dtype=dtype, device="cpu")
-        made.append(RanksBackend.from_start(Start(tiny_directory), settings, **options))
+        made.append(TorchBackend.from_start(Start(tiny_directory), settings, processes=processes, **options))
         return made[-1]
 
     yield make
@@ -115,23 +116,24 @@ def test_two_processes_take_the_step_of_one(ranks_of: Make, ragged_groups: Make,
         assert len(sequences) == len(groups[1]) or all(dealt)
         batch = pack(sequences, credited(sequences))
         ours, theirs = two.update(batch, LOSS), one.update(batch, LOSS)
-        assert far(two, one) < 1e-9
-        assert ours == pytest.approx(theirs, rel=1e-9)
+        assert far(two, one) < 1e-12
+        assert ours == pytest.approx(theirs, rel=1e-12)
     assert not dealt[1]
     two.save(tmp_path)
     three = ranks_of(processes=3)
     three.load(tmp_path)
     batch = pack(uneven, credited(uneven, 1))
-    assert three.update(batch, LOSS) == pytest.approx(two.update(batch, LOSS), rel=1e-9)
+    assert three.update(batch, LOSS) == pytest.approx(two.update(batch, LOSS), rel=1e-12)
     two.load(tmp_path)
     two.update(batch, LOSS)
     for a, b in zip(two.model.parameters(), three.model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow
-@pytest.mark.heavy
-@pytest.mark.parametrize("options", [{}, {"lora": Lora(4, 8.0)}], ids=["all weights", "adapter"])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"lora": Lora(4, 8.0)}, marks=pytest.mark.heavy)], ids=["all weights", "adapter"]
+)
 def test_in_float32_gradients_are_those_of_one_process(ranks_of: Make, ragged_groups: Make, options: Any) -> None:
     if options:
         pytest.importorskip("peft", reason="peft is not installed")
@@ -150,7 +152,7 @@ def test_a_process_that_ends_is_said_and_the_others_end(ranks_of: Make, ragged_g
     batch = pack(sequences, credited(sequences))
     two.save(tmp_path)
     two.update(batch, LOSS)
-    others = two._followers._processes
+    others = two._crew.processes
     others[1].kill()
     others[1].wait()
     with pytest.raises(HarnessError, match=r"process 2 of 3 ended \(exit -9\)"):
@@ -164,8 +166,26 @@ def test_a_process_that_ends_is_said_and_the_others_end(ranks_of: Make, ragged_g
 
 @pytest.mark.slow
 @pytest.mark.heavy
+def test_a_process_that_stands_still_is_not_waited_for_forever(ranks_of: Make, ragged_groups: Make) -> None:
+    two = ranks_of(patience_s=15.0)
+    sequences = sum(ragged_groups(3, groups=3), [])
+    batch = pack(sequences, credited(sequences))
+    two.update(batch, LOSS)
+    (other,) = two._crew.processes
+    other.send_signal(signal.SIGSTOP)
+    with pytest.raises(HarnessError, match="the 2 processes lost each other: "):
+        two.update(batch, LOSS)
+    assert other.poll() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
 def test_it_keeps_the_contract(tiny_directory: Path, tmp_path: Path) -> None:
-    check_backend(PlugSettings(plug="harness.backends.torch.ranks:RanksBackend"), tiny_directory, tmp_path / "saved")
+    check_backend(
+        PlugSettings(plug="harness.backends.torch:TorchBackend", options={"processes": 2}),
+        tiny_directory,
+        tmp_path / "saved",
+    )
 
 
 def test_what_cannot_be_is_refused(ranks_of: Make) -> None:
