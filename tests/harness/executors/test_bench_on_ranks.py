@@ -21,7 +21,7 @@ from experiments import small
 from harness import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.heavy]
-RESULTS = ("rows.jsonl.gz", "curve.jsonl.gz", "table.csv")
+RESULTS = ("rows.jsonl.gz", "table.csv")
 BENCH = ("-m", "harness.cli", "bench", "tiny", "--runs", "runs", "--cache", "cache")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 MEMBER = b"harness.backends.torch.member"
@@ -35,7 +35,7 @@ class Place:
         spec = small(
             name="tiny",
             model={"name": str(model)},
-            budget={"steps": 12, "checkpoint_every": 2},
+            budget={"steps": 10, "checkpoint_every": 1},
             evaluation={"every": 0, "tasks": 4, "samples": 1},
         )
         (folder / "tiny").mkdir(parents=True)
