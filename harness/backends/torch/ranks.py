@@ -120,17 +120,12 @@ class RanksBackend(TorchBackend):
         """This rank's part of what all do."""
         if command == "load":
             return super().load(*given)
-        batch, loss = given
-        unknown = batch.streams.keys() - {stream.name for stream in declared()}
-        if unknown:  # it would be left out of the loss here without a word
-            raise UserError(f"the stream {min(unknown)!r} is declared in rank 0's process, and not in the others'")
-        return self.step(batch, loss)
+        return self.step(*given)
 
     def step(self, batch: Batch, loss: LossSpec) -> dict[str, float]:
         """This rank's part of an update that all ranks are at; the whole step's metrics."""
         assert self._group is not None
-        own = deal(batch, self._group.size)[self._group.rank]
-        part = super().update(batch.rows(torch.tensor(own, dtype=torch.int64)), loss)
+        part = super().update(own_rows(batch, self._group), loss)
         return joined(self._group.gathered(part))
 
     def load(self, path: Path | str) -> None:
@@ -236,6 +231,14 @@ def deal(batch: Batch, ranks: int) -> list[list[int]]:
     for rows in sorted(families.values(), key=size, reverse=True):
         min(dealt, key=size).extend(rows)
     return [sorted(rows) for rows in dealt]
+
+
+def own_rows(batch: Batch, group: Group) -> Batch:
+    """The rows of this rank. UserError for a stream of the loss that its process does not know."""
+    unknown = batch.streams.keys() - {stream.name for stream in declared()}
+    if unknown:  # it would be left out of the loss here without a word
+        raise UserError(f"the stream {min(unknown)!r} is declared in rank 0's process, and not in the others'")
+    return batch.rows(torch.tensor(deal(batch, group.size)[group.rank], dtype=torch.int64))
 
 
 def joined(parts: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -36,7 +36,7 @@ from harness.backends.torch.heads import Reading
 from harness.backends.torch.models import load_model
 from harness.backends.torch.optimiser import Optimiser
 from harness.backends.torch.processes import Group
-from harness.backends.torch.ranks import Options, RanksBackend, deal, joined, on_device
+from harness.backends.torch.ranks import Options, RanksBackend, joined, on_device, own_rows
 from harness.backends.torch.recompute import layers_of, recompute_layers_of
 from harness.backends.torch.rows import Rows
 from harness.core.errors import UserError
@@ -118,8 +118,7 @@ class Shards(TorchBackend):
 
     def step(self, batch: Batch, loss: LossSpec) -> dict[str, float]:
         """This rank's part of an update that all ranks are at; the whole step's metrics."""
-        own = deal(batch, self._group.size)[self._group.rank]
-        part = self.update(batch.rows(torch.tensor(own, dtype=torch.int64)), loss)
+        part = self.update(own_rows(batch, self._group), loss)
         return joined(self._group.gathered(part))
 
     def differentiable(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor | None, Batch]]:
