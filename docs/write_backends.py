@@ -23,6 +23,9 @@ What each backend that comes with the harness can do beyond the least: sampling 
 scoring them, in float32. An experiment that asks for what its backend lacks is refused before anything runs; the error
 names the capability and what asks for it. How to write a backend: [adding a backend](adding-a-backend.md).
 
+The torch backend over [several processes](run-on-several-processes.md) (its options `processes` and `shard`) can do all
+of it but measure term gradients.
+
 This page is written from the code (`python docs/write_backends.py`); a test compares the two.
 """
 ASKED = {

@@ -7,7 +7,6 @@ __all__ = ["OURS", "Backend", "BackendSettings", "Completion", "Prompt", "Sampli
 
 OURS = (
     "harness.backends.torch:TorchBackend",
-    "harness.backends.torch.ranks:RanksBackend",
     "harness.backends.trl:TrlBackend",
     "harness.backends.endpoint:EndpointBackend",
 )

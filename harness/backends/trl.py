@@ -21,7 +21,7 @@ import tempfile
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,11 +52,12 @@ PROMPTS = 2
 class TrlBackend(TorchBackend):
     """A `TorchBackend` whose optimiser steps are taken by TRL's trainer (see the module's docstring)."""
 
+    without_effect: ClassVar[frozenset[str]] = frozenset()
     _made: Any = None
     _folder: Any = None
 
     @classmethod
-    def from_start(
+    def from_start(  # type: ignore[override]  # in one process: those options are not here
         cls,
         start: Start,
         settings: BackendSettings,
@@ -156,7 +157,7 @@ class TrlBackend(TorchBackend):
             optimizers=(self._optimiser.adam, LambdaLR(self._optimiser.adam, _unchanged)),
         )
         if made.accelerator.num_processes > 1:
-            raise UserError("the TRL backend trains in one process; several: harness.backends.torch.ranks:RanksBackend")
+            raise UserError("the TRL backend trains in one process; several: the option processes of the torch backend")
         made.backend, made.configured, between.trainer = self, configured, made
         return made
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness import ROOT
-from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
+from harness.cli.options import AllowMissing, CacheFolder, Executor, Processes, RayAddress, Runs, Slurm, Workers
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, print_json, progress
 from harness.cli.search import searched
 from harness.cli.shipped import results
-from harness.cli.where import Where
+from harness.cli.where import Where, crew
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.words import shown
 
@@ -42,6 +42,7 @@ def bench(
     executor: Executor = "local",
     ray_address: RayAddress = "",
     slurm: Slurm = "{}",
+    processes: Processes = 0,
     allow_missing: AllowMissing = False,
 ) -> None:
     """Run experiments and write their tables: beside their specs, or under --out, compared with what is recorded there.
@@ -50,19 +51,25 @@ def bench(
 
     Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
+    with crew(processes) as size:
+        _bench(
+            spec_files(specs), out, runs, cache, Where.of(executor, workers, ray_address, slurm, size), allow_missing
+        )
+
+
+def _bench(found: Sequence[Path], out: Path | None, runs: Path, cache: Path, where: Where, allow_missing: bool) -> None:
     from harness.core.records import write_whole
     from harness.experiment import read_experiment
     from harness.report import index, scaling
     from harness.report.terminal import terminal
     from harness.runs.paper import PAPER
 
-    found, where = spec_files(specs), Where.of(executor, workers, ray_address, slurm)
     made, recorded = [], {}
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
         folder = file.parent if out is None else out / file.parent.name
         line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
-        experiment = searched(experiment, file.parent, folder, runs, cache, where)
+        experiment = searched(where.over(experiment), file.parent, folder, runs, cache, where)
         if out is not None and (file.parent / PAPER).is_file():  # what its table quotes goes with it
             write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
         table = run_experiment(experiment, folder, runs, cache, where, allow_missing)

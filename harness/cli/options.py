@@ -26,6 +26,12 @@ RayAddress = Annotated[
 Slurm = Annotated[
     str, typer.Option("--slurm", help='JSON object of submitit\'s parameters, e.g. \'{"slurm_partition": "gpu"}\'.')
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes", min=0, help="Processes that train each run together (0: as its spec says, or torchrun)."
+    ),
+]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Write a table although seeds are missing.")]
 Json = Annotated[bool, typer.Option("--json", help="Print plain data as JSON instead of words.")]
 EnvOptions = Annotated[str, typer.Option("--env-options", help="JSON object passed to the environment.")]

@@ -13,7 +13,7 @@ from harness.core.fingerprint import fingerprint, slug
 from harness.core.seeds import SeedTree
 from harness.experiment import Experiment, MethodSettings
 from harness.learning.state import Spent
-from harness.protocols.backend import Backend, BackendSettings, SamplingParams, Start, make_backend
+from harness.protocols.backend import Backend, BackendSettings, SamplingParams, Start, deciding, make_backend
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, make_method
 from harness.rollout.environments import EnvironmentPool
@@ -30,7 +30,8 @@ Identity = Mapping[str, Any]
 
 def identity(experiment: Experiment, method: MethodSettings, seed: int, decided_by: str = "") -> Identity:
     """The identity of a run. decided_by: a digest of what is known beside the spec: start, code, tasks."""
-    decides = [method.plug, method.options, method.own, experiment.matched_facts(), decided_by]
+    decided = experiment.model_copy(update={"backend": deciding(experiment.backend)})
+    decides = [method.plug, method.options, method.own, decided.matched_facts(), decided_by]
     return {
         "experiment": slug(experiment.name),
         "method": slug(method.label),

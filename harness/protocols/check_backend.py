@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -73,11 +74,21 @@ Maker = Callable[[], Backend]
 
 
 def _guarded(check: Callable[[Maker], Iterator[str]], make: Maker) -> list[str]:
-    """What a check finds; whatever a backend raises is a finding."""
+    """What a check finds; whatever a backend raises is a finding. Those that it makes are closed."""
+    made: list[Backend] = []
+
+    def kept() -> Backend:
+        made.append(make())
+        return made[-1]
+
     try:
-        return list(check(make))
+        return list(check(kept))
     except Exception as error:
         return [f"{check.__name__.strip('_')}: {type(error).__name__}: {error}"]
+    finally:
+        for one in made:
+            with suppress(Exception):  # `_declares` judges closing
+                one.close()
 
 
 def _declares(make: Maker) -> Iterator[str]:
@@ -285,17 +296,20 @@ def _resumes(make: Maker, scratch: Path) -> Iterator[str]:
     backend.save(scratch)
     if not (scratch / "config.json").is_file():
         yield "save leaves no Hugging Face model directory (config.json is missing)"
+    teacher = _logprobs(backend, sequences, "teacher")
+    _update(backend, sequences)
+    ours = backend.score(sequences)
+    backend.close()  # one that holds a device or a group of processes may have to, before there is another
     resumed = make()
     _update(resumed, sequences)
     resumed.track("reference")
     resumed.load(scratch)
     if not np.array_equal(_logprobs(resumed, sequences, "reference"), _logprobs(resumed, sequences, "initial")):
         yield "after load, a snapshot that was not saved is not the initial policy"
-    if not np.array_equal(_logprobs(backend, sequences, "teacher"), _logprobs(resumed, sequences, "teacher")):
+    if not np.array_equal(teacher, _logprobs(resumed, sequences, "teacher")):
         yield "after load, a snapshot is not what it was"
-    for one in (backend, resumed):
-        _update(one, sequences)
-    ours, theirs = backend.score(sequences), resumed.score(sequences)
+    _update(resumed, sequences)
+    theirs = resumed.score(sequences)
     if any(np.abs(a.logprobs - b.logprobs).max() > TOLERANCE for a, b in zip(ours, theirs, strict=True)):
         yield "after load, training does not go on as if it had never stopped"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from harness.backends.torch.heads import CHUNK_MIB, Heads, Reading, of_entries, 
 from harness.backends.torch.lora import Adapter, Lora
 from harness.backends.torch.models import load_model, pick_device, stop_ids
 from harness.backends.torch.optimiser import Optimiser
+from harness.backends.torch.processes import PATIENCE_S
 from harness.backends.torch.recompute import recompute_layers_of
 from harness.backends.torch.rows import Rows, micro_batches
 from harness.backends.torch.sampler import Sampler
@@ -57,9 +58,14 @@ class TorchBackend(Backend):
     log-probabilities (see `heads`); recompute_layers, to keep one hidden state of a layer and not all that its gradient
     needs, for a third more time. Two that change what is learnt: states_8bit, the optimiser's states in 8 bit
     (Dettmers et al. 2021, 2110.02861); lora, an adapter in place of all weights (see `lora`), drawn from `seed`.
+
+    Of `from_start` alone: processes, in how many updates are computed (see `ranks`); shard, whether each of them holds
+    a part of the weights and of what training needs instead of all of it (see `sharded`); patience_s, how many seconds
+    one waits for another within a step.
     """
 
     version: int = 0
+    without_effect: ClassVar[frozenset[str]] = frozenset({"processes", "shard", "patience_s"})
 
     def __init__(
         self,
@@ -101,8 +107,17 @@ class TorchBackend(Backend):
         recompute_layers: bool = False,
         states_8bit: bool = False,
         lora: Lora | None = None,
+        processes: int = 1,
+        shard: bool = False,
+        patience_s: float = PATIENCE_S,
     ) -> TorchBackend:
-        """The policy of a start, on one device; see `harness.protocols.backend.Backend.from_start`."""
+        """The policy of a start, on one device or several; see `harness.protocols.backend.Backend.from_start`.
+        UserError for options that do not go together."""
+        if processes != 1 or shard:
+            from harness.backends.torch.ranks import Options, several
+
+            shared = (chunk_mib, recompute_layers, states_8bit, lora)
+            return several(start, settings, Options(*shared, processes, shard, patience_s))
         return cls(
             start.directory,
             settings.optimiser,
@@ -246,19 +261,21 @@ class TorchBackend(Backend):
         wide = torch.float64 if self.dtype == "float64" else torch.float32
         for part in self._parts(rows, batch.prompts.tolist(), self._forward):
             cut = batch.rows(part.index).to(self.device, wide)
-            hidden = part.hidden(self._forward)
             row, column = cut.mask.nonzero(as_tuple=True)
             offsets = torch.tensor(part.starts, device=self.device)
             given = [cut.tokens[row, column + 1]]
             if cut.distillation is not None:
                 given.append(cut.distillation.ids[row, column])
             reading = of_labels if cut.distillation is None else of_support
-            chosen, *at = self._heads.read(
-                self._forward, hidden[row, column - offsets[row]], self.temperature, reading, *given
-            )
+            chosen, *at = self._read(part, (row, column - offsets[row]), reading, *given)
             logprobs = chosen.new_zeros(cut.mask.shape).index_put((row, column), chosen)
             support = [x.new_zeros((*cut.mask.shape, x.shape[-1])).index_put((row, column), x) for x in at]
             yield logprobs, support[0] if support else None, cut
+
+    def _read(self, part: Rows, places: tuple[Tensor, Tensor], reading: Reading, *given: Tensor) -> list[Tensor]:
+        """The reading of rows at these places of their hidden states, differentiable."""
+        hidden = part.hidden(self._forward)[places]
+        return self._heads.read(self._forward, hidden, self.temperature, reading, *given)
 
     def _add_term_gradients(self, terms: dict[str, Tensor], into: dict[str, list[Tensor | None]]) -> None:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]

@@ -51,7 +51,7 @@ class Halves:
             logits: Tensor = self.model(inputs_embeds=rows).logits
         finally:
             del self.lower.forward
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
 
 
 def _lower_output(hidden: Tensor) -> Any:

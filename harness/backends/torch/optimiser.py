@@ -39,15 +39,15 @@ class Optimiser:
         """Clip, step, and advance the schedule; returns the gradient norm before clipping and the learning rate
         used."""
         limit = self.settings.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit)
+        norm = _number(torch.nn.utils.clip_grad_norm_(self.masters, math.inf if limit is None else limit))
         rate = self.rate(self.done)
-        if math.isfinite(float(norm)):  # a step along an infinite or undefined gradient would destroy the weights
+        if math.isfinite(norm):  # a step along an infinite or undefined gradient would destroy the weights
             for group in self.adam.param_groups:
                 group["lr"] = rate
             self.adam.step()
             self._share_weights()
         self.done += 1
-        return {"gradient_norm": float(norm), "lr": rate}
+        return {"gradient_norm": norm, "lr": rate}
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then constant, linear or cosine decay to 0 at the last step."""
@@ -86,6 +86,11 @@ class Optimiser:
         if not self._shared:
             for master, parameter in zip(self.masters, self.parameters, strict=True):
                 parameter.copy_(master)
+
+
+def _number(norm: Any) -> float:
+    """A norm as a number; that of parameters of which every process holds a part is itself in parts."""
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def _eight_bit() -> Any:

@@ -18,13 +18,18 @@ def recompute_layers_of(model: Any) -> None:
 
     The model's own switch works in training mode only, where dropout acts; this one leaves the mode alone.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = layers_of(model)
     if not layers:
         raise UserError(f"{type(model).__name__} does not say which its layers are: leave recompute_layers off")
     for layer in layers:
         layer.forward = partial(_again, layer.forward)
+
+
+def layers_of(model: Any) -> list[Any]:
+    """The layers of a model, in order; none where it does not say which they are."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def _again(forward: Callable[..., Any], *given: Any, **named: Any) -> Any:

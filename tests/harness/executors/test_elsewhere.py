@@ -113,6 +113,18 @@ def test_executors_keep_their_contract_and_are_chosen_by_name(tmp_path: Path) ->
     assert gpu.parameters["gpus_per_node"] == 1
 
 
+def test_each_run_over_several_processes_leaves_room_for_fewer_runs(tmp_path: Path) -> None:
+    experiment = Where.of("local", 0, "", "{}", 64).over(small())
+    assert experiment.backend.options == {"processes": 64}
+    one: Any = Where.of("local", 0, "", "{}", 64).make(experiment, tmp_path)
+    assert one.workers == 1
+    three: Any = Where.of("local", 3, "", "{}", 64).make(experiment, tmp_path)
+    assert three.workers == 3
+    assert Where.of("local", 0, "", "{}").over(experiment) == experiment
+    with pytest.raises(UserError, match=r"the backend harness.backends.trl:TrlBackend has no option processes"):
+        Where.of("local", 0, "", "{}", 2).over(small(backend="harness.backends.trl:TrlBackend"))
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -120,9 +132,10 @@ def test_executors_keep_their_contract_and_are_chosen_by_name(tmp_path: Path) ->
         (("local", 0, "auto", "{}"), "--ray-address goes with --executor ray, this is --executor local"),
         (("ray", 0, "", '{"a": 1}'), "--slurm goes with --executor slurm, this is --executor ray"),
         (("slurm", 0, "", "["), "--slurm is not JSON"),
+        (("ray", 0, "", "{}", 2), "--processes goes with --executor local, this is --executor ray"),
     ],
 )
-def test_what_does_not_go_together_is_refused(given: tuple[str, int, str, str], words: str) -> None:
+def test_what_does_not_go_together_is_refused(given: tuple[Any, ...], words: str) -> None:
     with pytest.raises(UserError, match=words):
         Where.of(*given)
 
