@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from harness.core.errors import HarnessError, UserError
@@ -69,12 +69,13 @@ class Estimator:
     def __call__(
         self,
         token_level_rewards: Float[Tensor, "row position"],
-        response_mask: Float[Tensor, "row position"],
-        index: Sequence[Any] | None = None,
+        response_mask: Shaped[Tensor, "row position"],
+        index: Any = None,
         config: Any = None,
         **_: Any,
     ) -> tuple[Float[Tensor, "row position"], Float[Tensor, "row position"]]:
-        """Advantages, and the same again as verl's returns. index: which rows are siblings. HarnessError without the
+        """Advantages, and the same again as verl's returns. index: a key for each
+        row, the same for siblings. HarnessError without the
         rows' episodes, or where they are not those of the batch; UserError for a credit that verl's loss cannot
         express."""
         rows = self._rows

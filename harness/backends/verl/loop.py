@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from harness.core.errors import HarnessError, UnknownNameError
 from harness.core.seeds import SeedTree
 from harness.core.types import Ending, Episode
 from harness.experiment import EnvironmentSettings, Experiment, read_experiment
-from harness.protocols.backend import Backend, Completion, Prompt, Sampler, SamplingParams
+from harness.protocols.backend import Completion, Prompt, Sampler, SamplingParams
 from harness.rollout.conversation import Request
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.policies import TokenPolicy
@@ -114,8 +114,7 @@ class EnvironmentLoop:
         params = SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
         desk = _desks.take(self.experiment.environment)
         try:
-            # A policy that only plays asks a backend for no more than a sampler has.
-            [episode] = desk.play([request], TokenPolicy(cast(Backend, sampler), params))
+            [episode] = desk.play([request], TokenPolicy(sampler, params))
         finally:
             _desks.give(self.experiment.environment, desk)
         if episode.ending is Ending.ERROR:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from harness.core.errors import UnknownNameError
@@ -31,7 +31,7 @@ def verl_policy_loss(
     old_log_prob: Float[Tensor, "row position"],
     log_prob: Float[Tensor, "row position"],
     advantages: Float[Tensor, "row position"],
-    response_mask: Float[Tensor, "row position"],
+    response_mask: Shaped[Tensor, "row position"],
     loss_agg_mode: str = "token-mean",
     config: Any = None,
     rollout_is_weights: Float[Tensor, "row position"] | None = None,
