@@ -15,7 +15,7 @@ from harness import ROOT
 from harness.cli.checks import check_backend, check_context, check_env, check_method, check_model, check_policy
 from harness.cli.comparing import compare, init
 from harness.cli.experiments import bench, demo, fidelity, reproduce, table, tables
-from harness.cli.export import export
+from harness.cli.export import export, exports
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
@@ -50,8 +50,13 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),
 }
 """Commands by the heading under which `harness --help` shows them."""
+GROUPS = {export: exports}
+"""Commands that have sub-commands, and these."""
 for panel, commands in PANELS.items():
     for command in commands:
+        if command in GROUPS:
+            app.add_typer(GROUPS[command], name=command.__name__, rich_help_panel=panel)
+            continue
         # A negative number is an argument (the last episode), not an option.
         settings = {"ignore_unknown_options": True} if command is show else {}
         app.command(rich_help_panel=panel, context_settings=settings)(command)

@@ -9,6 +9,7 @@ import numpy as np
 from harness.core.types import Ending, RolloutGroup
 from harness.learning.run import Run
 from harness.rollout.conversation import Request
+from harness.rollout.panel import tasks_in_order
 
 
 def sample_groups(run: Run) -> tuple[list[RolloutGroup], dict[str, float]]:
@@ -33,13 +34,7 @@ def sample_groups(run: Run) -> tuple[list[RolloutGroup], dict[str, float]]:
 
 
 def _next_tasks(run: Run, amount: int) -> list[str]:
-    """The next tasks of the run's own order: every epoch is a fresh permutation, the same for every method under one
-    seed."""
-    chosen = []
-    for place in range(run.spent.cursor, run.spent.cursor + amount):
-        epoch, offset = divmod(place, len(run.train_tasks))
-        order = run.seeds["task-order", epoch].rng().permutation(len(run.train_tasks))
-        chosen.append(run.train_tasks[int(order[offset])])
+    chosen = tasks_in_order(run.train_tasks, run.seeds, run.spent.cursor, amount)
     run.spent.cursor += amount
     return chosen
 

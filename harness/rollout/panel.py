@@ -72,6 +72,17 @@ def _scenarios(environment: TextEnvironment, tasks: Sequence[str]) -> list[list[
     return list(groups.values())
 
 
+def tasks_in_order(tasks: Sequence[str], seeds: SeedTree, first: int, amount: int) -> list[str]:
+    """A run's tasks from the `first`-th on, in its own order: every epoch is a fresh permutation, the same for every
+    method under one seed."""
+    chosen = []
+    for place in range(first, first + amount):
+        epoch, offset = divmod(place, len(tasks))
+        order = seeds["task-order", epoch].rng().permutation(len(tasks))
+        chosen.append(tasks[int(order[offset])])
+    return chosen
+
+
 def tasks_of(environment: TextEnvironment, split: str) -> list[str]:
     """The tasks of a split; a split the environment does not have is the caller's mistake."""
     try:

@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.errors import EndpointError, EnvironmentFailure, HarnessError
 from harness.core.types import Message
 from harness.endpoint import BudgetSpentError, ContextFullError
-from harness.protocols.backend import Backend, Completion, ConversationRenderer, Prompt, SamplingParams
+from harness.protocols.backend import Completion, ConversationRenderer, Prompt, Sampler, SamplingParams
 from harness.protocols.policy import TextPolicy
 from harness.rollout.conversation import Conversation
 from harness.rollout.environments import contract_of
@@ -51,7 +51,7 @@ class ActingPolicy(Protocol):
 class TokenPolicy:
     """A token policy: what it samples is kept as tokens, and each prompt extends the last."""
 
-    def __init__(self, backend: Backend, params: SamplingParams) -> None:
+    def __init__(self, backend: Sampler, params: SamplingParams) -> None:
         self.backend, self.params = backend, params
         self.renderer: ConversationRenderer = backend.renderer
         self.window, self.concurrency = backend.window, backend.concurrency

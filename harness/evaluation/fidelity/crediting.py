@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from harness.core.errors import HarnessError
 from harness.core.seeds import SeedTree
 from harness.core.types import Credit, Evidence, RolloutGroup
 from harness.evaluation.fidelity.credit import Streams, directions, own_streams
 from harness.experiment import Experiment, MethodSettings
+from harness.protocols.backend import Backend
 from harness.protocols.context import ContextSource, make_context
 from harness.protocols.method import AnyMethod, brings_context, make_method
 from harness.rollout.evidence import gather
@@ -40,7 +42,8 @@ def assigned(
 ) -> Iterator[Assigned]:
     """Each of the experiment's methods, in their order. HarnessError where the re-rolls of a method that asks for
     values fail."""
-    named, backend = experiment.context, policy.backend
+    named = experiment.context
+    backend = cast(Backend, policy.backend)  # what plays here also scores and trains
     source = make_context(named.plug, named.options) if named else None
     sequences = [episode.sequence for group in groups for episode in group.episodes]
     for settings in experiment.methods:
