@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import ROOT
 from harness.cli.options import AllowMissing, CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, print_json, progress
 from harness.cli.search import searched
-from harness.cli.shipped import results
 from harness.cli.where import Where
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.shipped import results
 from harness.core.words import shown
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def bench(
     made, recorded = [], {}
     for number, file in enumerate(found, start=1):
         experiment = read_experiment(file)
-        folder = file.parent if out is None else out / file.parent.name
+        folder = file.parent if out is None else out / _place_of(file)
         line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
         experiment = searched(experiment, file.parent, folder, runs, cache, where)
         if out is not None and (file.parent / PAPER).is_file():  # what its table quotes goes with it
@@ -132,15 +131,18 @@ def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers
 
     Example: harness demo
     """
+    from harness.core.records import write_whole
     from harness.experiment import read_experiment
     from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
     line(f"[bold]{shown(experiment.title)}[/bold]")
-    table = run_experiment(experiment, runs / "demo-results", runs, cache, Where(workers=workers), False)
+    out = runs / "demo-results"
+    table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
+    write_whole(out / "spec.toml", DEMO.read_bytes())  # a results folder names its experiment
     terminal(table, console)
     refuse_damage([table])
-    console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
+    line(f"Next: [bold]harness report {shown(out)}[/bold], the same as a page that explains itself.")
 
 
 def table(
@@ -198,7 +200,7 @@ def tables(
     """
     from harness.report import collection
 
-    for written in collection.render_all(folders or [ROOT / "results"]):
+    for written in collection.render_all(folders or [results()]):
         line(f"written: {shown(written)}")
 
 
@@ -295,6 +297,11 @@ def spec_files(specs: Sequence[Path]) -> list[Path]:
         else:
             found.append(path)
     return found
+
+
+def _place_of(file: Path) -> str:
+    """The name of a spec's folder under --out: its own folder's for a spec.toml, its own for a file of another name."""
+    return file.resolve().parent.name if file.name == "spec.toml" else file.stem
 
 
 def one_spec(path: Path) -> Path:

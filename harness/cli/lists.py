@@ -10,8 +10,8 @@ import typer
 
 from harness.cli.options import Json
 from harness.cli.screen import console, line, print_json, progress
-from harness.cli.shipped import results
 from harness.core.errors import HarnessError, UnknownNameError
+from harness.core.shipped import results
 from harness.core.words import shown
 
 PUBLISHED = results() / "published.toml"
