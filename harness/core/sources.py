@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import ROOT
 
 OURS = ("harness", "environments", "agents")
-"""The packages of this distribution. Beside them in ROOT stands a checkout's rest, or every package that is installed."""
+"""The packages of this distribution. Beside them in ROOT stand the rest of a checkout, or all installed packages."""
 DATA = {".md", ".toml", ".json", ".jsonl", ".txt", ".jinja"}
 """Files beside a module that it may read."""
 _LAYOUT = {"kind", "type_comment", "type_ignores"}
