@@ -83,12 +83,15 @@ def _benched(file: Path, folder: Path, runs: Path, cache: Path, where: Where, al
     from harness.core.records import write_whole
     from harness.experiment import read_experiment
     from harness.report.terminal import terminal
-    from harness.runs.paper import PAPER
+    from harness.runs.paper import PAPER, require_at_hand
 
-    experiment = searched(read_experiment(file), file.parent, folder, runs, cache, where)
+    experiment = read_experiment(file)
     elsewhere = folder != file.parent
-    if elsewhere and (file.parent / PAPER).is_file():  # what its table quotes goes with it
-        write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
+    if (file.parent / PAPER).is_file():
+        require_at_hand(experiment, file.parent)
+        if elsewhere:  # what its table quotes goes with it
+            write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
+    experiment = searched(experiment, file.parent, folder, runs, cache, where)
     table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
     terminal(table, console)
     if elsewhere:

@@ -84,7 +84,8 @@ def _plan(
 
     if seeds:
         experiment = experiment.model_copy(update={"seeds": tuple(range(seeds))})
-    refused = [*costs.refusals(experiment), *_missing(experiment, file.parent)]
+    missing = _missing(experiment, file.parent)
+    refused = [*missing, *costs.refusals(experiment, environment=not missing)]
     there = None
     if not refused:
         try:
