@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
 
 CHOOSE = """
 const section = document.getElementById(arguments[0]);
-const tokens = [...section.querySelectorAll('[data-token], .token, .tok')];
+const tokens = [...section.querySelectorAll('.t')];
 if (tokens.length) tokens[Math.min(4, tokens.length - 1)].click();
 return tokens.length;
 """
