@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-full results tables test test-all test-slow test-heavy check benchmark clean
+.PHONY: help setup demo bench bench-full results tables docs test test-all test-slow test-heavy check benchmark clean
 
 help: ## print these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,11 +50,18 @@ test: setup ## the tests
 
 test-all: test test-slow ## all tests, the slow ones too
 
-test-slow: setup .venv/ready-trl ## the slow tests, those that hold our loss against TRL's among them
+test-slow: setup .venv/ready-trl .venv/ready-docs ## the slow tests, those that hold our loss against TRL's among them
 	@$(BIN)/python -m pytest -m "slow and not heavy" --numprocesses logical --maxprocesses 2 --dist loadfile
 
 test-heavy: setup .venv/ready-trl .venv/ready-ray .venv/ready-trackers .venvs/textarena/ready .venvs/verifiers/ready ## slow tests on other engines (TRL, Ray, submitit) and libraries, of killed processes, of whole sweeps
 	@$(BIN)/python -m pytest -m heavy --numprocesses logical --maxprocesses 2 --dist loadfile
+
+docs: setup .venv/ready-docs ## the documentation as a searchable site: runs/site/index.html
+	@$(BIN)/python docs/build_site.py runs/site
+
+.venv/ready-docs: .venv/ready
+	@$(PIP) --editable '.[docs]'
+	@touch $@
 
 .venv/ready-trl: .venv/ready
 	@$(PIP) --editable '.[trl]'

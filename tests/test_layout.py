@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import ROOT
-from harness.cli import OURS
+from harness.core.sources import OURS
 
 TOP = {"harness", "environments", "agents", "results", "docs", "tests"}
 

@@ -1,5 +1,5 @@
 """The `harness` command. Nothing heavy is imported before a command needs it: `harness --help` answers at once."""
 
-from harness.cli.entry import OURS, app, main
+from harness.cli.entry import app, main
 
-__all__ = ["OURS", "app", "main"]
+__all__ = ["app", "main"]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.options import CacheFolder, EnvOptions, PlugOptions, json_object
-from harness.cli.screen import console, line
+from harness.cli.options import CacheFolder, EnvOptions, Json, PlugOptions, json_object
+from harness.cli.screen import console, line, only_json, print_json
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.words import lines, shown
 
@@ -143,6 +143,7 @@ def check_model(
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float64.")] = "float32",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     cache: CacheFolder = Path(".cache"),
+    as_json: Json = False,
 ) -> None:
     """Check that a model is sampled as its plain forward pass says, and that its chat template is read rightly.
 
@@ -159,12 +160,16 @@ def check_model(
         raise UnknownNameError("dtype", dtype, DTYPES)
     directory = base_directory(ModelSettings(name=model), cache)
     assert directory is not None
-    with console.status(f"checking {model}"):
+    with only_json(as_json), console.status(f"checking {model}"):
         report = full_report(TorchBackend(directory, dtype=dtype, device=device))
-    for name, fact in report.facts.items():
-        console.print(f"{shown(name)}: ", style="bold", end="")
-        console.print(lines(str(fact)), markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json({"facts": dict(report.facts), "wrong": list(report.wrong)})
+    else:
+        for name, fact in report.facts.items():
+            console.print(f"{shown(name)}: ", style="bold", end="")
+            console.print(lines(str(fact)), markup=False, highlight=False, soft_wrap=True)
     if report.wrong:
         listed = "\n".join(f"  - {wrong}" for wrong in report.wrong)
         raise UserError(f"{shown(model)} cannot be used as it is:\n{listed}")
-    line(f"[green]{shown(model)} can be used[/green]")
+    if not as_json:
+        line(f"[green]{shown(model)} can be used[/green]")

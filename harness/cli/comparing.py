@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.experiments import LAPTOP, one_spec, spec_files
+from harness.cli.experiments import LAPTOP
 from harness.cli.options import CacheFolder, EnvOptions, Json, Runs, Workers, json_object
+from harness.cli.places import one_spec, spec_files
 from harness.cli.running import numbers, refuse_damage, run_experiment
 from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.cli.where import Where

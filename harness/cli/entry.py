@@ -23,8 +23,8 @@ from harness.cli.report import report, trajectories, view
 from harness.cli.search import headroom, tune
 from harness.cli.verify import verify
 from harness.core.errors import HarnessError, UserError
+from harness.core.sources import OURS
 
-OURS = ("harness", "environments", "agents")
 STOPPED = 130
 UsageError: Any = typer.BadParameter.__base__
 """A command line that cannot be read. Typer brings Click under one name or another, depending on its version."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +9,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import ROOT
-from harness.cli.options import AllowMissing, CacheFolder, Executor, Processes, RayAddress, Runs, Slurm, Workers
+from harness.cli.options import (
+    AllowMissing,
+    CacheFolder,
+    Executor,
+    Json,
+    Processes,
+    RayAddress,
+    Runs,
+    Slurm,
+    Workers,
+)
+from harness.cli.places import existing, one_spec, places_of, spec_files
 from harness.cli.report import write_report
 from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
-from harness.cli.screen import console, line, print_json, progress
+from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.cli.search import searched
-from harness.cli.shipped import results
 from harness.cli.where import Where, crew
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.shipped import results
 from harness.core.words import shown
 
 if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.runs.record import Records
+    from harness.tables.table import Table
 
 DEMO = results() / "demo" / "spec.toml"
 LAPTOP = results() / "laptop"
@@ -44,6 +54,7 @@ def bench(
     slurm: Slurm = "{}",
     processes: Processes = 0,
     allow_missing: AllowMissing = False,
+    as_json: Json = False,
 ) -> None:
     """Run experiments and write their tables: beside their specs, or under --out, compared with what is recorded there.
 
@@ -52,35 +63,66 @@ def bench(
     Example: harness bench results/laptop/reasoning-mini/spec.toml --out runs/results
     """
     with crew(processes) as size:
-        _bench(
-            spec_files(specs), out, runs, cache, Where.of(executor, workers, ray_address, slurm, size), allow_missing
-        )
+        where = Where.of(executor, workers, ray_address, slurm, size)
+        _bench(spec_files(specs), out, runs, cache, where, allow_missing, as_json)
 
 
-def _bench(found: Sequence[Path], out: Path | None, runs: Path, cache: Path, where: Where, allow_missing: bool) -> None:
+def _bench(
+    found: Sequence[Path], out: Path | None, runs: Path, cache: Path, where: Where, allow_missing: bool, as_json: bool
+) -> None:
+    from harness.report.delimited import lines
+
+    made: dict[Path, Table] = {}
+    with only_json(as_json):
+        for number, (file, folder) in enumerate(zip(found, places_of(found, out), strict=True), start=1):
+            line(f"[bold]{shown(_title(file))}[/bold]  ({shown(file)}, {number} of {len(found)})")
+            made[folder] = _benched(file, folder, runs, cache, where, allow_missing)
+            line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
+        _write_indexes(found, out)
+        recorded = {folder: file.parent for folder, file in zip(made, found, strict=True)}
+        repeats = {folder: place for folder, place in recorded.items() if folder != place}
+        page = write_report(list(recorded), None, runs, repeats)[0]
+        line(f"report: {shown(page)}")
+    if as_json:
+        written = [{"written": str(folder), "rows": lines(table)} for folder, table in made.items()]
+        print_json({"report": str(page), "experiments": written})
+    refuse_damage(made.values(), allow_missing)
+
+
+def _title(file: Path) -> str:
+    from harness.experiment import read_experiment
+
+    experiment = read_experiment(file)
+    return experiment.title or experiment.name
+
+
+def _benched(file: Path, folder: Path, runs: Path, cache: Path, where: Where, allow_missing: bool) -> Table:
+    """Run one spec's experiment and write and print its table, beside what is recorded where that lies elsewhere."""
     from harness.core.records import write_whole
     from harness.experiment import read_experiment
-    from harness.report import index, scaling
     from harness.report.terminal import terminal
-    from harness.runs.paper import PAPER
+    from harness.runs.paper import PAPER, require_at_hand
 
-    made, recorded = [], {}
-    for number, file in enumerate(found, start=1):
-        experiment = read_experiment(file)
-        folder = file.parent if out is None else out / file.parent.name
-        line(f"[bold]{shown(experiment.title or experiment.name)}[/bold]  ({shown(file)}, {number} of {len(found)})")
-        experiment = searched(where.over(experiment), file.parent, folder, runs, cache, where)
-        if out is not None and (file.parent / PAPER).is_file():  # what its table quotes goes with it
+    experiment = read_experiment(file)
+    elsewhere = folder != file.parent
+    if (file.parent / PAPER).is_file():
+        require_at_hand(experiment, file.parent)
+        if elsewhere:  # what its table quotes goes with it
             write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
-        table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
-        made.append(table)
-        terminal(table, console)
-        if folder != file.parent:
-            print_agreement(file.parent, table)
-        if out is not None or not (folder / "spec.toml").is_file():  # a results folder names its experiment
-            write_whole(folder / "spec.toml", file.read_bytes())
-        recorded[folder] = file.parent
-        line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
+    experiment = searched(where.over(experiment), file.parent, folder, runs, cache, where)
+    table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
+    terminal(table, console)
+    if elsewhere:
+        print_agreement(file.parent, table)
+    if elsewhere or not (folder / "spec.toml").is_file():  # a results folder names its experiment
+        write_whole(folder / "spec.toml", file.read_bytes())
+    return table
+
+
+def _write_indexes(found: Sequence[Path], out: Path | None) -> None:
+    """What holds several specs' results together: tables of a family of specs, and the lists of tables."""
+    from harness.report import index, scaling
+
     for family in sorted({file.parent.parent for file in found}):
         if (family / scaling.DECLARATION).is_file():
             line(f"written: {scaling.write_scaling(out or family, family)}")
@@ -88,9 +130,6 @@ def _bench(found: Sequence[Path], out: Path | None, runs: Path, cache: Path, whe
     for folder in joined:
         if (folder / "README.md").is_file() or folder in (LAPTOP, out):
             index.write_index(folder, f"Results: {folder.name}")
-    repeats = {folder: place for folder, place in recorded.items() if folder != place}
-    line(f"report: {write_report(list(recorded), None, runs, repeats)[0]}")
-    refuse_damage(made, allow_missing)
 
 
 def reproduce(
@@ -104,6 +143,7 @@ def reproduce(
     executor: Executor = "local",
     ray_address: RayAddress = "",
     slurm: Slurm = "{}",
+    as_json: Json = False,
 ) -> None:
     """Run the experiment of a results folder anew, and say for every row whether the two tables agree.
 
@@ -117,6 +157,7 @@ def reproduce(
     from harness.report.search import experiment_of, read_trials, write_trials
 
     where = Where.of(executor, workers, ray_address, slurm)
+    existing(folder, "results folder")
     if not (folder / "spec.toml").is_file() or not (folder / RUNS).is_file():
         read_records(folder)  # says what is missing, and how to make it
         raise UserError(f"{folder} holds no spec.toml")
@@ -127,27 +168,40 @@ def reproduce(
         place = out / f"{slug(experiment.name)}-seeds-{slug(seeds)}"
     if experiment.search is not None:  # its winners are taken over, the search is not run again
         write_trials(experiment, read_trials(experiment, folder), place)
-    table = run_experiment(experiment, place, place / "runs", cache, where, False)
-    agrees = print_agreement(folder, table)
+    with only_json(as_json):
+        table = run_experiment(experiment, place, place / "runs", cache, where, False)
+        found = print_agreement(folder, table)
+    if as_json:
+        print_json({"written": str(place), "rows": [row.plain() for row in found]})
     refuse_damage([table])
-    if not agrees:
+    if any(row.verdict == "differs" for row in found):
         raise typer.Exit(1)
 
 
-def demo(runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0) -> None:
+def demo(
+    runs: Runs = Path("runs"), cache: CacheFolder = Path(".cache"), workers: Workers = 0, as_json: Json = False
+) -> None:
     """The main job in about two minutes on two idle cores: two methods, their table printed here.
 
     Example: harness demo
     """
+    from harness.core.records import write_whole
     from harness.experiment import read_experiment
+    from harness.report.delimited import lines
     from harness.report.terminal import terminal
 
     experiment = read_experiment(DEMO)
-    line(f"[bold]{shown(experiment.title)}[/bold]")
-    table = run_experiment(experiment, runs / "demo-results", runs, cache, Where(workers=workers), False)
-    terminal(table, console)
+    out = runs / "demo-results"
+    with only_json(as_json):
+        line(f"[bold]{shown(experiment.title)}[/bold]")
+        table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
+        write_whole(out / "spec.toml", DEMO.read_bytes())  # a results folder names its experiment
+        terminal(table, console)
     refuse_damage([table])
-    console.print("Next: [bold]make bench[/bold], and docs/reading-a-table.md for what the columns say.")
+    if as_json:
+        print_json({"written": str(out), "rows": lines(table)})
+        return
+    line(f"Next: [bold]harness report {shown(out)}[/bold], the same as a page that explains itself.")
 
 
 def table(
@@ -156,6 +210,7 @@ def table(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     allow_missing: AllowMissing = False,
+    as_json: Json = False,
 ) -> None:
     """Print the table of an experiment at once: from its finished runs, or else from the records beside its spec.
 
@@ -169,6 +224,9 @@ def table(
     from harness.report.terminal import print_grid, terminal
     from harness.runs.plan import check_plugs
 
+    if as_json and form not in ("terminal", "json"):
+        raise UserError(f"--json and --format {form} ask for two forms; leave one of them out")
+    form = "json" if as_json else form
     if form not in FORMS:
         raise UnknownNameError("format", form, FORMS)
     file = one_spec(spec)
@@ -197,6 +255,7 @@ def tables(
     folders: Annotated[
         list[Path] | None, typer.Argument(help="Results folders, or folders of them (default: every committed one).")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Write tables, plots and excerpts of results folders anew from the records they hold: the same bytes for the
     same records.
@@ -205,8 +264,13 @@ def tables(
     """
     from harness.report import collection
 
-    for written in collection.render_all(folders or [ROOT / "results"]):
-        line(f"written: {shown(written)}")
+    written = []
+    for file in collection.render_all([existing(folder, "results folder") for folder in folders or [results()]]):
+        written.append(str(file))
+        if not as_json:
+            line(f"written: {shown(file)}")
+    if as_json:
+        print_json({"written": written})
 
 
 def fidelity(
@@ -221,6 +285,7 @@ def fidelity(
         Path | None, typer.Option(help="Where table and plots are written (default: beside the spec).")
     ] = None,
     cache: CacheFolder = Path(".cache"),
+    as_json: Json = False,
 ) -> None:
     """Measure each method's credit of single tokens against their true value, by re-rolling.
 
@@ -232,14 +297,18 @@ def fidelity(
     from harness.report import fidelity as report
     from harness.report import fidelity_files
 
+    spec = one_spec(spec)
     experiment = read_experiment(spec)
     folder = out or _fidelity_folder(spec)
-    with progress() as show:
+    with only_json(as_json), progress() as show:
         start = start_of(experiment, cache, show, experiment.seeds[0])
         wanted = tasks or experiment.sampling.prompts_per_step
         measured = measure(experiment, start, wanted, rolls, seed, checkpoint, show)
-    print_starts({experiment.seeds[0]: start})
     judged = fidelity_files.write(measured, folder)
+    if as_json:
+        print_json({"written": str(folder), "credits": report.lines(judged)})
+        return
+    print_starts({experiment.seeds[0]: start})
     for grid in report.terminal(judged):
         console.print(grid)
     for sentence in report.heading(judged):
@@ -283,46 +352,6 @@ def _finished(experiment: Experiment, beside: Path, runs: Path, cache: Path) -> 
             f"run it again with: harness bench {beside}"
         )
     return found
-
-
-def spec_files(specs: Sequence[Path]) -> list[Path]:
-    """The spec files meant by paths of files and folders. UnknownNameError with the nearest one for a path that is
-    none."""
-    found: list[Path] = []
-    for path in specs:
-        if path.is_dir():
-            inside = sorted([*path.glob("spec.toml"), *path.glob("*/spec.toml")])
-            if not inside:
-                raise UserError(f"no spec.toml in {str(path)!r} or in a folder in it")
-            found += inside
-        elif path.is_file() and path.suffix != ".toml":
-            raise UserError(f"{path} is no spec: an experiment's spec is a TOML file, such as {_known_specs()[0]}")
-        elif not path.exists():
-            raise UnknownNameError("spec", str(path), [*_specs_beside(path), *_known_specs()])
-        else:
-            found.append(path)
-    return found
-
-
-def one_spec(path: Path) -> Path:
-    """The one spec file meant by a path. UserError where a folder holds several."""
-    found = spec_files([path])
-    if len(found) > 1:
-        raise UserError(f"{path} holds {len(found)} specs, one is wanted: {', '.join(map(str, found[:6]))}")
-    return found[0]
-
-
-def _specs_beside(path: Path) -> list[str]:
-    """Spec files, and folders that hold one, around a path that is none."""
-    files = [*path.parent.glob("*.toml"), *path.parent.glob("*/spec.toml"), *path.parent.parent.glob(f"*/{path.name}")]
-    return [str(place) for file in files for place in ((file, file.parent) if file.name == "spec.toml" else (file,))]
-
-
-def _known_specs() -> list[str]:
-    """The specs that ship and the folders they stand in, relative to here where that is shorter to type."""
-    known = sorted(results().glob("**/spec.toml"))
-    places = [place for file in known for place in (file, file.parent, file.parent.parent)]
-    return list(dict.fromkeys(min(os.path.relpath(place), str(place), key=len) for place in places))
 
 
 def _fidelity_folder(spec: Path) -> Path:

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from harness.cli.screen import line
+from harness.cli.options import Json
+from harness.cli.places import existing
+from harness.cli.screen import line, print_json
 from harness.core.words import shown
 
 FORMS = ("parquet", "rollout-card", "inspect", "checklist", "tensorboard", "trackio", "wandb")
@@ -39,6 +41,7 @@ def export(
     results: Annotated[Path, typer.Argument(help="A results folder: a spec, and the records of its runs.")],
     to: Annotated[str, typer.Option(help=f"{', '.join(FORMS)}.")],
     out: Annotated[Path, typer.Option(help="The folder to write in.")],
+    as_json: Json = False,
 ) -> None:
     """Write a results folder as Parquet, rollout card, inspect_ai's logs, reporting checklist, or for a tracker.
 
@@ -60,8 +63,12 @@ def export(
     }
     if to not in writers:
         raise UnknownNameError("form of export", to, FORMS)
-    for written in writers[to](held.read_held(results), out):
-        line(f"written: {shown(written)}")
+    written = list(writers[to](held.read_held(existing(results, "results folder")), out))
+    if as_json:
+        print_json({"written": [str(file) for file in written]})
+        return
+    for file in written:
+        line(f"written: {shown(file)}")
 
 
 @exports.command("verl")

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import Json
-from harness.cli.screen import console, line, print_json, progress
-from harness.cli.shipped import results
+from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.core.errors import HarnessError, UnknownNameError
+from harness.core.shipped import results
 from harness.core.words import shown
 
 PUBLISHED = results() / "published.toml"
@@ -92,6 +92,7 @@ def published(
     split: Annotated[str | None, typer.Option(help="Only on this split.")] = None,
     metric: Annotated[str | None, typer.Option(help="Only this metric.")] = None,
     paper: Annotated[str | None, typer.Option(help="Only from this paper (arXiv id).")] = None,
+    as_json: Json = False,
 ) -> None:
     """Print the figures that papers publish, each with its place: cited, never compared with a run here.
 
@@ -102,35 +103,41 @@ def published(
 
     entries = parse(PUBLISHED.read_text(encoding="utf-8"))
     wanted = {"method": method, "environment": environment, "model": model, "split": split, "metric": metric}
-    print_grid(published_grid(choose(entries, **wanted, paper=paper)), console)
+    chosen = choose(entries, **wanted, paper=paper)
+    if as_json:
+        print_json(chosen)
+    else:
+        print_grid(published_grid(chosen), console)
 
 
 def setup(
     names: Annotated[list[str] | None, typer.Argument(help="What to install; none lists what there is.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Install what an environment needs besides this package. What is there already is left as it is.
 
     Example: harness setup appworld
     """
-    from rich.table import Table as Grid
-
     from harness.core.catalogue import catalogue
     from harness.core.plugs import resolve
 
     known = catalogue("setups")
     if not names:
-        grid = Grid("name", "what it does", title="harness setup NAME")
-        for name, plug in known.items():
-            grid.add_row(*map(shown, (name, summary_of(resolve(plug)))))
-        console.print(grid)
+        found = [{"name": name, "what it does": summary_of(resolve(plug))} for name, plug in known.items()]
+        _list("harness setup NAME", found, ("name", "what it does"), as_json)
         return
+    outcomes = []
     for name in names:
         if name not in known:
             raise UnknownNameError("set-up", name, known)
     for name in names:
-        with progress() as show:
+        with only_json(as_json), progress() as show:
             try:
                 outcome = resolve(known[name])(show)
             except RuntimeError as error:
                 raise HarnessError(f"{name}: {error}") from error
-        line(f"[green]{shown(name)}[/green]: {shown(outcome)}")
+        outcomes.append({"name": name, "outcome": outcome})
+        if not as_json:
+            line(f"[green]{shown(name)}[/green]: {shown(outcome)}")
+    if as_json:
+        print_json(outcomes)

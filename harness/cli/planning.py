@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.experiments import spec_files
 from harness.cli.options import CacheFolder, Json, Runs, Workers
+from harness.cli.places import spec_files
 from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.cli.where import default_workers
 from harness.core.errors import UserError
@@ -85,7 +84,8 @@ def _plan(
 
     if seeds:
         experiment = experiment.model_copy(update={"seeds": tuple(range(seeds))})
-    refused = [*costs.refusals(experiment), *_missing(experiment, file.parent)]
+    missing = _missing(experiment, file.parent)
+    refused = [*missing, *costs.refusals(experiment, environment=not missing)]
     there = None
     if not refused:
         try:
@@ -114,9 +114,9 @@ def _plan(
     print_grid(costs.cost_grid(experiment, rows, there, workers or default_workers(experiment), price), console)
     print_grid(planning_grid(experiment, found), console)
     return data | {
-        "rows": [_plain(dataclasses.asdict(row)) for row in rows],
+        "rows": [dataclasses.asdict(row) for row in rows],
         "cached": {"starts": [there.starts, there.starts_wanted], "runs": [there.finished, len(there.jobs)]},
-        "endpoints": [_plain(dataclasses.asdict(each)) for each in found],
+        "endpoints": [dataclasses.asdict(each) for each in found],
     }
 
 
@@ -132,10 +132,3 @@ def _missing(experiment: Experiment, folder: Path) -> list[str]:
     except MissingDataError as error:
         return [str(error)]
     return []
-
-
-def _plain(value: Any) -> Any:
-    """Plain data for JSON, which has no NaN."""
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

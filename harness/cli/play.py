@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.options import CacheFolder, Json, json_object
+from harness.cli.places import existing
 from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.words import shown
@@ -62,6 +63,7 @@ def show(
     file: Annotated[Path, typer.Argument(help="An episodes file (.jsonl or .jsonl.gz).")],
     index: Annotated[int, typer.Argument(help="Which episode, counted from 0; -1 is the last.")] = 0,
     tokens: Annotated[bool, typer.Option(help="Also list the sampled tokens with their log-probabilities.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Print one recorded episode.
 
@@ -73,7 +75,7 @@ def show(
     from harness.core.records import read
     from harness.core.words import lines
 
-    reading = read(file)
+    reading = read(existing(file, "file of episodes"))
     if reading.header.get("kind") != "episodes" and not any("tokens" in row for row in reading.rows):
         raise UserError(f"{file} is no record of episodes (harness evaluate and a run's folder hold some)")
     episodes, damaged = read_episodes(file)
@@ -82,6 +84,9 @@ def show(
     if not -len(episodes) <= index < len(episodes):
         raise UserError(f"{file} holds episodes 0 to {len(episodes) - 1}, there is no {index}")
     episode = episodes[index]
+    if as_json:
+        print_json(reading.rows[index])
+        return
     console.rule(f"{shown(episode.task_id)}   reward {episode.reward:g}   {episode.ending.value}")
     styles = {"assistant": "bold green", "system": "dim", "tool": "cyan"}
     for message in episode.messages:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.lists import PUBLISHED
-from harness.cli.options import CacheFolder, Runs
-from harness.cli.screen import line, progress
+from harness.cli.options import CacheFolder, Json, Runs
+from harness.cli.places import existing, one_spec
+from harness.cli.screen import line, only_json, print_json, progress
 
 if TYPE_CHECKING:
     from harness.report.page.article import Article
@@ -27,7 +26,7 @@ def report(
         Path | None, typer.Option(help="A recorded results folder that this one repeats: do the two tables agree?")
     ] = None,
     runs: Runs = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the decisions as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a report: one HTML file with the decision in words, charts, tables, trajectories and provenance.
 
@@ -35,9 +34,11 @@ def report(
 
     Example: harness report results/laptop/bifurcation --out bifurcation.html
     """
+    for folder in (*results, *([beside] if beside else [])):
+        existing(folder, "results folder")
     file, articles = write_report(results, out, runs, dict.fromkeys(results, beside) if beside else {})
     if as_json:
-        sys.stdout.write(json.dumps({"written": str(file), "tables": [_plain(a) for a in articles]}, indent=2) + "\n")
+        print_json({"written": str(file), "tables": [_plain(article) for article in articles]})
         return
     for article in articles:
         if article.decision:
@@ -69,6 +70,7 @@ def trajectories(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the record (default: beside the spec).")] = None,
     cache: CacheFolder = Path(".cache"),
+    as_json: Json = False,
 ) -> None:
     """Play groups of siblings and record what every method of a spec says of every sampled token, for the report.
 
@@ -84,9 +86,9 @@ def trajectories(
     from harness.report.files import seal_results
     from harness.report.page.trajectories import TRAJECTORIES
 
-    file = spec / "spec.toml" if spec.is_dir() else spec
+    file = one_spec(spec)
     experiment = read_experiment(file)
-    with progress() as show:
+    with only_json(as_json), progress() as show:
         start = start_of(experiment, cache, show, experiment.seeds[0])
         wanted = tasks or experiment.sampling.prompts_per_step
         played = play(experiment, start, wanted, rolls, seed, checkpoint, show)
@@ -95,6 +97,9 @@ def trajectories(
     if (place.parent / SUMS).is_file():
         seal_results(place.parent, [place.name])
     won = sum(row["success"] for row in played.episodes)
+    if as_json:
+        print_json({"written": str(place), "episodes": len(played.episodes), "solved": won, "methods": played.methods})
+        return
     line(f"{len(played.episodes)} episodes, {won} of them solved, {len(played.methods)} methods: {place}")
     line(f"Next: [bold]harness report {_escaped(str(place.parent))}[/bold]")
 
@@ -110,6 +115,7 @@ def view(
     """
     from harness.report.page.serve import page_server
 
+    existing(page, "page or results folder")
     file = page if page.suffix == ".html" else write_report([page], None, runs, {})[0]
     with page_server(file, port) as server:
         line(f"{file}: http://127.0.0.1:{server.server_address[1]}/  (Ctrl-C to stop)")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.protocols.backend import Start
     from harness.runs.plan import Job
+    from harness.tables.agreement import Agreement
     from harness.tables.table import Table
 
 
@@ -64,9 +65,9 @@ def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:
         raise DamagedRecordError("; ".join(remedies))
 
 
-def print_agreement(recorded: Path, table: Table) -> bool:
-    """Print how a table stands beside the one recorded in a folder; False where a row differs. Nothing is printed
-    where nothing is recorded."""
+def print_agreement(recorded: Path, table: Table) -> Sequence[Agreement]:
+    """Print how a table stands beside the one recorded in a folder, and return it; nothing where nothing is
+    recorded."""
     from harness.report.agreement import agreement_grid, verdict_line
     from harness.report.folder import RUNS, build_table, read_records
     from harness.report.search import experiment_of
@@ -74,11 +75,11 @@ def print_agreement(recorded: Path, table: Table) -> bool:
     from harness.tables.agreement import agreements
 
     if not (recorded / RUNS).is_file():
-        return True
+        return ()
     found = agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
     print_grid(agreement_grid(found), console)
     line(shown(verdict_line(found)))
-    return all(row.verdict != "differs" for row in found)
+    return found
 
 
 def print_starts(starts: Mapping[int, Start]) -> None:

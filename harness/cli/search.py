@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.options import CacheFolder, Executor, RayAddress, Runs, Slurm, Workers
+from harness.cli.options import CacheFolder, Executor, Json, RayAddress, Runs, Slurm, Workers
+from harness.cli.places import one_spec
 from harness.cli.running import alone_with, numbers, refuse_damage, run_experiment
-from harness.cli.screen import console, line
+from harness.cli.screen import console, line, only_json, print_json
 from harness.cli.where import Where
 from harness.core.errors import HarnessError, UserError
 from harness.core.words import shown
@@ -22,7 +23,7 @@ CONTROLS = ("upper", "lower")
 
 
 def tune(
-    spec: Annotated[Path, typer.Argument(help="A spec.toml that declares a [search].")],
+    spec: Annotated[Path, typer.Argument(help="A spec.toml that declares a \\[search].")],
     out: Annotated[
         Path | None, typer.Option(help="Where the record of the search is written (default: beside the spec).")
     ] = None,
@@ -32,6 +33,7 @@ def tune(
     executor: Executor = "local",
     ray_address: RayAddress = "",
     slurm: Slurm = "{}",
+    as_json: Json = False,
 ) -> None:
     """Run the search that a spec declares, as many trials for every row, and record every trial.
 
@@ -43,13 +45,16 @@ def tune(
     from harness.report.search import TRIALS, search_grid, write_trials
     from harness.report.terminal import print_grid
 
-    file = spec / "spec.toml" if spec.is_dir() else spec
+    file = one_spec(spec)
     experiment = read_experiment(file)
-    rows = search(experiment, runs, cache, Where.of(executor, workers, ray_address, slurm))
-    folder = out or file.parent
-    write_trials(experiment, rows, folder)
-    print_grid(search_grid(experiment, rows), console)
-    line(f"written: {folder / TRIALS}")
+    with only_json(as_json):
+        rows = search(experiment, runs, cache, Where.of(executor, workers, ray_address, slurm))
+        folder = out or file.parent
+        write_trials(experiment, rows, folder)
+        print_grid(search_grid(experiment, rows), console)
+        line(f"written: {shown(folder / TRIALS)}")
+    if as_json:
+        print_json({"written": str(folder / TRIALS), "trials": rows})
 
 
 def headroom(
@@ -58,6 +63,7 @@ def headroom(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
+    as_json: Json = False,
 ) -> None:
     """Could credit assignment help at all on these tasks and this budget? Asked before a budget is spent on methods.
 
@@ -66,10 +72,10 @@ def headroom(
     Example: harness headroom results/laptop/reasoning-mini/spec.toml --seeds 0-4
     """
     from harness.experiment import fingerprint, parse_experiment, read_experiment
+    from harness.report.delimited import lines
     from harness.report.terminal import terminal
 
-    file = spec / "spec.toml" if spec.is_dir() else spec
-    template = read_experiment(file)
+    template = read_experiment(one_spec(spec))
     rows = (_plain_row(template), *(_control_row(template, kind) for kind in CONTROLS))
     changed: dict[str, Any] = {"methods": [row.model_dump() for row in rows], "search": None}
     changed["title"] = f"Headroom of {template.title or template.name}"
@@ -78,9 +84,12 @@ def headroom(
     experiment = parse_experiment(template.model_dump() | changed)
     decides = fingerprint(experiment.model_dump(mode="json", exclude={"title"}))[:8]
     out = runs / "headroom" / f"{experiment.name}-{decides}"
-    table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
-    terminal(table, console)
-    line(f"written: {out}")
+    with only_json(as_json):
+        table = run_experiment(experiment, out, runs, cache, Where(workers=workers), False)
+        terminal(table, console)
+        line(f"written: {shown(out)}")
+    if as_json:
+        print_json({"written": str(out), "rows": lines(table)})
     refuse_damage([table])
 
 

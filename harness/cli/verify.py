@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli.screen import console, line
+from harness.cli.options import Json
+from harness.cli.places import existing
+from harness.cli.screen import console, line, print_json
 from harness.core.words import shown
 
 
 def verify(
     path: Annotated[Path, typer.Argument(help="A results folder, a runs folder, a cache, or one file of records.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print plain data, one JSON list, instead of words.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what of a folder's records is whole and what is damaged, empty, missing or of another run.
 
@@ -25,9 +25,9 @@ def verify(
     """
     from harness.runs.verify import verify as verified
 
-    found = verified(path)
+    found = verified(existing(path, "folder or file of records"))
     if as_json:
-        sys.stdout.write(json.dumps([one.plain() for one in found], indent=2) + "\n")
+        print_json([one.plain() for one in found])
     else:
         for one in found:
             state = "[green]whole[/green]" if one.whole else "[red]damaged[/red]"

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from harness import ROOT
 
+OURS = ("harness", "environments", "agents")
+"""The packages of this distribution. Beside them in ROOT stand the rest of a checkout, or all installed packages."""
 DATA = {".md", ".toml", ".json", ".jsonl", ".txt", ".jinja"}
 """Files beside a module that it may read."""
 _LAYOUT = {"kind", "type_comment", "type_ignores"}
@@ -55,8 +57,9 @@ def reached(*modules: str) -> set[tuple[str, Path]]:
 
 def _locate(module: str) -> tuple[Path, Path] | None:
     """The root and file of a module of ours, or of one in the current directory (a user's own plug)."""
-    for root in (ROOT, Path.cwd().resolve()):
-        stem = root.joinpath(*module.split("."))
+    parts = module.split(".")
+    for root in (*([ROOT] if parts[0] in OURS else []), Path.cwd().resolve()):
+        stem = root.joinpath(*parts)
         for file in (stem.with_suffix(".py"), stem / "__init__.py"):
             if file.is_file():
                 return root, file

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.protocols.context import make_context
 from harness.protocols.method import make_method
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.panel import tasks_of
+from harness.runs.paper import lacking
 from harness.runs.plan import Job, baselines, check_demonstrated, judged_panel, plan
 from harness.runs.record import Records, gather_records, seconds_of
 from harness.tables.grid import NOTHING, Grid
@@ -30,8 +32,12 @@ from harness.tables.metrics import metric
 
 Progress = Callable[[str, int, int], None]
 MEASURED_STEPS = 2
+JUDGED_TASKS = 8
+"""Tasks of the panel that is judged after measured steps: enough to be played side by side, as a whole panel is."""
 SPENT = ("generated_tokens", "teacher_tokens", "re_rolls", "external_calls")
 """Fields of the budget that a plan foretells."""
+CURVE = ("budget.steps", "evaluation.every", "evaluation.curve_tasks")
+"""Of the facts that runs share, those that say how many episodes of the curve their steps hold."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,17 @@ class Sample:
     rollouts: int
     spent: Mapping[str, float]
     seconds: float
+    """Of its steps: of the rollouts, and of the episodes that were judged within them."""
     source: str
+    judged: int = 0
+    """Episodes of the learning curve that were played within the steps' seconds."""
+    judged_s: float = math.nan
+    """Seconds that an episode takes which is only judged; NaN where that was not measured."""
+
+    @property
+    def episode_s(self) -> float:
+        """Seconds an episode of its steps, as if one that is only judged took as long as one that is learned from."""
+        return self.seconds / max(self.rollouts + self.judged, 1)
 
 
 @dataclass(frozen=True)
@@ -105,8 +121,8 @@ def costs(experiment: Experiment, samples: Mapping[str, Sample]) -> list[RowCost
             continue
         times = each * len(e.seeds) / max(sample.rollouts, 1)
         spent = {name: amount * times for name, amount in sample.spent.items()}
-        per_rollout = sample.seconds / max(sample.rollouts, 1)
-        seconds = (each + evaluated(e)) * len(e.seeds) * per_rollout
+        judged_s = sample.episode_s if math.isnan(sample.judged_s) else sample.judged_s
+        seconds = (each * sample.episode_s + evaluated(e) * judged_s) * len(e.seeds)
         found.append(RowCost(row.label, len(e.seeds), rollouts, spent, seconds, sample.source))
     return found
 
@@ -114,8 +130,15 @@ def costs(experiment: Experiment, samples: Mapping[str, Sample]) -> list[RowCost
 def evaluated(experiment: Experiment) -> int:
     """Episodes that one learned run plays to be judged: its curve and the panel at its end."""
     wanted, steps = experiment.evaluation, experiment.budget.steps
-    points = 1 + -(-steps // wanted.every) if wanted.every else 0
-    return points * 2 * wanted.curve_tasks + wanted.tasks * (wanted.samples + 1)
+    last = 2 * wanted.curve_tasks if wanted.every else 0  # the curve's point after the last step
+    within = judged_within(steps, wanted.every, wanted.curve_tasks)
+    return within + last + wanted.tasks * (wanted.samples + 1)
+
+
+def judged_within(steps: int, every: int, tasks: int) -> int:
+    """Episodes that the points of a learning curve play before its last step ends, sampled and greedy: the time of a
+    step, as a run records it, holds theirs."""
+    return -(-steps // every) * 2 * tasks if every else 0
 
 
 def _turns(experiment: Experiment) -> int | None:
@@ -152,7 +175,9 @@ def recorded_samples(experiment: Experiment, found: Records | None) -> dict[str,
         rollouts = sum(run["budget"]["rollouts"] for run in runs) / len(runs)
         seconds = found.wall_s.get(row.label, [])
         mean = sum(seconds) / len(seconds) if seconds else math.nan
-        samples[row.label] = Sample(round(rollouts), spent, mean, "recorded")
+        known = runs[0]["matched"]
+        judged = judged_within(*(int(known.get(name, 0)) for name in CURVE))
+        samples[row.label] = Sample(round(rollouts), spent, mean, "recorded", judged)
     return samples
 
 
@@ -166,7 +191,8 @@ def measured_samples(experiment: Experiment, cache: Path, progress: Progress) ->
         if experiment.warm_start is not None:
             cheap["warm_start"] = experiment.warm_start.model_copy(update={"steps": MEASURED_STEPS})
         start = start_of(experiment.model_copy(update=cheap), cache, progress, seed)
-    evaluation = experiment.evaluation.model_copy(update={"tasks": 2, "samples": 1, "every": 0, "extra": ()})
+    tasks = min(experiment.evaluation.tasks, JUDGED_TASKS)
+    evaluation = experiment.evaluation.model_copy(update={"tasks": tasks, "samples": 1, "every": 0, "extra": ()})
     budget = experiment.budget.model_copy(update={"steps": MEASURED_STEPS})
     small = experiment.model_copy(update={"evaluation": evaluation, "budget": budget})
     with EnvironmentPool(small.environment) as pool:
@@ -177,12 +203,15 @@ def measured_samples(experiment: Experiment, cache: Path, progress: Progress) ->
         with tempfile.TemporaryDirectory() as scratch:
             run = Run(small.for_row(row), row, experiment.seeds[0], start, Path(scratch), judged)
             with run.pool:
+                began = time.monotonic()
                 train(run)
+                took = time.monotonic() - began
                 spent = {name: float(amount) for name, amount in run.spent.budget().items()}
                 run.close()
             seconds = seconds_of(records.read(Path(scratch) / "timing.jsonl").rows)
         kept = {name: spent[name] for name in SPENT}
-        samples[row.label] = Sample(round(spent["rollouts"]), kept, seconds, "measured")
+        judged_s = max(took - seconds, 0.0) / evaluated(small)  # saving the checkpoint counts as judging
+        samples[row.label] = Sample(round(spent["rollouts"]), kept, seconds, "measured", judged_s=judged_s)
     progress("measuring two steps of each row", len(experiment.methods), len(experiment.methods))
     return samples
 
@@ -190,12 +219,15 @@ def measured_samples(experiment: Experiment, cache: Path, progress: Progress) ->
 # ---------------------------------------------------------------- what will be refused
 
 
-def refusals(experiment: Experiment) -> list[str]:
-    """Everything that would be refused of the experiment before its first run, each in a sentence."""
-    return list(_refused(experiment))
+def refusals(experiment: Experiment, environment: bool = True) -> list[str]:
+    """Everything that would be refused of the experiment before its first run, each in a sentence.
+
+    environment: whether to make the environment and ask it; not where it is known that its data are not here.
+    """
+    return list(_refused(experiment, environment))
 
 
-def _refused(experiment: Experiment) -> Iterator[str]:
+def _refused(experiment: Experiment, environment: bool) -> Iterator[str]:
     rows = [*experiment.methods, *(trial.row for trial in trials_of(experiment))]
     whole = []
     for row in rows:
@@ -216,10 +248,14 @@ def _refused(experiment: Experiment) -> Iterator[str]:
             metric(name)
     except HarnessError as error:
         yield str(error)
+    if not environment:
+        return
     try:
         yield from _splits(experiment)
-    except (HarnessError, OSError) as error:
+    except HarnessError as error:
         yield str(error)
+    except OSError as error:
+        yield lacking(experiment.environment.id, error)
 
 
 def _splits(experiment: Experiment) -> Iterator[str]:
@@ -274,8 +310,8 @@ def cost_grid(experiment: Experiment, rows: Sequence[RowCost], there: Stock, wor
     time = (
         "Time: not known before steps were measured (--measure) or recorded."
         if math.isnan(total.seconds)
-        else f"Time: of one run after another, evaluation included as if its episodes took as long as those that are "
-        f"learned from; about {duration(total.seconds / workers)} with {workers} at once."
+        else f"Time: of one run after another, evaluation included ({_judged_as(rows)}); "
+        f"about {duration(total.seconds / workers)} with {workers} at once."
     )
     notes = (
         f"Beside them {beside} runs that do not learn; {judging:,} episodes are played to judge the others.",
@@ -286,6 +322,15 @@ def cost_grid(experiment: Experiment, rows: Sequence[RowCost], there: Stock, wor
     return Grid(
         "What this experiment will cost", header, (*lines, _line(total, price)), tuple(filter(None, notes)), left=1
     )
+
+
+def _judged_as(rows: Sequence[RowCost]) -> str:
+    """How dear an episode that is only judged was taken to be."""
+    ways = {
+        "measured": "its episodes as long as measured",
+        "recorded": "its episodes as long as those of the recorded steps",
+    }
+    return ", or ".join(ways[source] for source in sorted({row.source for row in rows} & set(ways)))
 
 
 def _line(row: RowCost, price: float | None) -> tuple[str, ...]:

@@ -166,6 +166,11 @@ def csv_text(judged: Judged) -> str:
     return out.getvalue()
 
 
+def lines(judged: Judged) -> list[dict[str, str]]:
+    """The lines of table.csv for programs that read JSON: a mapping from column to cell for each."""
+    return list(csv.DictReader(io.StringIO(csv_text(judged))))
+
+
 def example_pair(episodes: Sequence[Row]) -> tuple[int, int] | None:
     """Places of a failure and a success of one task, or None where no group is mixed.
 

@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import ROOT
 from harness.core import records
 from harness.core.errors import MissingDataError, UnmatchedError
 from harness.core.fingerprint import fingerprint, slug
 from harness.core.provenance import provenance
+from harness.core.shipped import results
 from harness.core.sums import require_whole
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
@@ -36,7 +36,7 @@ from harness.tables.grid import Grid
 from harness.tables.published import parse, quoted_beside
 from harness.tables.table import Table, build
 
-PUBLISHED = ROOT / "results" / "published.toml"
+PUBLISHED = results() / "published.toml"
 RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
 PROVENANCE, STEPS = "provenance.json", "steps.jsonl.gz"
 REMEDY = "take the file back from where the folder came from, or make the records anew with: harness bench {}"

@@ -59,7 +59,15 @@ class Paper(Settings):
     """The contents of a `paper.toml`."""
 
     quote: tuple[dict[str, str], ...] = ()
+    """By paper and environment: one of the two alone would quote what another experiment measured."""
     need: tuple[Need, ...] = ()
+
+    @model_validator(mode="after")
+    def _whose(self) -> Paper:
+        for quote in self.quote:
+            if not {"paper", "environment"} <= quote.keys():
+                raise ValueError(f"a quote names a paper and an environment, got {', '.join(quote) or 'neither'}")
+        return self
 
 
 def read_paper(folder: Path) -> Paper:
@@ -89,4 +97,14 @@ def require_at_hand(experiment: Experiment, folder: Path) -> None:
             for split in (settings.train_split, settings.eval_split):
                 tasks_of(pool.environment, split)
     except OSError as error:
-        raise MissingDataError(f"environment {settings.id!r}: {error}") from None
+        raise MissingDataError(lacking(settings.id, error)) from None
+
+
+def lacking(environment: str, error: OSError) -> str:
+    """What an environment could not read, as a sentence: the file, where the error names one."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return (
+            f"environment {environment!r} needs the file {str(error.filename)!r}, which is not here: fetch it, or name "
+            "another in the spec's environment.options"
+        )
+    return f"environment {environment!r}: {error}"

@@ -54,6 +54,18 @@ class Agreement:
             return "same"
         return "agrees" if self.low <= 0 <= self.high else "differs"
 
+    def plain(self) -> dict[str, Any]:
+        """The row as plain data, with its verdict."""
+        estimates = {
+            name: {"mean": found.mean, "low": found.low, "high": found.high}
+            for name, found in (("recorded", self.recorded), ("repeated", self.repeated))
+        }
+        difference = {"mean": self.difference, "low": self.low, "high": self.high}
+        return {"method": self.method, "decoding": self.decoding, **estimates} | {
+            "difference": difference,
+            "verdict": self.verdict,
+        }
+
 
 def difference_interval(recorded: Estimate, repeated: Estimate) -> tuple[float, float]:
     """95 % interval of repeated - recorded from the two estimates' own intervals (MOVER: Zou & Donner 2008,

@@ -43,7 +43,9 @@ def choose(entries: Sequence[Entry], **where: str | None) -> list[Entry]:
             raise UnknownNameError("key of published results", key, FILTERS)
         values = {str(entry[key]) for entry in entries if key in entry}
         if not any(_names(key, known, value) for known in values):
-            raise UnknownNameError(f"{key} of published results", value, values)
+            # A paper's name for its method is often longer than the one it is known by: CRAFT-Full.
+            longer = {known for known in values if value.casefold() in known.casefold()}
+            raise UnknownNameError(f"{key} of published results", value, longer or values)
     chosen = [entry for entry in entries if all(_names(key, entry.get(key), value) for key, value in asked.items())]
     if not chosen:
         together = " and ".join(f"{key} {value!r}" for key, value in asked.items())

@@ -12,8 +12,10 @@ from typing import Any
 from markupsafe import Markup
 
 from harness.core import records
-from harness.core.errors import MissingDataError, UnmatchedError
-from harness.experiment import Experiment, fingerprint
+from harness.core.errors import HarnessError, MissingDataError, UnmatchedError
+from harness.core.plugs import resolve
+from harness.experiment import Experiment, MethodSettings, fingerprint
+from harness.protocols.method import paper_of
 from harness.report import fidelity, fidelity_files, folder
 from harness.report.agreement import agreement_grid, verdict_line
 from harness.report.fidelity_files import EPISODES, FACTS
@@ -23,6 +25,7 @@ from harness.report.page.decision import Decision, decide
 from harness.report.page.figures import Bars, Forest, Panels
 from harness.report.page.trajectories import TRAJECTORIES, Shown, of_fidelity, of_record
 from harness.report.search import TRIALS, experiment_of, read_trials, search_grid
+from harness.runs.paper import read_paper
 from harness.runs.record import Records
 from harness.runs.steps import logs_of_folder, step_summary
 from harness.tables import published
@@ -176,7 +179,7 @@ def _of_results(
     there = {row.run.method for row in table.rows}
     missing = [f"{m.label}: no run of it is recorded" for m in experiment.methods if m.label not in there]
     search = [search_grid(experiment, read_trials(experiment, place))] if (place / TRIALS).is_file() else []
-    papers, why_none = _published(table, entries)
+    papers, why_none = _published(table, experiment, read_paper(place).quote, entries)
     return replace(
         article,
         fidelity=_fidelity(measured, ident) if measured else None,
@@ -300,13 +303,30 @@ def _pairs(known: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _published(table: Table, entries: Sequence[published.Entry]) -> tuple[Grid | None, str]:
-    """The papers' figures on this environment; or none, and why."""
+def _published(
+    table: Table, experiment: Experiment, quotes: Sequence[Mapping[str, str]], entries: Sequence[published.Entry]
+) -> tuple[Grid | None, str]:
+    """The figures that a paper's spec quotes; beside another spec those on this environment from the papers that its
+    methods name. Or none, and why."""
     if table.mini:
         return None, "A Mini environment: no paper measured it, so no published figure is set beside it."
-    name = _plain_name(table.environment)
-    found = [entry for entry in entries if _plain_name(str(entry["environment"])) == name]
+    if quotes and entries:
+        return published.quoted_beside(table, quotes, entries)[0], ""
+    name, papers = _plain_name(table.environment), " ".join(map(_paper, experiment.methods))
+    found = [
+        entry
+        for entry in entries
+        if _plain_name(str(entry["environment"])) == name and str(entry["paper"]).partition("v")[0] in papers
+    ]
     return (published.published_beside(table, found), "") if found else (None, "")
+
+
+def _paper(row: MethodSettings) -> str:
+    """The paper that a row's method says it is from; empty for one that cannot be imported here."""
+    try:
+        return paper_of(resolve(row.plug, "method"))
+    except HarnessError:
+        return ""
 
 
 def _plain_name(environment: str) -> str:

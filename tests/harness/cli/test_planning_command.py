@@ -49,6 +49,23 @@ def test_what_would_be_refused_is_all_said_at_once(harness: Command, spec: Calla
     assert "did you mean 'dev'?" in text or "unknown split 'dve'" in text
 
 
+def test_a_file_that_is_missing_is_named_once_with_what_fetches_it(harness: Command) -> None:
+    said = harness("plan", str(ROOT / "results" / "paper" / "hsd" / "mathematics"), "--json")
+    assert said.code == 1
+    [sentence] = json.loads(said.out)[0]["refused"]
+    assert "problems of MATH to train on (data/math/train.jsonl): the lines of Python in NOTES.md" in sentence
+    assert sentence.count("data/math/train.jsonl") == 1
+    assert "Errno" not in said.out + said.err
+
+
+def test_a_file_of_a_spec_without_a_paper_is_named(harness: Command, spec: Callable[..., Path]) -> None:
+    options = {"id": "environments:Reasoning-v0", "options": {"file": "not-here.jsonl"}}
+    said = harness("plan", str(spec(environment=options)), "--json")
+    assert said.code == 1
+    [sentence] = json.loads(said.out)[0]["refused"]
+    assert "needs the file 'not-here.jsonl', which is not here" in sentence
+
+
 def test_an_effect_is_a_difference_of_rates(tmp_path: Path) -> None:
     spec = ROOT / "results/laptop/reasoning-mini/spec.toml"
     assert "between 0 and 1, got 5" in refused(tmp_path, f"harness plan {spec} --effect 5")

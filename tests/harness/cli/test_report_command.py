@@ -35,9 +35,9 @@ def test_a_bench_ends_with_its_report_and_trajectories_join_it(
     assert [row["step"] for row in rows] == [0, 1]
     assert rows[0]["mean"]["groups"] > 0
 
-    said = harness("trajectories", str(folder), "--tasks", "2")
+    said = harness("trajectories", str(folder), "--tasks", "2", "--json")
     assert said.code == 0, said.err
-    assert "8 episodes" in said.out
+    assert json.loads(said.out)["episodes"] == 8
     said = harness("report", str(folder), "--json", "--out", "page.html")
     assert said.code == 0, said.err
     told = json.loads(said.out)

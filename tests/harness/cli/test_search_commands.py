@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ def test_a_search_is_run_once_and_bench_takes_its_winners(
     assert done.code == 0, done.err
     assert "2 trials, 0 of them finished before" in done.out
     assert (file.parent / "trials.jsonl.gz").is_file()
-    assert "2 trials, 2 of them finished before" in harness("tune", str(file.parent), "--out", "again").out
+    again = harness("tune", str(file.parent), "--out", "again", "--json")
+    assert "2 trials, 2 of them finished before" in again.err
+    assert len(json.loads(again.out)["trials"]) == 2
     record = [(place / "trials.jsonl.gz").read_bytes() for place in (file.parent, tmp_path / "again")]
     assert record[0] == record[1]
     table = harness("bench", str(file))
@@ -36,9 +39,9 @@ def test_a_search_is_run_once_and_bench_takes_its_winners(
     assert "GRPO, tuned" in said
     assert "expected best score of k trials" in said
     assert "GRPO, tuned" in harness("table", str(file), "--format", "csv").out
-    again = harness("reproduce", str(file.parent))
-    assert again.code == 0, again.err
-    assert "rows are the same as recorded" in again.out
+    repeated = harness("reproduce", str(file.parent))
+    assert repeated.code == 0, repeated.err
+    assert "rows are the same as recorded" in repeated.out
 
 
 def test_what_cannot_be_tuned_is_said(harness: Command, spec: Callable[..., Path]) -> None:
@@ -51,10 +54,11 @@ def test_what_cannot_be_tuned_is_said(harness: Command, spec: Callable[..., Path
 @pytest.mark.slow
 def test_headroom_runs_three_rows_and_says_whether_credit_can_help(harness: Command, spec: Callable[..., Path]) -> None:
     """On one step of an untrained policy nothing can help."""
-    done = harness("headroom", str(spec(budget={"steps": 1})), "--seeds", "0-1")
+    done = harness("headroom", str(spec(budget={"steps": 1})), "--seeds", "0-1", "--json")
     assert done.code == 0, done.err
-    assert "Headroom of guessing" in done.out
-    assert "No headroom" in done.out
+    assert "Headroom of guessing" in done.err
+    assert "No headroom" in done.err
+    assert {"oracle", "inverted"} <= {row["method"] for row in json.loads(done.out)["rows"]}
 
 
 def test_the_controls_are_the_specs_own_rows_or_the_installed_ones(spec: Callable[..., Path]) -> None:

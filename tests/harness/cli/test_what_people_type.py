@@ -74,7 +74,12 @@ def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable
     """The same machine gives the same rows; a record that says otherwise is called different, and nothing of it is
     touched."""
     file = spec(methods=[GRPO.model_dump(), RLOO.model_dump()])
-    assert harness("bench", str(file)).code == 0
+    said = harness("bench", str(file), "--json")  # words to standard error, plain data to standard output
+    assert said.code == 0
+    assert "4 runs, 0 of them finished before" in said.err
+    (benched,) = json.loads(said.out)["experiments"]
+    assert {"GRPO", "RLOO"} <= {row["method"] for row in benched["rows"]}
+    assert json.loads(harness("table", str(file), "--json").out) == benched["rows"]
     recorded = {place.name: place.read_bytes() for place in file.parent.iterdir() if place.is_file()}
     again = harness("bench", str(file), "--out", "elsewhere")
     assert again.code == 0
@@ -92,9 +97,12 @@ def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable
     rows = [{key: value for key, value in row.items() if key != "matched"} for row in changed]
     write_rows(file.parent / folder.ROWS, rows, "rows", matched=changed[0]["matched"])
     seal_results(file.parent, [folder.ROWS])  # as a record that was made so, not one that was damaged
-    differs = harness("reproduce", str(file.parent))
+    differs = harness("reproduce", str(file.parent), "--json")
     assert differs.code == 1
-    assert "1 differ" in differs.out
+    assert "1 differ" in differs.err
+    told = json.loads(differs.out)
+    assert [row["method"] for row in told["rows"] if row["verdict"] == "differs"] == ["gold"]
+    assert (tmp_path / told["written"] / "table.md").is_file()
 
 
 @pytest.mark.slow

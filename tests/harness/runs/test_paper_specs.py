@@ -46,6 +46,13 @@ def test_what_is_missing_is_named_with_what_fetches_it(tmp_path: Path, monkeypat
         require_at_hand(read_experiment(spec), spec.parent)
 
 
+def test_a_quote_names_a_paper_and_an_environment(tmp_path: Path) -> None:
+    """The environment alone would quote every paper that measured on it."""
+    (tmp_path / PAPER).write_text('[[quote]]\nenvironment = "AppWorld"\n')
+    with pytest.raises(UserError, match="a quote names a paper and an environment, got environment"):
+        read_paper(tmp_path)
+
+
 def test_a_need_names_one_place(tmp_path: Path) -> None:
     (tmp_path / PAPER).write_text('[[need]]\nwhat = "x"\ncommand = "y"\n')
     with pytest.raises(UserError, match="a path or a module"):

@@ -62,6 +62,8 @@ def test_what_was_not_published_is_said_with_the_nearest_name() -> None:
         choose(entries, environment="Appworld")
     with pytest.raises(UnknownNameError, match=r"environment of published results 'Chess'; known: AIME-25, AppWorld"):
         choose(entries, environment="Chess")
+    with pytest.raises(UnknownNameError, match=r"environment of published results 'aime'; did you mean 'AIME-25'"):
+        choose(entries, environment="aime")
     with pytest.raises(UnknownNameError, match="did you mean 'method'"):
         choose(entries, methods="SGCD")
     with pytest.raises(MissingDataError, match=r"no published result with environment 'AIME-25' and split 'dev'"):
