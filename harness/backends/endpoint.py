@@ -26,6 +26,7 @@ from harness.backends.endpoint_sampler import EndpointSampler
 from harness.backends.torch.backend import TorchBackend
 from harness.backends.torch.heads import CHUNK_MIB
 from harness.backends.torch.lora import Lora
+from harness.backends.torch.processes import PATIENCE_S
 from harness.core.errors import UnknownNameError, UserError
 from harness.core.types import Credit, TokenSequence
 from harness.endpoint import Endpoint, EndpointCallError
@@ -79,6 +80,9 @@ class EndpointBackend(TorchBackend):
         recompute_layers: bool = False,
         states_8bit: bool = False,
         lora: Lora | None = None,
+        processes: int = 1,
+        shard: bool = False,
+        patience_s: float = PATIENCE_S,
         address: str = "",
         model: str = "",
         folder: str = "",
@@ -88,7 +92,10 @@ class EndpointBackend(TorchBackend):
         staleness: Literal[0, 1] = 0,
         mismatch: Correction | None = None,
     ) -> EndpointBackend:
-        """The policy of a start; see `harness.protocols.backend.Backend.from_start`. UserError without an address."""
+        """The policy of a start; see `harness.protocols.backend.Backend.from_start`. UserError without an address,
+        or for more than one process to train in."""
+        if processes != 1 or shard:
+            raise UserError("the endpoint backend trains in one process: leave out processes and shard")
         address = address or os.environ.get("OPENAI_BASE_URL", "")
         if not address:
             raise UserError(
