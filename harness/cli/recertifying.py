@@ -42,7 +42,8 @@ def recertify(
 
     Where all of it is byte for byte what was recorded, certified.json in the folder says so, and `harness tables`
     prints that in place of "historical". Where anything differs it is named, nothing is written, and the exit code is
-    1. Records that are current, and those that are certified already, are left alone.
+    1. Records that are current, and those that are certified already, are left alone. A call that was stopped begins
+    again, but for its starts.
 
     Example: harness recertify results/full/bifurcation --steps 20
     """

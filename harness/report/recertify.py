@@ -73,9 +73,8 @@ class Recorded:
         if wanted > budget:
             raise UserError(f"--steps says {wanted}, the runs of {self.folder} have {budget} steps")
         steps = wanted or first_steps(self.experiment)
-        exact = any(row["seed"] == seed and row["step"] < steps for row in self.first)
-        trained = any(row["seed"] == seed and 0 < row["step"] <= steps for row in self.points)
-        if exact or trained or steps == budget:
+        runs = [run for run in self.found.runs if run["role"] == "method" and run["seed"] == seed]
+        if steps == budget or all(self._trained(run["method"], seed, steps) for run in runs):
             return steps
         if wanted:
             raise UserError(
@@ -108,6 +107,11 @@ class Recorded:
         if self.experiment.model.device != "cpu":
             found.append(f"the device is {self.experiment.model.device}, where sums may come out in another order")
         return found
+
+    def _trained(self, label: str, seed: int, steps: int) -> bool:
+        """Whether the record holds single values of what so many steps made of a run: ranges alone say too little."""
+        exact = any(row["step"] < steps for row in _of(self.first, label, seed))
+        return exact or any(0 < row["step"] <= steps for row in _of(self.points, label, seed))
 
     def _start(self, run: Row) -> Row:
         known = run.get("initial_checkpoint") or run["matched"].get("initial_checkpoint")

@@ -72,11 +72,6 @@ class Compared:
     differences: list[Difference] = field(default_factory=list)
     """In the order in which they arise."""
 
-    @property
-    def decisive(self) -> bool:
-        """Whether something that was trained was held byte for byte: ranges alone say too little."""
-        return bool(self.held["steps"] or self.held["points"] or self.held["rows"])
-
 
 def first_steps(experiment: Experiment) -> int:
     """Steps of the beginning of an experiment's runs: up to the first evaluation after step 0, else a few."""
