@@ -110,13 +110,9 @@ def historical_note(revision: str) -> str:
 
 def certified_note(certified: Certified) -> str:
     """The line of a table whose code has changed and repeats the record's beginning."""
-    names = {
-        "starts": "starts",
-        "points": "points of learning curves",
-        "steps": "training steps",
-        "rows": "rows of evaluation",
-    }
-    exact = [f"{certified.compared[key]:,} {name}" for key, name in names.items() if certified.compared.get(key)]
+    names = {"points": "points of learning curves", "steps": "training steps", "rows": "rows of evaluation"}
+    exact = ["the start"] if certified.compared.get("starts") else []
+    exact += [f"{certified.compared[key]:,} {name}" for key, name in names.items() if certified.compared.get(key)]
     ranges = certified.compared.get("ranges")
     inside = f"; {ranges:,} training steps lie within what all seeds recorded" if ranges else ""
     other = certified.repeated != certified.recorded

@@ -143,7 +143,7 @@ def test_the_heading_says_what_was_repeated_in_place_of_historical(made: Any, ol
     assert table.historical is None
     assert heading(table)[0] == (
         f"Recorded with code revision {OLD}; seed 0 of every row repeated with revision {code} up to step 2: byte for "
-        "byte the same (2 starts, 4 points of learning curves, 4 training steps)."
+        "byte the same (the start, 4 points of learning curves, 4 training steps)."
     )
     assert altered(old) == {}
     written = records.read_json(old / CERTIFIED)
