@@ -6,6 +6,7 @@ import multiprocessing
 import resource
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from harness.experiment import Experiment, MethodSettings, parse_experiment
 from harness.protocols.backend import Backend, Start
 from harness.protocols.feed import Update
+from harness.report import folder as results
+from harness.report.files import seal_results
 from harness.rollout.environments import EnvironmentPool
 from harness.rollout.panel import Panel
 from harness.runs.job import run_job
@@ -105,3 +108,11 @@ def forkserver() -> Any:
         ["harness.learning.train", "harness.backends.torch", "transformers.models.llama.modeling_llama"]
     )
     return context
+
+
+def as_recorded_by(code: str, folder: Path) -> None:
+    """A results folder as another code revision would have written and sealed it."""
+    found = results.read_records(folder)
+    runs = [run | {"matched": run["matched"] | {"code": code}} for run in found.runs]
+    results.write_records(replace(found, runs=runs), folder)
+    seal_results(folder, [results.RUNS, results.ROWS, results.POINTS])

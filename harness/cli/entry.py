@@ -19,6 +19,7 @@ from harness.cli.export import export, exports
 from harness.cli.lists import contexts, environments, methods, published, setup
 from harness.cli.planning import plan
 from harness.cli.play import evaluate, serve, show
+from harness.cli.recertifying import recertify
 from harness.cli.report import report, trajectories, view
 from harness.cli.search import headroom, tune
 from harness.cli.verify import verify
@@ -44,7 +45,7 @@ app = typer.Typer(
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Experiments": (demo, compare, init, plan, bench, reproduce, tune, headroom, fidelity),
-    "Results": (table, tables, report, trajectories, view, verify, export),
+    "Results": (table, tables, report, trajectories, view, verify, recertify, export),
     "Policies and episodes": (evaluate, show, serve),
     "What there is": (methods, contexts, environments, published, setup),
     "Contracts": (check_env, check_method, check_context, check_policy, check_backend, check_model),

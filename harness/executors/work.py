@@ -23,11 +23,13 @@ from harness.core import records
 from harness.core.errors import DamagedRecordError
 from harness.core.words import shown
 from harness.executors import errands
+from harness.executors.bars import TRAINING
 from harness.executors.errands import Doing, Report
 from harness.experiment import Experiment
 from harness.learning.warm_start import for_every_seed, start_of, start_seeds, starts_at_hand
 from harness.protocols.backend import Start
-from harness.runs.job import run_job
+from harness.runs.beginning import Beginning, read_beginning
+from harness.runs.job import run_beginning, run_job
 from harness.runs.plan import Job
 
 
@@ -66,6 +68,13 @@ def run_all(jobs: Sequence[Job], executor: Executor, console: Console) -> list[t
         raise
     outcomes = zip(open_jobs, done, strict=True)
     return [(job, f"{type(o).__name__}: {o}") for job, o in outcomes if isinstance(o, Exception)]
+
+
+def repeat_beginnings(jobs: Sequence[Job], steps: int, executor: Executor, console: Console) -> list[Any]:
+    """The first steps of every job, done in folders without a run: what each left (`harness.runs.beginning.Beginning`),
+    or the error it raised, in order."""
+    works = [Work(job.name, partial(_beginning, job, steps)) for job in jobs]
+    return executor.do(works, "all rows", console)
 
 
 def success_so_far(job: Job) -> str:
@@ -124,6 +133,14 @@ def make_starts(experiment: Experiment, cache: Path, executor: Executor, console
 
 def _run(job: Job, report: Report) -> None:
     run_job(job, report, errands.stopping)
+
+
+def _beginning(job: Job, steps: int, report: Report) -> Beginning:
+    def of_these(what: str, done: int, total: int) -> None:
+        report(what, done, min(steps, total) if what == TRAINING else total)
+
+    run_beginning(job, steps, of_these)
+    return read_beginning(job, steps)
 
 
 def _start(experiment: Experiment, cache: Path, seed: int, report: Report) -> Start:

@@ -5,6 +5,8 @@
     rows.jsonl.gz      how it did on every task          episodes/                      a sample of episodes
     curve.jsonl.gz     points of learning curves         provenance.json                machine, versions, wall time
     steps.jsonl.gz     diagnostics of every step, over the seeds
+    first-steps.jsonl.gz   the first steps of the first seed, as they were logged
+    certified.json     that later code repeats the records, where somebody had it repeat them
     SHA256SUMS         checksums of all but the spec
 
 Everything but the records themselves is a function of them: `render` makes the same bytes again.
@@ -26,19 +28,21 @@ from harness.core.sums import require_whole
 from harness.experiment import Experiment
 from harness.protocols.backend import Start
 from harness.report import plots
+from harness.report.certificate import CERTIFIED, certified_by, read_certificate
 from harness.report.files import RENDERED, seal_results, sealable, write_table
 from harness.report.search import TRIALS, best_of_k, experiment_of, read_trials, search_grid
+from harness.runs.beginning import first_steps
 from harness.runs.paper import read_paper
 from harness.runs.plan import Job, code_of_plug, code_revision
 from harness.runs.record import Records, gather_records
-from harness.runs.steps import logs_of_jobs, step_summary
+from harness.runs.steps import logs_of_beginnings, logs_of_jobs, step_summary
 from harness.tables.grid import Grid
 from harness.tables.published import parse, quoted_beside
 from harness.tables.table import Table, build
 
 PUBLISHED = results() / "published.toml"
 RUNS, ROWS, POINTS = "runs.jsonl.gz", "rows.jsonl.gz", "curve.jsonl.gz"
-PROVENANCE, STEPS = "provenance.json", "steps.jsonl.gz"
+PROVENANCE, STEPS, FIRST_STEPS = "provenance.json", "steps.jsonl.gz", "first-steps.jsonl.gz"
 REMEDY = "take the file back from where the folder came from, or make the records anew with: harness bench {}"
 DECODINGS = ("sampled", "greedy")
 
@@ -56,6 +60,9 @@ def write_results(
     write_records(found, out)
     if summary := step_summary(logs_of_jobs(jobs)):
         records.write_rows(out / STEPS, summary, "step summary")
+    if logged := logs_of_beginnings(jobs, experiment.seeds[0], first_steps(experiment)):
+        records.write_rows(out / FIRST_STEPS, logged, "steps")
+    (out / CERTIFIED).unlink(missing_ok=True)  # it was of the records that stood here before
     of_starts = {
         str(seed): {"initial_checkpoint": start.checkpoint_hash, "measured": start.measured}
         for seed, start in starts.items()
@@ -79,7 +86,15 @@ def build_table(experiment: Experiment, found: Records, allow_missing: bool = Fa
     table = build(
         runs, found.rows, title, experiment.seeds, extra=extra, allow_missing=allow_missing, points=found.points
     )
-    return replace(table, historical=historical(found.runs), damaged=tuple(found.damaged), remedy=found.remedy)
+    old = historical(found.runs)
+    standing = None if old is None else certified_by(found.certificate, found.runs)
+    return replace(
+        table,
+        historical=old if standing is None else None,
+        certified=standing,
+        damaged=tuple(found.damaged),
+        remedy=found.remedy,
+    )
 
 
 def _check_rows(experiment: Experiment, found: Records, allow_missing: bool) -> None:
@@ -141,9 +156,9 @@ def write_records(found: Records, folder: Path) -> None:
         records.write_rows(folder / POINTS, found.points, "curve")
 
 
-def read_records(folder: Path) -> Records:
-    """The records of a results folder. MissingDataError where it holds none, DamagedRecordError where they are not
-    those that were written."""
+def read_records(folder: Path, certified: bool = True) -> Records:
+    """The records of a results folder, and their certificate where `certified` asks for it. MissingDataError where it
+    holds none, DamagedRecordError where they are not those that were written."""
     if not (folder / RUNS).is_file():
         raise MissingDataError(f"{folder} holds no records ({RUNS}): run its experiment with: harness bench {folder}")
     require_whole(folder, REMEDY.format(folder), (RUNS, ROWS, POINTS, PROVENANCE))
@@ -156,6 +171,7 @@ def read_records(folder: Path) -> Records:
         points,
         known.get("wall_s", {}),
         list(runs.header.get("damaged", [])),
+        certificate=read_certificate(folder) if certified else {},
     )
 
 

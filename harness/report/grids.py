@@ -13,7 +13,7 @@ from harness.report.columns import columns, rate
 from harness.tables.comparisons import LEAST_SEEDS
 from harness.tables.endpoints import AREA
 from harness.tables.grid import NOTHING, Grid
-from harness.tables.table import Score, Table, TableRow
+from harness.tables.table import Certified, Score, Table, TableRow
 
 _FACTS = {
     "Model": "model.name",
@@ -38,6 +38,8 @@ def heading(table: Table) -> list[str]:
     ]
     if table.historical is not None:
         lines.insert(0, historical_note(table.historical))
+    if table.certified is not None:
+        lines.insert(0, certified_note(table.certified))
     if facts.get("environment.protocol"):
         lines.append(f"Protocol: {facts['environment.protocol']}")
     lines += [metric.note for metric in table.extra if metric.note]
@@ -103,6 +105,21 @@ def historical_note(revision: str) -> str:
     return (
         f"A historical table: it was recorded {by}; the code beside it has changed since, "
         "and running the experiment again may give other numbers."
+    )
+
+
+def certified_note(certified: Certified) -> str:
+    """The line of a table whose code has changed and repeats the record's beginning."""
+    names = {"points": "points of learning curves", "steps": "training steps", "rows": "rows of evaluation"}
+    exact = ["the start"] if certified.compared.get("starts") else []
+    exact += [f"{certified.compared[key]:,} {name}" for key, name in names.items() if certified.compared.get(key)]
+    ranges = certified.compared.get("ranges")
+    inside = f"; {ranges:,} training steps lie within what all seeds recorded" if ranges else ""
+    other = certified.repeated != certified.recorded
+    later = f"revision {certified.repeated}" if other else "later code of its methods"
+    return (
+        f"Recorded with code revision {certified.recorded}; seed {certified.seed} of every row repeated with {later} "
+        f"up to step {certified.steps}: byte for byte the same ({', '.join(exact)}){inside}."
     )
 
 

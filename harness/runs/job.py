@@ -11,8 +11,8 @@ from harness.core.errors import DamagedRecordError
 from harness.core.locks import locked
 from harness.core.provenance import provenance
 from harness.core.seeds import SeedTree
-from harness.learning.judging import final_evaluation, finish
-from harness.learning.run import Progress, Run, named
+from harness.learning.judging import curve_point, final_evaluation, finish
+from harness.learning.run import Progress, Run, Stopped, named
 from harness.learning.train import train
 from harness.protocols.policy import make_policy
 from harness.rollout.environments import EnvironmentPool
@@ -39,6 +39,23 @@ def run_job(job: Job, progress: Progress, stopping: Callable[[], bool] = lambda:
                 final_evaluation(run)
             else:
                 finish(job.folder, _baseline_rows(job, run.pool), {}, job.identity)
+
+
+def run_beginning(job: Job, steps: int, progress: Progress) -> None:
+    """Do the first steps of a method's run in a folder without a run, and judge the point of its learning curve that is
+    due after them: what the whole run leaves of them, byte for byte. A run that has no more steps than that, and one
+    that does not learn, is done whole."""
+    if job.role != "method" or steps >= job.experiment.budget.steps:
+        run_job(job, progress)
+        return
+    _begin(job)
+    run = Run(job.experiment, job.method, job.seed, job.start, job.folder, job.judged, progress)
+    # The whole budget stays declared, since schedules depend on it: the run is stopped on its way.
+    run.decided_by, run.stopping = job.decided_by, lambda: run.spent.step >= steps
+    with run.pool, contextlib.closing(run):
+        with contextlib.suppress(Stopped):
+            train(run)
+        curve_point(run, steps)
 
 
 def _begin(job: Job) -> None:

@@ -41,6 +41,8 @@ class Records:
     """What of the runs' files is damaged and left out, by file and line."""
     remedies: list[str] = field(default_factory=list)
     """The same of each damaged run, in full, with what to do about it."""
+    certificate: Row = field(default_factory=dict)
+    """What says that later code repeats these records (`harness.report.certificate`); of a results folder alone."""
 
     @property
     def remedy(self) -> str:

@@ -31,6 +31,17 @@ def logs_of_jobs(jobs: Iterable[Job]) -> list[tuple[str, list[Row]]]:
     return [(label, rows) for label, rows in found if rows]
 
 
+def logs_of_beginnings(jobs: Iterable[Job], seed: int, steps: int) -> list[Row]:
+    """The first steps of one seed of every method as they were logged, for a later repetition to be held against."""
+    return [
+        {"method": job.method.label, "seed": seed} | row
+        for job in jobs
+        if job.role == "method" and job.seed == seed and job.done
+        for row in _log(job.folder)
+        if row["step"] < steps
+    ]
+
+
 def logs_of_folder(experiment: Experiment, matched: Mapping[str, Any], runs: Path) -> list[tuple[str, list[Row]]]:
     """The same from the runs kept under `runs`, where those of these matched facts are still there."""
     base = runs / slug(experiment.name) / fingerprint(matched)[:12]

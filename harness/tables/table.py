@@ -81,6 +81,21 @@ class TableRow:
 
 
 @dataclass(frozen=True)
+class Certified:
+    """That code other than what recorded a table repeated the beginnings of its runs without a difference."""
+
+    recorded: str
+    """The code revision that recorded the table."""
+    repeated: str
+    """The one that repeated it, which is the code beside it."""
+    seed: int
+    steps: int
+    """Training steps that were repeated of every row."""
+    compared: Mapping[str, int]
+    """How many starts, points, steps, ranges and rows were compared (`harness.runs.beginning.Compared.held`)."""
+
+
+@dataclass(frozen=True)
 class Table:
     """Everything a rendering needs."""
 
@@ -114,6 +129,8 @@ class Table:
     """What all comparisons together gave."""
     historical: str | None = None
     """The code revision that recorded the table, where the code beside it has changed since."""
+    certified: Certified | None = None
+    """Where the code has changed, and repeats what was recorded: then the table is not historical."""
     damaged: tuple[str, ...] = ()
     """What of the records is damaged and left out, by file and line."""
     remedy: str = ""

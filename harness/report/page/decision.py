@@ -275,6 +275,11 @@ def _notices(table: Table) -> tuple[str, ...]:
         stated.append(
             "A historical record: its code has changed since, and running the experiment again may give other numbers."
         )
+    if table.certified is not None:
+        stated.append(
+            f"The code has changed since this was recorded; seed {table.certified.seed} of every row, repeated with "
+            f"the code beside it up to step {table.certified.steps}, is byte for byte the same."
+        )
     if table.mini:
         stated.append("A Mini environment: its numbers mean nothing outside this table.")
     stated += [f"Incomplete: {warning}" for warning in table.warnings]
