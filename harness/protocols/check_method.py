@@ -91,7 +91,7 @@ def _episode(rng: np.random.Generator, task_id: str, reward: float) -> Episode:
         messages.append({"role": "user", "content": f"seen {int(rng.integers(9))}"})
     marked = np.array(mask)
     logprobs = np.where(marked, -rng.exponential(1.0, len(mask)), 0.0)
-    sequence = TokenSequence(*map(_frozen, (np.array(tokens), marked, logprobs, np.array(turns))))
+    sequence = TokenSequence(_frozen(np.array(tokens)), _frozen(marked), _frozen(logprobs), _frozen(np.array(turns)))
     met = [task_id, *(str(message["content"]) for message in messages[2:-1:2])]
     return Episode(
         *(task_id, sequence, float(reward), bool(reward > 0.5), Ending.COMPLETED, tuple(messages)),
