@@ -347,8 +347,8 @@ def _inserted(record: Any, at: tuple[int, list[int]]) -> Any:
     begin, shown = at
     if isinstance(record, np.ndarray):
         return _frozen(np.insert(record, begin, np.zeros((len(shown), *record.shape[1:]), record.dtype), axis=0))
-    if is_dataclass(record):
-        return replace(record, **{f.name: _inserted(getattr(record, f.name), at) for f in fields(record)})  # type: ignore[type-var]
+    if is_dataclass(record) and not isinstance(record, type):
+        return replace(record, **{f.name: _inserted(getattr(record, f.name), at) for f in fields(record)})
     return record
 
 
@@ -366,8 +366,8 @@ def _removed(record: Any, at: tuple[int, list[int]]) -> Any:
         return np.delete(record, slice(begin, begin + len(shown)), axis=0)
     if isinstance(record, dict):
         return {name: _removed(value, at) for name, value in record.items()}
-    if is_dataclass(record):
-        return replace(record, **{f.name: _removed(getattr(record, f.name), at) for f in fields(record)})  # type: ignore[type-var]
+    if is_dataclass(record) and not isinstance(record, type):
+        return replace(record, **{f.name: _removed(getattr(record, f.name), at) for f in fields(record)})
     return record
 
 
