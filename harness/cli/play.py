@@ -95,9 +95,9 @@ def show(
         console.print(lines(str(message["content"])), markup=False, highlight=False)
     sequence = episode.sequence
     if len(sequence):  # a text policy leaves none
-        console.rule(
-            f"{int(sequence.mask.sum())} sampled of {len(sequence)} tokens, {-float(sequence.logprobs.sum()):.2f} nats"
-        )
+        pieces = f" in {len(sequence.pieces)} pieces" if sequence.starts else ""
+        sampled, nats = int(sequence.mask.sum()), -float(sequence.logprobs.sum())
+        console.rule(f"{sampled} sampled of {len(sequence)} tokens{pieces}, {nats:.2f} nats")
     if tokens:
         grid = Grid("position", "turn", "token id", "log-probability")
         for place in sequence.mask.nonzero()[0].tolist():

@@ -18,7 +18,8 @@ SOLVED, FAILED, LOST = "1", "0", "-"
 
 
 def episode_to_row(episode: Episode) -> Row:
-    """An episode as plain data, with nothing lost: a NaN reward or metric becomes None and comes back as NaN.
+    """An episode as plain data, with nothing lost: a NaN reward or metric becomes None and comes back as NaN. `starts`
+    stands there only where its tokens are in several pieces.
 
     Raises UserError for an infinite number, which JSON could not carry.
     """
@@ -43,6 +44,7 @@ def episode_to_row(episode: Episode) -> Row:
         "logprobs": sequence.logprobs.astype(np.float64).tolist(),
         "turns": sequence.turns.tolist(),
     }
+    row |= {"starts": list(sequence.starts)} if sequence.starts else {}
     known = {"answer": episode.answer, "states": list(episode.states), "state_values": list(episode.state_values)}
     return row | {name: value for name, value in known.items() if value not in (None, [])}
 
@@ -58,6 +60,7 @@ def episode_from_row(row: Mapping[str, Any]) -> Episode:
             mask=np.array(row["mask"], dtype=bool),
             logprobs=np.array(row["logprobs"], dtype=np.float64),
             turns=np.array(row["turns"], dtype=np.int64),
+            starts=tuple(map(int, row.get("starts", ()))),
         )
         return Episode(
             task_id=row["task_id"],

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -47,7 +48,15 @@ def _same_length(owner: str, **arrays: np.ndarray | None) -> None:
 
 @dataclass(frozen=True, eq=False)
 class TokenSequence:
-    """The tokens of one episode as the model saw and produced them, never re-tokenised."""
+    """The tokens of one episode as the model saw and produced them, never re-tokenised.
+
+    A model reads them in one piece, or, where the conversation outgrew its window, in several, one behind the other:
+
+        tokens    <s> 7 ? <a> 3 <e> no <a> 5 <e>   <s> 7 ? <a> 5 <e> no <a> 7 <e>      starts  (10,)
+        mask       0  0 0  0  1  1  0   0  1  1     0  0 0  0  0  0  0   0  1  1       all sampled tokens, each once
+
+    Everything that is said of an episode's tokens (evidence, credit) has one entry for each token of all its pieces.
+    """
 
     tokens: Int[np.ndarray, " token"]
     mask: Bool[np.ndarray, " token"]
@@ -57,14 +66,37 @@ class TokenSequence:
     turns: Int[np.ndarray, " token"]
     """Index of the turn a token belongs to: completion and the reply that follows it share one; the first prompt is
     turn 0."""
+    starts: tuple[int, ...] = ()
+    """Where further pieces begin, each with a prompt of its own: what stands before a start was not read by what
+    stands behind it. Empty for one piece."""
 
     def __post_init__(self) -> None:
         _same_length("TokenSequence", tokens=self.tokens, mask=self.mask, logprobs=self.logprobs, turns=self.turns)
         if np.any(self.logprobs[~self.mask] != 0):
             raise ValueError("TokenSequence: logprobs must be 0 wherever the policy did not sample the token")
+        if self.starts and any(a >= b for a, b in self.bounds):
+            raise ValueError(
+                f"TokenSequence: starts must increase inside (0, {len(self.tokens)}), got {list(self.starts)}"
+            )
+        if self.starts and np.any(self.mask[list(self.starts)]):
+            raise ValueError("TokenSequence: a piece cannot begin with a sampled token: nothing precedes it")
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def pieces(self) -> tuple[TokenSequence, ...]:
+        """What a model reads at once, in order: the sequence itself where it is one piece."""
+        if not self.starts:
+            return (self,)
+        return tuple(
+            TokenSequence(self.tokens[a:b], self.mask[a:b], self.logprobs[a:b], self.turns[a:b]) for a, b in self.bounds
+        )
+
+    @property
+    def bounds(self) -> tuple[tuple[int, int], ...]:
+        """Where each piece begins and ends."""
+        return tuple(pairwise((0, *self.starts, len(self))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +105,8 @@ class Episode:
 
     task_id: str
     sequence: TokenSequence
+    """All its tokens, in one piece or several (`TokenSequence.pieces`), which share its reward. Empty where no tokens
+    were sampled (a text policy)."""
     reward: float
     """NaN when `ending` is ERROR."""
     success: bool

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.core.errors import UserError
 from harness.core.seeds import SeedTree
-from harness.core.types import Credit, Episode, Evidence
+from harness.core.types import Credit, Episode, Evidence, TokenSequence
 from harness.evaluation.fidelity.crediting import Assigned, assigned
 from harness.evaluation.fidelity.measure import DIGITS, Progress, check_methods, policy_of, sample_worlds
 from harness.evaluation.fidelity.truth import Truth, World, estimate, truth_of
@@ -124,9 +124,17 @@ def _row(
         "gap": {of.settings.label: gap for of, flat in found if (gap := _gap(episode, of.evidence[flat])) is not None},
         "weight": {of.settings.label: weights_of(of.credits[flat], mask) for of, flat in found},
     }
+    if sequence.starts:
+        row["forgot"] = forgotten(sequence)
     if truth is not None:
         row |= {"truth": _rounded(truth.value), "error": _rounded(truth.error)}
     return row
+
+
+def forgotten(sequence: TokenSequence) -> list[list[int]]:
+    """[turn, n] for every piece but the first: from this turn on the policy read nothing of turns 0 to n - 1 but the
+    first prompt."""
+    return [[int(p.turns[p.mask][0]), int(p.turns[p.turns > 0].min())] for p in sequence.pieces[1:] if p.mask.any()]
 
 
 def replies_of(episode: Episode) -> tuple[list[list[list[str]]], list[list[str]]]:

@@ -102,6 +102,15 @@ class WarmStartSettings(Settings):
     """Context sources that take turns in that share; those the experiment's teachers will read."""
 
 
+History = Literal["keep", "drop-oldest"]
+"""What happens when a conversation leaves the model's window no room for a whole completion (`max_new_tokens`).
+
+keep: it goes on while anything fits, and ends with `Ending.TOKEN_LIMIT`. drop-oldest: the oldest turns behind the
+first prompt are dropped, as few as needed, and the policy goes on with the rest as a new prompt; the episode's tokens
+are then in several pieces (`harness.core.types.TokenSequence`). It ends where the last turn alone does not fit.
+"""
+
+
 class SamplingSettings(Settings):
     """How rollouts are drawn."""
 
@@ -115,6 +124,13 @@ class SamplingSettings(Settings):
     """Dynamic sampling (DAPO, 2503.14476): tasks are drawn until `prompts_per_step` groups have unequal rewards."""
     candidate_limit: Positive = 4
     """With `mixed_groups`: at most this many times `prompts_per_step` tasks are tried in one step."""
+    history: History = "keep"
+
+    @model_serializer(mode="wrap")
+    def _kept_unsaid(self, serialise: Callable[[Any], Any]) -> Any:
+        """Records and fingerprints of runs that keep their history do not name what there was no choice of."""
+        data = serialise(self)
+        return {key: value for key, value in data.items() if (key, value) != ("history", "keep")}
 
 
 class OptimiserSettings(Settings):

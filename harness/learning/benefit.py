@@ -200,7 +200,8 @@ class _Measuring:
         model, sampling = self.experiment.model, self.experiment.sampling
         settings = BackendSettings(None, 1, sampling.temperature, model.dtype, model.device)
         backend = make_backend(self.experiment.backend, self.start, settings)
-        return TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+        params = SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
+        return TokenPolicy(backend, params, sampling.history)
 
     def _file(self, reader: str, *modules: str) -> Path:
         """Where one measurement is kept, by everything that decides it."""
@@ -208,7 +209,7 @@ class _Measuring:
         decided_by = {
             "checkpoint": self.start.checkpoint_hash,
             "environment": [e.environment.id, e.environment.options, self.replays.pool.environment.version],
-            "sampling": e.sampling.model_dump(include={"temperature", "top_p", "max_new_tokens"}),
+            "sampling": e.sampling.model_dump(include={"temperature", "top_p", "max_new_tokens", "history"}),
             "model": [e.model.dtype, deciding(e.backend).model_dump()],
             "tasks": self.tasks,
             "seeds": [self.seeds.root, *self.seeds.path],

@@ -113,7 +113,8 @@ class Run:
     def policy(self) -> TokenPolicy:
         """The policy that is trained, as the rollout engine plays it."""
         sampling = self.experiment.sampling
-        return TokenPolicy(self.backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+        params = SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
+        return TokenPolicy(self.backend, params, sampling.history)
 
     @cached_property
     def train_tasks(self) -> list[str]:

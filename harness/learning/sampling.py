@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from harness.core.types import Ending, RolloutGroup
+from harness.experiment import History
 from harness.learning.run import Run
 from harness.rollout.conversation import Request
 from harness.rollout.panel import tasks_in_order
@@ -30,7 +31,7 @@ def sample_groups(run: Run) -> tuple[list[RolloutGroup], dict[str, float]]:
         seen.extend(finished)
         kept.extend(g for g in finished if not sampling.mixed_groups or np.ptp(g.rewards) > 0)
     run.spent.candidates += tried
-    return kept, _statistics(seen, kept)
+    return kept, _statistics(seen, kept) | _pieces(seen, sampling.history)
 
 
 def _next_tasks(run: Run, amount: int) -> list[str]:
@@ -62,6 +63,12 @@ def _play_groups(run: Run, tasks: list[str]) -> list[RolloutGroup]:
             RolloutGroup(task, siblings, None if solution is None else tuple(solution), environment.answer(task))
         )
     return groups
+
+
+def _pieces(seen: list[RolloutGroup], history: History) -> dict[str, float]:
+    """How many pieces episodes are in, on average, where that may be several."""
+    pieces = [len(episode.sequence.pieces) for group in seen for episode in group.episodes]
+    return {} if history == "keep" or not pieces else {"pieces": float(np.mean(pieces))}
 
 
 def _statistics(seen: list[RolloutGroup], kept: list[RolloutGroup]) -> dict[str, float]:

@@ -1,5 +1,5 @@
-"""A step's sequences as tensors: one row each, per-token streams as label columns, step-wide counts that survive any
-cut."""
+"""A step's sequences as tensors: a row for each piece, per-token streams as label columns, step-wide counts that
+survive any cut."""
 
 from __future__ import annotations
 
@@ -39,15 +39,17 @@ class DistillationBatch:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Sequences as tensors, one row each, longest first. Column `position` of a per-token tensor is about `tokens[:,
-    position + 1]`."""
+    """Sequences as tensors, a row for each of their pieces, longest first. Column `position` of a per-token tensor is
+    about `tokens[:, position + 1]`."""
 
     tokens: Int[Tensor, "row length"]
     lengths: Int[Tensor, " row"]
     prompts: Int[Tensor, " row"]
     """Tokens before a row's first sampled one (the whole length where none was sampled)."""
     order: Int[Tensor, " row"]
-    """Index of each row in the sequences that were packed."""
+    """Index of each row among the pieces of the sequences that were packed, in order (`harness.core.pieces.flat`)."""
+    episode_tokens: Int[Tensor, " row"]
+    """Sampled tokens of the episode that a row belongs to: of all its pieces together."""
     mask: Bool[Tensor, "row position"]
     logprobs: Float[Tensor, "row position"]
     """Behaviour log-probabilities."""
@@ -57,6 +59,7 @@ class Batch:
     step_tokens: int
     """Sampled tokens of the whole step, kept when rows are cut into micro-batches or spread over ranks."""
     step_sequences: int
+    """Episodes of the whole step, each counted once, however many pieces it is in."""
     weights: Float[Tensor, "row position"] | None = None
     """Detached factor of each token's share of the loss (`harness.losses.mismatch`); None where there is none."""
 
@@ -108,7 +111,7 @@ Record = TypeVar("Record", bound=Any)
 
 
 def _cut(name: str, tensor: Tensor, longest: int) -> Tensor:
-    if name in ("lengths", "prompts", "order"):
+    if name in ("lengths", "prompts", "order", "episode_tokens"):
         return tensor
     return tensor[:, : longest if name == "tokens" else longest - 1]
 

@@ -62,11 +62,12 @@ def policy_loss(
 
 
 def _aggregation_weights(batch: Batch, spec: LossSpec) -> Float[Tensor, " sampled"]:
-    """Each sampled token's share of the step: the three aggregations differ in nothing else."""
+    """Each sampled token's share of the step: the three aggregations differ in nothing else. A sequence is a whole
+    episode, in however many pieces."""
     mask = batch.mask
     if spec.aggregate == "token-mean":
         return torch.full((int(mask.sum()),), 1.0 / max(batch.step_tokens, 1), dtype=torch.float64, device=mask.device)
-    per_row = mask.sum(1, dtype=torch.float64)
+    per_row = batch.episode_tokens.to(torch.float64)
     if spec.aggregate == "sequence-mean-token-mean":
         shares = 1.0 / (per_row * batch.step_sequences)
     elif spec.sum_constant is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.core.errors import UnknownNameError
+from harness.core.pieces import cut, flat
 from harness.core.types import Credit, TokenSequence
 from harness.losses.batch import Batch
 from harness.losses.streams import Column, declared
@@ -16,8 +17,9 @@ from harness.losses.streams import Column, declared
 def pack(
     sequences: Sequence[TokenSequence], credits: Sequence[Credit], weights: Sequence[np.ndarray] | None = None
 ) -> Batch:
-    """One row per sequence, longest first; column p of a per-token tensor is about token p + 1. No sampled token is
-    lost. weights: a factor of every token's share of the loss (`harness.losses.mismatch`), one array per sequence.
+    """One row per piece of a sequence, longest first; column p of a per-token tensor is about token p + 1. No sampled
+    token is lost. weights: a factor of every token's share of the loss (`harness.losses.mismatch`), one array per
+    sequence.
 
     A stream that is None in some credits counts as zeros there, and is None in the batch only where it is None in all.
     Raises ValueError when a sequence begins with a sampled token (nothing predicts it) or a stream has the wrong
@@ -29,10 +31,13 @@ def pack(
         raise ValueError("nothing to pack: no sequences")
     for index, (sequence, credit) in enumerate(zip(sequences, credits, strict=True)):
         _check(index, sequence, credit)
-    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    pieces = flat(sequences)
+    lengths = np.array([len(piece) for piece in pieces], dtype=np.int64)
     order = np.argsort(-lengths, kind="stable")
-    ordered = [sequences[index] for index in order]
-    given = [credits[index] for index in order]
+    ordered = [pieces[index] for index in order]
+    of_pieces = [part for sequence, credit in zip(sequences, credits, strict=True) for part in cut(credit, sequence)]
+    given = [of_pieces[index] for index in order]
+    sampled = np.array([sequence.mask.sum() for sequence in sequences for _ in sequence.pieces], dtype=np.int64)
     width = int(lengths.max())
 
     def column(values: Sequence[np.ndarray | None], dtype: Any, trailing: tuple[int, ...] = ()) -> np.ndarray:
@@ -51,13 +56,21 @@ def pack(
         lengths=lengths[order],
         prompts=np.array([_prompt_length(sequence) for sequence in ordered], dtype=np.int64),
         order=order,
+        episode_tokens=sampled[order],
         mask=column([sequence.mask for sequence in ordered], np.bool_),
         logprobs=column([sequence.logprobs for sequence in ordered], np.float64),
         streams=_streams(given, column),
         step_tokens=int(sum(sequence.mask.sum() for sequence in sequences)),
         step_sequences=len(sequences),
-        weights=None if weights is None else column([weights[index] for index in order], np.float64),
+        weights=None if weights is None else column(_ordered(weights, sequences, order), np.float64),
     )
+
+
+def _ordered(
+    weights: Sequence[np.ndarray], sequences: Sequence[TokenSequence], order: np.ndarray
+) -> list[np.ndarray | None]:
+    of_pieces = [part for weight, sequence in zip(weights, sequences, strict=True) for part in cut(weight, sequence)]
+    return [of_pieces[index] for index in order]
 
 
 def _check(index: int, sequence: TokenSequence, credit: Credit) -> None:

@@ -91,7 +91,7 @@ def _episode(rng: np.random.Generator, task_id: str, reward: float) -> Episode:
         messages.append({"role": "user", "content": f"seen {int(rng.integers(9))}"})
     marked = np.array(mask)
     logprobs = np.where(marked, -rng.exponential(1.0, len(mask)), 0.0)
-    sequence = TokenSequence(*map(_frozen, (np.array(tokens), marked, logprobs, np.array(turns))))
+    sequence = TokenSequence(_frozen(np.array(tokens)), _frozen(marked), _frozen(logprobs), _frozen(np.array(turns)))
     met = [task_id, *(str(message["content"]) for message in messages[2:-1:2])]
     return Episode(
         *(task_id, sequence, float(reward), bool(reward > 0.5), Ending.COMPLETED, tuple(messages)),
@@ -210,6 +210,8 @@ def problems(method: Any, rng: np.random.Generator, permutable: bool = True) -> 
         first, second = (method.assign(step.groups, step.evidence, s)[0] for s in (later, restored))
         if _any_differs(first, second, 0):
             found.append("a state that went through JSON gives other credits")
+    if _any_differs(credits, _whole(method.assign(*_in_pieces(step), method.initial_state())[0], step), TOLERANCE):
+        found.append("credit of a sampled token changes where its episode is in several pieces")
     found += _symmetry_problems(method, rng, needs, permutable)
     found += _context_problems(method, rng, needs)
     method.assign((), (), method.initial_state())
@@ -308,6 +310,65 @@ def _symmetry_problems(method: Any, rng: np.random.Generator, needs: Needs, perm
     if _any_differs(credits, back[::-1], TOLERANCE):
         found.append("the order of the groups changes credit")
     return found
+
+
+def _in_pieces(step: Step) -> tuple[list[RolloutGroup], list[list[Evidence]]]:
+    """The step with every episode of several turns in two pieces: the second begins with the first prompt and the turn
+    before the last."""
+    groups, evidence = [], []
+    for group, known in zip(step.groups, step.evidence, strict=True):
+        places = [_second_piece(episode.sequence) for episode in group.episodes]
+        episodes = zip(group.episodes, places, strict=True)
+        groups.append(replace(group, episodes=tuple(replace(e, sequence=_split(e.sequence, at)) for e, at in episodes)))
+        evidence.append([_inserted(one, at) for one, at in zip(known, places, strict=True)])
+    return groups, evidence
+
+
+def _second_piece(sequence: TokenSequence) -> tuple[int, list[int]]:
+    """Where it begins, and the places of the tokens that it shows again; nowhere for an episode of one turn."""
+    last, sampled = int(sequence.turns.max()), np.flatnonzero(sequence.mask)
+    if last == 0:
+        return 0, []
+    begin = int(np.argmax(sequence.turns == last))
+    shown = np.flatnonzero(sequence.turns == last - 1)
+    return begin, [*range(int(sampled[0])), *shown[shown >= sampled[0]].tolist()]
+
+
+def _split(sequence: TokenSequence, at: tuple[int, list[int]]) -> TokenSequence:
+    begin, shown = at
+    parts = [sequence.mask, sequence.logprobs]
+    mask, logprobs = (np.insert(part, begin, np.zeros(len(shown), part.dtype)) for part in parts)
+    tokens, turns = (np.insert(part, begin, part[shown]) for part in (sequence.tokens, sequence.turns))
+    return TokenSequence(tokens, mask, logprobs, turns, (begin,) if begin else ())
+
+
+def _inserted(record: Any, at: tuple[int, list[int]]) -> Any:
+    """A per-token record with zeros for what is shown again."""
+    begin, shown = at
+    if isinstance(record, np.ndarray):
+        return _frozen(np.insert(record, begin, np.zeros((len(shown), *record.shape[1:]), record.dtype), axis=0))
+    if is_dataclass(record) and not isinstance(record, type):
+        return replace(record, **{f.name: _inserted(getattr(record, f.name), at) for f in fields(record)})
+    return record
+
+
+def _whole(credits: Sequence[Sequence[Credit]], step: Step) -> list[list[Credit]]:
+    """Credits of the step in pieces, without what is shown again there."""
+    return [
+        [_removed(credit, _second_piece(e.sequence)) for credit, e in zip(row, group.episodes, strict=True)]
+        for row, group in zip(credits, step.groups, strict=True)
+    ]
+
+
+def _removed(record: Any, at: tuple[int, list[int]]) -> Any:
+    begin, shown = at
+    if isinstance(record, np.ndarray):
+        return np.delete(record, slice(begin, begin + len(shown)), axis=0)
+    if isinstance(record, dict):
+        return {name: _removed(value, at) for name, value in record.items()}
+    if is_dataclass(record) and not isinstance(record, type):
+        return replace(record, **{f.name: _removed(getattr(record, f.name), at) for f in fields(record)})
+    return record
 
 
 def _context_problems(method: Any, rng: np.random.Generator, needs: Needs) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,10 @@ class Conversation:
     mask: list[bool] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     turns: list[int] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    """Where further pieces begin (`TokenSequence.starts`); the policy reads the last one."""
+    front: int = 0
+    """Tokens of the first prompt, which every piece begins with."""
     messages: list[Message] = field(default_factory=list)
     info: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
@@ -80,6 +85,39 @@ class Conversation:
         self.mask.extend([sampled] * len(tokens))
         self.logprobs.extend(logprobs if logprobs is not None else [0.0] * len(tokens))
         self.turns.extend([self.turn] * len(tokens))
+
+    @property
+    def read(self) -> list[int]:
+        """The tokens of the last piece: what the policy's next tokens are conditioned on."""
+        return self.tokens[self._begin :]
+
+    @property
+    def length(self) -> int:
+        """How many tokens that is."""
+        return len(self.tokens) - self._begin
+
+    @property
+    def _begin(self) -> int:
+        return self.starts[-1] if self.starts else 0
+
+    def forget(self, room: int, most: int) -> None:
+        """Where the last piece is longer than `room` tokens, begin another without its oldest turns: the first prompt,
+        and behind it as many of the latest turns, token for token, as fit; at least the one that was just played, which
+        may have `most`. Nothing happens where that one is longer still."""
+        behind = self._begin + self.front
+        turns = self.turns[behind:]
+        if self.length <= room or not turns:
+            return
+        for turn in range(turns[0] + 1, self.turn + 1):
+            first = bisect_left(turns, turn)
+            if self.front + len(turns) - first <= (most if turn == self.turn else room):
+                kept = [*range(self._begin, behind), *range(behind + first, len(self.tokens))]
+                self.starts.append(len(self.tokens))
+                self.tokens += [self.tokens[place] for place in kept]
+                self.turns += [self.turns[place] for place in kept]
+                self.mask += [False] * len(kept)
+                self.logprobs += [0.0] * len(kept)
+                return
 
     def note_state(self) -> None:
         """Keep what the environment says of the state in which the next turn begins."""
@@ -117,6 +155,7 @@ class Conversation:
                 np.array(self.mask, dtype=bool),
                 np.array(self.logprobs, dtype=np.float64),
                 np.array(self.turns, dtype=np.int64),
+                tuple(self.starts),
             ),
             reward=math.nan if failed else self.reward,
             success=not failed and bool(self.info.get("success", False)),

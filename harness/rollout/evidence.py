@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.core.pieces import flat, joined
 from harness.core.seeds import SeedTree
 from harness.core.types import (
     ContextRequest,
@@ -41,14 +42,16 @@ class Gathered:
     with_context: int = 0
     """Episodes that had a teacher."""
     too_long: int = 0
-    """Episodes whose context and tokens do not fit the window together: they have no teacher."""
+    """Episodes whose context and tokens (of one of their pieces) do not fit the window together: they have no
+    teacher."""
     cut: tuple[int, int] | None = None
     """Where whole distributions were asked for and the vocabulary is too large: (entries given, vocabulary)."""
 
 
 @dataclass
 class _Plan:
-    """Episodes that get a teacher: their place, and what stands before the tokens they have in common with it."""
+    """Episodes that get a teacher: their place, and what stands before the tokens they have in common with it, at the
+    beginning of each of their pieces."""
 
     places: list[tuple[int, int]] = field(default_factory=list)
     openings: list[tuple[int, ...]] = field(default_factory=list)
@@ -96,8 +99,8 @@ def follow(needs: Needs, backend: Backend, step: int) -> None:
 def _reference(
     backend: Backend, sequences: list[list[TokenSequence]], evidence: list[list[dict[str, Any]]], weights: Weights
 ) -> None:
-    flat = [sequence for row in sequences for sequence in row]
-    scores = iter(backend.score(flat, policy=weights))
+    every = [sequence for row in sequences for sequence in row]
+    scores = iter(joined(backend.score(flat(every), policy=weights), every))
     for row in evidence:
         for known in row:
             known["reference"] = next(scores).logprobs
@@ -113,7 +116,8 @@ def _requests(context: Any, groups: Sequence[RolloutGroup], backend: Backend, se
             if request is None or not episode.sequence.mask.any():
                 continue
             opening, tokens = _prompts(backend, episode, request)
-            if len(tokens) + len(episode.sequence) - len(opening) > backend.window:
+            longest = max(map(len, episode.sequence.pieces))
+            if len(tokens) + longest - len(opening) > backend.window:
                 out.too_long += 1
                 continue
             plan.places.append((g, i))
@@ -131,7 +135,7 @@ def _prompts(backend: Backend, episode: Episode, request: ContextRequest) -> tup
     messages = episode.messages[: episode.opened]
     if messages:
         opening = renderer.opening(messages, episode.tools)
-        if tuple(episode.sequence.tokens[: len(opening)].tolist()) == opening:
+        if all(tuple(piece.tokens[: len(opening)].tolist()) == opening for piece in episode.sequence.pieces):
             return opening, renderer.opening(messages, episode.tools, request)
     return (), renderer.context(request)
 
@@ -149,12 +153,15 @@ def _teacher(
     first: dict[bytes, int] = {}
     same = [first.setdefault(_key(c, s), n) for n, (c, s) in enumerate(zip(plan.contexts, chosen, strict=True))]
     distinct = sorted(set(same))
-    openings, contexts = [plan.openings[n] for n in distinct], [plan.contexts[n] for n in distinct]
-    asked = [_behind(chosen[n], len(plan.openings[n])) for n in distinct]
+    whole = [chosen[n] for n in distinct]
+    pieces = [(n, piece) for n in distinct for piece in chosen[n].pieces]
+    openings, contexts = [plan.openings[n] for n, _ in pieces], [plan.contexts[n] for n, _ in pieces]
+    asked = [_behind(piece, len(plan.openings[n])) for n, piece in pieces]
     k = _entries(needs, backend.vocabulary)
     if needs.teacher == "distribution" and needs.top_k is None and k < backend.vocabulary:
         out.cut = (k, backend.vocabulary)
-    teacher, student = _passes(needs, k, backend, asked, openings, contexts)
+    of_teacher, of_student = _passes(needs, k, backend, asked, openings, contexts)
+    teacher, student = joined(of_teacher, whole), None if of_student is None else joined(of_student, whole)
     out.teacher_tokens += sum(len(s) + len(c) for s, c in zip(asked, contexts, strict=True))
     place = {n: row for row, n in enumerate(distinct)}
     for (g, i), representative, literals in zip(plan.places, same, plan.literals, strict=True):
@@ -164,7 +171,8 @@ def _teacher(
             known["student"] = student[place[representative]]
         if literals:
             sequence = sequences[g][i]
-            known["masked"] = backend.renderer.literal_mask(sequence.tokens, literals) & sequence.mask
+            marks = [backend.renderer.literal_mask(piece.tokens, literals) for piece in sequence.pieces]
+            known["masked"] = np.concatenate(marks) & sequence.mask
 
 
 def _entries(needs: Needs, vocabulary: int) -> int:
@@ -182,7 +190,7 @@ def _passes(
     openings: list[tuple[int, ...]],
     contexts: list[tuple[int, ...]],
 ) -> tuple[list[Scores], list[Scores] | None]:
-    """The teacher's scores and, where distributions are wanted, the student's on the same ids, over whole episodes. The
+    """The teacher's scores and, where distributions are wanted, the student's on the same ids, over whole pieces. The
     student has the current weights, whoever teaches."""
     if not sequences:
         return [], []
@@ -200,12 +208,12 @@ def _passes(
 
 def _behind(sequence: TokenSequence, opening: int) -> TokenSequence:
     """What follows the first prompt."""
-    parts = (sequence.tokens, sequence.mask, sequence.logprobs, sequence.turns)
-    return TokenSequence(*(part[opening:] for part in parts))
+    tokens, mask, logprobs, turns = sequence.tokens, sequence.mask, sequence.logprobs, sequence.turns
+    return TokenSequence(tokens[opening:], mask[opening:], logprobs[opening:], turns[opening:])
 
 
 def _whole(scores: list[Scores], openings: list[tuple[int, ...]]) -> list[Scores]:
-    """Scores laid out over whole episodes again; nothing of a first prompt was sampled."""
+    """Scores laid out over whole pieces again; nothing of a first prompt was sampled."""
     out = []
     for score, opening in zip(scores, openings, strict=True):
         known, front = score.distribution, len(opening)
@@ -222,5 +230,5 @@ def _ids(scores: Sequence[Scores]) -> list[np.ndarray]:
 
 def _key(context: tuple[int, ...], sequence: TokenSequence) -> bytes:
     digest = hashlib.sha256(np.asarray(context, dtype=np.int64).tobytes() + b"|")
-    digest.update(sequence.tokens.astype(np.int64).tobytes() + sequence.mask.tobytes())
+    digest.update(sequence.tokens.astype(np.int64).tobytes() + sequence.mask.tobytes() + repr(sequence.starts).encode())
     return digest.digest()

@@ -11,6 +11,7 @@ import numpy as np
 from harness.core.errors import EndpointError, EnvironmentFailure, HarnessError
 from harness.core.types import Message
 from harness.endpoint import BudgetSpentError, ContextFullError
+from harness.experiment import History
 from harness.protocols.backend import Completion, ConversationRenderer, Prompt, Sampler, SamplingParams
 from harness.protocols.policy import TextPolicy
 from harness.rollout.conversation import Conversation
@@ -49,10 +50,11 @@ class ActingPolicy(Protocol):
 
 
 class TokenPolicy:
-    """A token policy: what it samples is kept as tokens, and each prompt extends the last."""
+    """A token policy: what it samples is kept as tokens, and each prompt extends the last, or, with the history
+    "drop-oldest", begins another piece where the window has no room for a whole completion."""
 
-    def __init__(self, backend: Sampler, params: SamplingParams) -> None:
-        self.backend, self.params = backend, params
+    def __init__(self, backend: Sampler, params: SamplingParams, history: History = "keep") -> None:
+        self.backend, self.params, self.history = backend, params, history
         self.renderer: ConversationRenderer = backend.renderer
         self.window, self.concurrency = backend.window, backend.concurrency
         self._stops = {(stop,) for stop in self.renderer.stop_ids}
@@ -66,6 +68,7 @@ class TokenPolicy:
         # Of an opening that leaves no room to speak, only what the model can read is kept: the episode ends here,
         # nothing in it is sampled.
         conversation.cut(self.window)
+        conversation.front = conversation.length
 
     def act(self, conversations: Sequence[Conversation]) -> list[tuple[str, bool]]:
         actions: list[tuple[str, bool]] = [("", False)] * len(conversations)
@@ -91,7 +94,10 @@ class TokenPolicy:
 
     def observe(self, conversation: Conversation, messages: Sequence[Message]) -> bool:
         bridge = self.renderer.bridge(messages, self._stopped[conversation.key])
-        if len(conversation.tokens) + len(bridge) >= self.window:
+        if self.history == "drop-oldest":
+            room = self.window - len(bridge)
+            conversation.forget(room - self.params.max_new_tokens, room - 1)
+        if conversation.length + len(bridge) >= self.window:
             return False  # nothing follows it: kept, it would only make the sequence longer than the model can read
         conversation.add(bridge, False)
         return True
@@ -99,9 +105,7 @@ class TokenPolicy:
     def _prompt(self, conversation: Conversation) -> Prompt:
         self._check_kept(conversation)
         seed = conversation.request.seeds["sampling", conversation.turn].integer()
-        return Prompt(
-            conversation.tokens, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key
-        )
+        return Prompt(conversation.read, seed, self.params.max_new_tokens - len(conversation.given()), conversation.key)
 
     def _check_kept(self, conversation: Conversation) -> None:
         """The next prompt extends what was sampled, token for token: credit stands on it, so a breach stops
@@ -128,7 +132,7 @@ class TokenPolicy:
         prefix, given = conversation.request.prefix, conversation.given()
         if prefix is None or conversation.turn >= len(prefix.sampled):
             return False
-        at_limit = len(given) >= self.params.max_new_tokens or len(conversation.tokens) >= self.window
+        at_limit = len(given) >= self.params.max_new_tokens or conversation.length >= self.window
         return conversation.turn + 1 < len(prefix.sampled) or given[-1:] in self._stops or at_limit
 
     def _take(self, conversation: Conversation, completion: Completion) -> tuple[str, bool]:
@@ -142,7 +146,7 @@ class TokenPolicy:
             raise AssertionError(
                 f"sampled log-probabilities outside (-inf, 0] at token {before} of {conversation.request.task_id!r}"
             )
-        full = len(conversation.tokens) >= self.window and not completion.stopped
+        full = conversation.length >= self.window and not completion.stopped
         if not (completion.stopped or full) and len(conversation.given()) + len(tokens) >= self.params.max_new_tokens:
             conversation.truncated += 1
         return self.renderer.decode([*conversation.given(), *tokens]), full
@@ -153,7 +157,7 @@ class TokenPolicy:
         tokens = self.renderer.completion(text)
         conversation.add(tokens, True)
         self._stopped[conversation.key] = True
-        return text, len(conversation.tokens) > self.window
+        return text, conversation.length > self.window
 
 
 class MessagePolicy:

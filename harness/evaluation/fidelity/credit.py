@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from harness.core.pieces import cut, flat, joined
 from harness.core.types import Credit, TokenSequence
 from harness.experiment import LossSettings
 from harness.losses import Batch, policy_loss, with_tail
@@ -41,7 +42,8 @@ def directions(
     support = _support(sequences, credits, batch, backend)
     every_token_alike = LossSettings(clip_low=loss.clip_low, clip_high=loss.clip_high, dual_clip=loss.dual_clip)
     policy_loss(policy, batch, every_token_alike, support).total.backward()  # type: ignore[no-untyped-call]
-    out: Streams = [np.zeros(0)] * len(sequences)
+    pieces = flat(sequences)
+    out: Streams = [np.zeros(0)] * len(pieces)
     for row, index in enumerate(batch.order.tolist()):
         sampled = batch.mask[row]
         credit = np.zeros(int(sampled.sum()))
@@ -53,7 +55,7 @@ def directions(
                 labels.numpy(), ids.numpy(), support.grad[row, sampled].numpy(), support[row, sampled].detach().numpy()
             )
         out[index] = credit * batch.step_tokens
-    return out
+    return joined(out, sequences)
 
 
 def own_streams(sequences: Sequence[TokenSequence], credits: Sequence[Credit]) -> Streams | None:
@@ -73,17 +75,18 @@ def _support(sequences: Sequence[TokenSequence], credits: Sequence[Credit], batc
     if batch.distillation is None:
         return None
     k = batch.distillation.ids.shape[-1]
-    nowhere = [np.zeros((len(sequence), k), dtype=np.int64) for sequence in sequences]
+    pieces = flat(sequences)
     ids = [
-        blank if c.distillation is None else c.distillation.target.ids
-        for blank, c in zip(nowhere, credits, strict=True)
+        np.zeros((len(piece), k), dtype=np.int64) if c.distillation is None else c.distillation.target.ids
+        for sequence, credit in zip(sequences, credits, strict=True)
+        for piece, c in zip(sequence.pieces, cut(credit, sequence), strict=True)
     ]
-    scores = backend.score(sequences, ids=ids)
+    scores = backend.score(pieces, ids=ids)
     whole = np.zeros((*batch.mask.shape, k))
     for row, index in enumerate(batch.order.tolist()):
         distribution = scores[index].distribution
         assert distribution is not None
-        whole[row, batch.mask[row].numpy()] = distribution.logprobs[sequences[index].mask]
+        whole[row, batch.mask[row].numpy()] = distribution.logprobs[pieces[index].mask]
     return with_tail(Batch.tensor(whole)).detach().requires_grad_()
 
 

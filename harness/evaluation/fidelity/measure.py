@@ -117,7 +117,8 @@ def policy_of(experiment: Experiment, start: Start, checkpoint: Path | None) -> 
     backend = make_backend(experiment.backend, start, settings)
     if checkpoint is not None:
         backend.load(checkpoint)
-    return TokenPolicy(backend, SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p))
+    params = SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
+    return TokenPolicy(backend, params, sampling.history)
 
 
 def sample_worlds(

@@ -101,7 +101,7 @@ def _entry(task: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _pack(task: str, rows: Sequence[Row]) -> str:
     kept = ("success", "reward", "ending", "before", "after", "tokens", "turns", "logprobs", "credit", "gap", "weight",
-            "truth", "error")  # fmt: skip
+            "truth", "error", "forgot")  # fmt: skip
     group = {"task": task, "siblings": [{key: _short(row[key]) for key in kept if key in row} for row in rows]}
     text = json.dumps(group, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()

@@ -243,6 +243,7 @@ class Viewer {
       const turn = sibling.turns[place];
       if (!line || turn !== sibling.turns[place - 1]) {
         if (!title || (place === 0 && m === 0)) for (const [role, text] of sibling.before?.[turn] || []) card.append(this.reply(role, text));
+        for (const [from, turns] of title ? [] : sibling.forgot || []) if (from === turn) card.append(make("div", "reply brief", `The window was full: from here on the policy no longer reads turn${turns > 1 ? `s 1 to ${turns}` : " 1"}.`));
         if (!title || !line) line = card.appendChild(make("div", "turn"));
         line.setAttribute("role", "group");
         line.setAttribute("aria-label", title ? `Tokens of sibling ${s + 1} under ${title}` : `Turn ${turn + 1} of sibling ${s + 1}`);
