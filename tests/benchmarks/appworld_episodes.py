@@ -61,10 +61,12 @@ def _reaped_seconds(pid: int) -> float:
 def main() -> None:
     env = make()
     for line in sys.stdin:
-        asked = json.loads(line)
-        calls: list[float] = []
-        seconds = spent(lambda asked=asked, calls=calls: calls.append(play(env, asked["episodes"], asked["solve"])))  # type: ignore[misc]
-        print(json.dumps({"cpu_s": seconds, "calls": calls[0]}), flush=True)
+        asked, calls = json.loads(line), []
+
+        def played(asked: Any = asked, calls: list[float] = calls) -> None:
+            calls.append(play(env, asked["episodes"], asked["solve"]))
+
+        print(json.dumps({"cpu_s": spent(played), "calls": calls[0]}), flush=True)
     env.close()
 
 
