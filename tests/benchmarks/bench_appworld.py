@@ -4,32 +4,32 @@ step, and what the cache saves.
 The work is whole episodes of the own world: the raw loop opens a world, executes six blocks, evaluates and closes, in
 one warm process; ours is reset and six steps through gymnasium, the CPU of every process counted. The two take turns,
 and no task is played twice the same way, so that no verdict is remembered. `python -m tests.benchmarks.bench_appworld
-[FOLDER]` also tells the hit rates of the caches in FOLDER.
+--caches FOLDER` also tells the hit rates of the caches in FOLDER; with `--beside CHECKOUT` nothing but the same
+episodes is played, in turns by this checkout of the project and by another.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
-import gymnasium
 from rich.console import Console
 from rich.table import Table
 
 from environments.appworld import install
 from environments.appworld.env import TURNS
 from environments.caching.transitions import Cached, statistics
-from environments.isolation.processes import children, cpu_seconds
-from tests.benchmarks.measure import ROOT
+from tests.benchmarks.appworld_episodes import Episode, make, play, spent
+from tests.benchmarks.measure import ROOT, talking
 
 STEPS = 6
 ROUND, ROUNDS = 9, 4
@@ -52,7 +52,6 @@ ONE_CALL_EACH = (
     "apis.supervisor.complete_task()",
 )
 """Six blocks with an API call each, which solve nothing."""
-Episode = tuple[str, list[str]]
 
 
 def episodes(env: Any) -> list[Episode]:
@@ -62,74 +61,52 @@ def episodes(env: Any) -> list[Episode]:
     return [(task, [*LOOK_UPS[: STEPS - len(gold)], *gold]) for task in chosen for gold in [env.gold(task)]]
 
 
-def play(env: Any, known: Sequence[Episode]) -> float:
-    """Play to the end; the mean number of API calls."""
-    calls = 0.0
-    for task, blocks in known:
-        env.reset(seed=0, options={"task_id": task})
-        for block in blocks:
-            *_, info = env.step(block)
-        assert info["success"] == (blocks != [*ONE_CALL_EACH])
-        calls += info["metrics"]["tool_calls"]
-    return calls / len(known)
-
-
-def family(pid: int) -> list[int]:
-    """A process with its descendants."""
-    return [pid, *(member for child in children(pid) for member in family(child))]
-
-
-def spent(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process and all under it, those that ended meanwhile and were reaped by one of them too."""
-    before = {pid: cpu_seconds(pid) + reaped_seconds(pid) for pid in family(os.getpid())}
-    work()
-    after = {pid: cpu_seconds(pid) + reaped_seconds(pid) for pid in family(os.getpid())}
-    return sum(seconds - before.get(pid, 0.0) for pid, seconds in after.items())
-
-
-def reaped_seconds(pid: int) -> float:
-    """CPU seconds of the children that a process has reaped."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-
-
 @contextmanager
 def other(script: Path, *arguments: str | Path) -> Iterator[Callable[[Any], Any]]:
     """A script in AppWorld's interpreter that answers a line with a line."""
-    command = [install.interpreter(), "-P", script, *arguments]
-    with subprocess.Popen(
-        command,
-        env=install.environ(),
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-
-        def ask(question: Any) -> Any:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(question) + "\n")
-            process.stdin.flush()
-            return json.loads(process.stdout.readline())
-
+    with talking([install.interpreter(), "-P", script, *arguments], install.environ()) as ask:
         yield ask
-        process.communicate()
 
 
-def episode_costs(env: Any, known: Sequence[Episode], ask: Callable[[Any], Any]) -> list[str]:
-    """CPU seconds an episode, each way: a row of the table."""
+def rounds_of(known: Sequence[Episode]) -> list[Sequence[Episode]]:
+    """The episodes in rounds, the one for warming up first."""
     rounds = [known[start : start + ROUND] for start in range(0, (ROUNDS + 1) * ROUND, ROUND)]
     assert all(len(some) == ROUND for some in rounds)
+    return rounds
+
+
+def episode_costs(env: Any, known: Sequence[Episode], solve: bool, ask: Callable[[Any], Any]) -> list[str]:
+    """CPU seconds an episode, each way: a row of the table."""
     ours: list[float] = []
     raw: list[float] = []
     calls: list[float] = []
-    for some in rounds:
+    for some in rounds_of(known):
         raw.append(sum(ask({"task_id": task, "blocks": blocks, "name": "raw"})["cpu_s"] for task, blocks in some))
-        ours.append(spent(lambda some=some: calls.append(play(env, some))))
+        ours.append(spent(lambda some=some: calls.append(play(env, some, solve))))
     ratios = sorted(one / another for one, another in zip(ours[1:], raw[1:], strict=True))
     seconds = (f"{median(each[1:]) / ROUND:.3f}" for each in (raw, ours))
     return [f"{sum(calls[1:]) / ROUNDS:.1f}", *seconds, f"{ratios[0]:.2f} to {ratios[-1]:.2f}"]
+
+
+def beside(checkout: Path, known: Sequence[Episode], solve: bool) -> list[str]:
+    """CPU seconds an episode in another checkout and in this one, which take turns: a row of the table."""
+    script = Path(__file__).with_name("appworld_episodes.py")
+    took: tuple[list[float], list[float]] = ([], [])
+    calls: list[float] = []
+    with ExitStack() as stack:
+        asks = [
+            stack.enter_context(talking([sys.executable, script], os.environ | {"PYTHONPATH": str(place)}))
+            for place in (checkout, ROOT)
+        ]
+        for number, some in enumerate(rounds_of(known)):
+            for which in (0, 1) if number % 2 else (1, 0):
+                found = asks[which]({"episodes": some, "solve": solve})
+                took[which].append(found["cpu_s"] / ROUND)
+                calls.append(found["calls"])
+    ratios = sorted(here / there for there, here in zip(*(each[1:] for each in took), strict=True))
+    seconds = (f"{median(each[1:]):.3f}" for each in took)
+    whole = sum(took[1][1:]) / sum(took[0][1:])
+    return [f"{mean(calls[2:]):.1f}", *seconds, f"{whole:.2f}", f"{ratios[0]:.2f} to {ratios[-1]:.2f}"]
 
 
 def step_costs(env: Any) -> dict[str, float]:
@@ -153,12 +130,12 @@ def step_costs(env: Any) -> dict[str, float]:
     return {"whole": one, "inside": another, "own": one - another}
 
 
-def cache_costs(make: Callable[[], Any], known: list[Episode]) -> dict[str, float]:
+def cache_costs(known: list[Episode]) -> dict[str, float]:
     """CPU milliseconds a call (reset or step) of episodes that are new to the cache, and of the same again."""
     cached = Cached(make, folder=None, version="benchmark", audit=0.0)
     calls = len(known) * (1 + STEPS)
-    play(cached, known[:1])  # makes the world
-    new, again = (spent(lambda: play(cached, known[1:])) for _ in range(2))
+    play(cached, known[:1], True)  # makes the world
+    new, again = (spent(lambda: play(cached, known[1:], True)) for _ in range(2))
     cached.close()
     return {name: seconds / (calls - 1 - STEPS) * 1000 for name, seconds in (("new", new), ("again", again))}
 
@@ -174,33 +151,44 @@ def hit_rates(folder: Path) -> Table | None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--caches", type=Path, default=ROOT / ".cache" / "transitions")
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT")
+    given = parser.parse_args()
     console = Console()
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / ".cache" / "transitions"
-
-    def make() -> Any:
-        return gymnasium.make("environments:AppWorld-v0", world="own").unwrapped
-
     env = make()
     gold = episodes(env)
+    idle = [(task, [*ONE_CALL_EACH]) for task, _ in gold]
+    if given.beside:
+        title = f"AppWorld: CPU seconds per {STEPS}-step episode, {ROUNDS} rounds of {ROUND}"
+        shown = Table("blocks", "API calls", "other checkout", "this one", "this / other", "by round", title=title)
+        shown.add_row("a call each", *beside(given.beside, idle, False))
+        shown.add_row("solving the task", *beside(given.beside, gold, True))
+        console.print(shown)
+    else:
+        _costs(console, env, idle, gold, given.caches)
+    env.close()
+
+
+def _costs(console: Console, env: Any, idle: list[Episode], gold: list[Episode], caches: Path) -> None:
     loop, data = ROOT / "tests" / "environments" / "appworld" / "raw_loop.py", install.own_world() / "truth" / "data"
     title = f"AppWorld: CPU seconds per {STEPS}-step episode, graded"
     shown = Table("blocks", "API calls", "raw loop", "ours", "ours / raw", title=title)
     with tempfile.TemporaryDirectory() as place, other(loop, data, Path(place) / "root") as ask:
-        shown.add_row("a call each", *episode_costs(env, [(task, [*ONE_CALL_EACH]) for task, _ in gold], ask))
-        shown.add_row("solving the task", *episode_costs(env, gold, ask))
+        shown.add_row("a call each", *episode_costs(env, idle, False, ask))
+        shown.add_row("solving the task", *episode_costs(env, gold, True, ask))
     console.print(shown)
     steps = step_costs(env)
     shown = Table("a step", "in the player's process", "our own", title="AppWorld: ms of the smallest block")
     shown.add_row(*(f"{value:.2f}" for value in steps.values()))
     console.print(shown)
-    cache = cache_costs(make, gold[-2 * ROUND :])
+    cache = cache_costs(gold[-2 * ROUND :])
     shown = Table("new", "again", "faster by", title="AppWorld: CPU ms a call, with a cache of transitions")
     shown.add_row(f"{cache['new']:.1f}", f"{cache['again']:.3f}", f"{cache['new'] / cache['again']:,.0f}")
     console.print(shown)
-    recorded = hit_rates(folder)
+    recorded = hit_rates(caches)
     if recorded is not None:
         console.print(recorded)
-    env.close()
 
 
 if __name__ == "__main__":

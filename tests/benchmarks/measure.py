@@ -1,10 +1,14 @@
-"""What the speed benchmarks share: a 0.8 M-parameter policy that never stops by itself, and medians of interleaved
-CPU times."""
+"""What the speed benchmarks share: a 0.8 M-parameter policy that never stops by itself, medians of interleaved CPU
+times, and programs that take turns."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -50,3 +54,27 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@contextmanager
+def talking(command: Sequence[str | Path], environ: Mapping[str, str]) -> Iterator[Callable[..., Any]]:
+    """A program that answers a line with a line, both JSON; `said=False` reads an answer without a question.
+    RuntimeError with its last words where it has ended."""
+    with tempfile.TemporaryFile("w+") as words, subprocess.Popen(
+        command, env=dict(environ), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words
+    ) as process:  # fmt: skip
+
+        def ask(question: Any, said: bool = True) -> Any:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if said:
+                process.stdin.write(json.dumps(question) + "\n")
+                process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                words.seek(0)
+                raise RuntimeError(f"{command} has ended:\n{words.read()[-4000:]}")
+            return json.loads(answer)
+
+        yield ask
+        process.communicate()

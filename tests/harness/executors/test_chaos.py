@@ -8,58 +8,47 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
 from experiments import small
+from forked_commands import Command, Commands, commands
 
-from harness import ROOT
 from harness.runs.verify import verify
 
-pytestmark = [pytest.mark.slow, pytest.mark.heavy]
-NOBODY = 65534
+pytestmark = pytest.mark.slow
 RESULTS = ("rows.jsonl.gz", "runs.jsonl.gz", "curve.jsonl.gz", "table.csv", "table.tex")
+STEPS, MOMENTS = 60, 20
+LARGEST_FILE = 100_000
+"""Bytes: records fit, weights do not."""
+WORDS = ("bench", "tiny", "--runs", "runs", "--cache", "cache")
 
 
 class Place:
     """A folder with a small spec in which the command is run."""
 
-    def __init__(self, folder: Path, model: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, model: Path, started_by: Commands) -> None:
+        self.folder, self.commands = folder, started_by
         spec = small(
             name="tiny",
             model={"name": str(model)},
-            budget={"steps": 30, "checkpoint_every": 5},
-            evaluation={"every": 10},
+            budget={"steps": STEPS, "checkpoint_every": 5},
+            evaluation={"every": 20},
         )
         (folder / "tiny").mkdir(parents=True)
         (folder / "tiny" / "spec.toml").write_text(tomli_w.dumps(json.loads(spec.model_dump_json(exclude_none=True))))
 
-    def start(self, **more: Any) -> subprocess.Popen[str]:
-        """The command, in a process group of its own."""
-        words = [sys.executable, "-m", "harness.cli", "bench", "tiny", "--runs", "runs", "--cache", "cache", "-j", "2"]
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        return subprocess.Popen(
-            words,
-            cwd=self.folder,
-            env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            **more,
-        )
+    def start(self, workers: int = 1, largest_file: int = 0, pen: bool = True) -> Command:
+        """The command; see `Commands.start`."""
+        return self.commands.start(self.folder, [*WORDS, "-j", str(workers)], largest_file, pen)
 
     def finished(self) -> dict[str, bytes]:
         """Run the command to its end; what it leaves, by file."""
-        process = self.start()
-        _, err = process.communicate()
-        assert (process.returncode, err) == (0, "")
+        code, _, err = self.start().ended()
+        assert (code, err) == (0, "")
         return self.left()
 
     def left(self) -> dict[str, bytes]:
@@ -70,44 +59,116 @@ class Place:
         files += self.folder.glob("runs/*/*/*/checkpoint-*/*")
         return {file.relative_to(self.folder).as_posix(): file.read_bytes() for file in files}
 
+    def lines(self) -> int:
+        """Steps that have been recorded, those that were recorded again too."""
+        return sum(log.read_bytes().count(b"\n") for log in self.folder.glob("runs/*/*/grpo-*/steps.jsonl"))
+
+    def stands(self) -> dict[str, int]:
+        """Files and their sizes."""
+        return {
+            str(file): size(file) for part in ("cache", "runs", "tiny") for file in self.folder.glob(f"{part}/**/*")
+        }
+
+
+def size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1  # it is gone again
+
 
 @pytest.fixture(scope="module")
-def calm(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def forked() -> Iterator[Commands]:
+    with commands() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def calm(tiny_directory: Path, tmp_path_factory: pytest.TempPathFactory, forked: Commands) -> dict[str, bytes]:
     """What is left where nothing happens."""
-    return Place(tmp_path_factory.mktemp("calm"), tiny_directory).finished()
+    left = Place(tmp_path_factory.mktemp("calm"), tiny_directory, forked).finished()
+    assert any(name.endswith(f"checkpoint-{STEPS:06d}/model.safetensors") for name in left)
+    return left
 
 
 @pytest.fixture
-def place(tiny_directory: Path, tmp_path: Path) -> Place:
-    return Place(tmp_path / "place", tiny_directory)
+def place(tiny_directory: Path, tmp_path: Path, forked: Commands) -> Place:
+    return Place(tmp_path / "place", tiny_directory, forked)
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-
-
-def wait_for(happened: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not happened():
+def further(place: Place) -> Command:
+    """The command, some steps further than it was."""
+    before, process = place.lines(), place.start()
+    while process.poll() is None and place.lines() < before + 6:
         time.sleep(0.01)
+    assert process.poll() is None
+    return process
 
 
+def kill_group(process: Command) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.ended()
+
+
+def kill_worker(process: Command) -> None:
+    """The one that does the runs: that of the start has ended."""
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    code, _, err = process.ended()
+    assert code == 1
+    assert "a worker process was killed (out of memory?)" in err
+    assert "Traceback" not in err
+
+
+def ctrl_c(process: Command, presses: int = 1) -> None:
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.2)
+    code, out, err = process.ended()
+    assert code == 130
+    assert "every run finishes its step and saves" in out
+    assert "the same command goes on with them" in out
+    assert err.strip() == "stopped; the same command goes on where this one was"
+
+
+def test_killed_killed_in_part_and_interrupted_it_ends_as_if_nothing_had_been(
+    calm: dict[str, bytes], place: Place
+) -> None:
+    """One run, some steps further each time."""
+    for befalls in (kill_group, kill_worker, ctrl_c):
+        befalls(further(place))
+    assert place.finished() == calm
+
+
+def test_interrupted_twice_it_stops_at_once_and_ends_as_if_nothing_had_been(
+    calm: dict[str, bytes], place: Place
+) -> None:
+    ctrl_c(further(place), presses=2)
+    assert place.finished() == calm
+
+
+@pytest.mark.heavy
 def test_the_whole_group_killed_at_random_moments_changes_nothing(calm: dict[str, bytes], place: Place) -> None:
-    """Each time once the runs have written some more, from nothing to the results folder; then at any moment."""
+    """Each time a moment after something has been written, from nothing to the results folder."""
     rng = random.Random(0)
-    for files in (1, 6, 12):
-        process = place.start()
-        wait_for(lambda wanted=files: len(list(place.folder.glob("runs/**/*.json*"))) >= wanted, process)
-        time.sleep(rng.uniform(0, 0.3))
-        kill_group(process)
+    for _ in range(MOMENTS):
+        process, changes, stood = place.start(workers=2), rng.randrange(1, 30), place.stands()
+        while process.poll() is None and changes > 0:
+            time.sleep(0.01)
+            stands = place.stands()
+            changes -= stands != stood
+            stood = stands
+        time.sleep(rng.uniform(0, 0.05))
+        if process.poll() is None:
+            kill_group(process)
     assert place.finished() == calm
 
 
 def test_two_commands_at_once_change_nothing(calm: dict[str, bytes], place: Place) -> None:
     both = [place.start(), place.start()]
     for process in both:
-        _, err = process.communicate()
-        assert process.returncode in (0, 1)
+        code, _, err = process.ended()
+        assert code in (0, 1)
         assert "Traceback" not in err
         assert err == "" or "the same command tries again" in err
     assert place.finished() == calm
@@ -116,24 +177,19 @@ def test_two_commands_at_once_change_nothing(calm: dict[str, bytes], place: Plac
 def test_a_folder_that_may_not_be_written_is_said_and_the_run_goes_on_afterwards(
     calm: dict[str, bytes], place: Place
 ) -> None:
-    """As an ordinary user: root may write anywhere."""
+    """As an ordinary user, even where the tests are run by root."""
     (place.folder / "runs").mkdir()
     (place.folder / "runs").chmod(0o555)
-    user: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    read = f"open({str(place.folder / 'tiny' / 'spec.toml')!r}).read()"
-    try:
-        subprocess.run([sys.executable, "-c", read], check=True, cwd=place.folder, capture_output=True, **user)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("an ordinary user may not run this interpreter or read the folder of this test")
-    process = place.start(**user)
-    out, err = process.communicate()
-    assert process.returncode == 1
+    code, out, err = place.start(pen=False).ended()
+    assert code == 1
     assert "Traceback" not in err
     assert "Permission denied" in out + err
+    assert not list((place.folder / "runs").iterdir())
     (place.folder / "runs").chmod(0o755)
     assert place.finished() == calm
 
 
+@pytest.mark.heavy
 def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(calm: dict[str, bytes], place: Place) -> None:
     disk = place.folder / "runs"
     disk.mkdir()
@@ -143,12 +199,20 @@ def test_a_full_disk_is_said_and_the_run_goes_on_afterwards(calm: dict[str, byte
     if mounted.returncode:
         pytest.skip(f"no small disk can be made here: {mounted.stderr.decode().strip()}")
     try:
-        process = place.start()
-        out, err = process.communicate()
-        assert process.returncode == 1
+        code, out, err = place.start().ended()
+        assert code == 1
         assert "Traceback" not in err
         assert "make room" in out + err
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         assert place.finished() == calm
     finally:
         subprocess.run(["umount", str(disk)], check=False)
+
+
+def test_files_that_may_not_grow_are_said_and_the_run_goes_on_afterwards(calm: dict[str, bytes], place: Place) -> None:
+    """A quota that records fit in and weights do not."""
+    code, out, err = place.start(largest_file=LARGEST_FILE).ended()
+    assert code == 1
+    assert "Traceback" not in err
+    assert "make room" in out + err
+    assert place.finished() == calm
