@@ -28,6 +28,7 @@ from harness.backends.torch.heads import CHUNK_MIB
 from harness.backends.torch.lora import Lora
 from harness.backends.torch.processes import PATIENCE_S
 from harness.core.errors import UnknownNameError, UserError
+from harness.core.pieces import flat, joined
 from harness.core.types import Credit, TokenSequence
 from harness.endpoint import Endpoint, EndpointCallError
 from harness.losses import Batch, LossSpec
@@ -174,7 +175,7 @@ class EndpointBackend(TorchBackend):
         `mismatch` is off."""
         if not self._mismatch.on:
             return None
-        trainer = [scores.logprobs for scores in self.score(sequences)]
+        trainer = joined([scores.logprobs for scores in self.score(flat(sequences))], sequences)
         return correct(sequences, trainer, [credit.advantages for credit in credits], self._mismatch)
 
     def save(self, path: Path | str) -> None:

@@ -86,6 +86,7 @@ def micro_batch(
         lengths=lengths,
         prompts=torch.ones_like(lengths),
         order=torch.arange(rows, device=mask.device),
+        episode_tokens=mask.sum(1),
         mask=mask,
         logprobs=old,
         streams={"advantages": advantages},

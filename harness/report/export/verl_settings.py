@@ -45,6 +45,8 @@ def _without_setting(experiment: Experiment) -> Iterator[str]:
             f"optimiser.minibatches = {optimiser.minibatches} does not divide sampling.prompts_per_step = "
             f"{sampling.prompts_per_step}: verl's parts are equal"
         )
+    if sampling.history != "keep":
+        yield f"sampling.history = {sampling.history!r}: an episode in several pieces is several samples of verl's"
     if sampling.mixed_groups:
         yield "sampling.mixed_groups: verl 0.9 draws tasks without the limit sampling.candidate_limit"
     if loss.sum_constant is not None and loss.sum_constant != int(loss.sum_constant):

@@ -188,6 +188,7 @@ def test_rows_are_refused_for_what_they_need(given: dict[str, Any], reason: str)
         ({"optimiser": {"schedule": "cosine", "warmup_steps": 2}}, "begins at rate 0"),
         ({"optimiser": {"schedule": "cosine", "updates": 2}}, "moves once a step"),
         ({"optimiser": {"minibatches": 3}}, "does not divide"),
+        ({"sampling": {"history": "drop-oldest"}}, "several pieces"),
         ({"sampling": {"mixed_groups": True}}, "candidate_limit"),
         ({"loss": {"aggregate": "sequence-mean-token-sum", "sum_constant": 2.5}}, "whole number"),
         (
