@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parents[1] / "docs"
 FILE = re.compile(r"`([\w.]+\.(?:py|toml))`[^`]*?:\n+```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -36,6 +37,15 @@ def harness(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     environ = os.environ | {"PYTHONPATH": str(DOCS.parent), "COLUMNS": "200"}
     called = [sys.executable, "-m", "harness.cli", *words[1:]]
     return subprocess.run(called, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=500)
+
+
+def parsed(parser: Any, name: str, words: list[str]) -> Any:
+    """What a command's parser makes of these words, a sub-command's where it has such."""
+    context = parser.make_context(name, words)
+    if not hasattr(parser, "resolve_command"):
+        return context
+    inner, command, rest = parser.resolve_command(context, [*context._protected_args, *context.args])
+    return command.make_context(inner, rest, parent=context)
 
 
 def done(folder: Path, command: str) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import CacheFolder, Runs, Workers
-from harness.cli.screen import console, line
+from harness.cli.options import CacheFolder, Json, Runs, Workers
+from harness.cli.screen import console, line, only_json, print_json
 from harness.cli.where import Where
 from harness.core.errors import DamagedRecordError, HarnessError, MissingDataError
 from harness.core.words import shown
@@ -37,6 +37,7 @@ def recertify(
     runs: Runs = Path("runs"),
     cache: CacheFolder = Path(".cache"),
     workers: Workers = 0,
+    as_json: Json = False,
 ) -> None:
     """Have the code of today repeat the beginning of every row of a historical record, under one seed.
 
@@ -52,16 +53,19 @@ def recertify(
     found = sorted({file.parent for folder in folders for file in folder.rglob(RUNS)})
     if not found:
         raise MissingDataError(f"no records below {', '.join(map(str, folders))}")
-    certified = []
-    for folder in found:
-        try:
-            certified.append(_recertify(folder, seed, steps, runs, cache, workers))
-        except HarnessError as error:
-            if len(found) == 1:
-                raise
-            certified.append(False)  # one that cannot be repeated here does not keep the others from it
-            line(f"  [red]not repeated[/red]: {shown(error)}")
-    if not all(certified):
+    certified = {}
+    with only_json(as_json):
+        for folder in found:
+            try:
+                certified[str(folder)] = _recertify(folder, seed, steps, runs, cache, workers)
+            except HarnessError as error:
+                if len(found) == 1:
+                    raise
+                certified[str(folder)] = False  # one that cannot be repeated here does not keep the others from it
+                line(f"  [red]not repeated[/red]: {shown(error)}")
+    if as_json:
+        print_json(certified)
+    if not all(certified.values()):
         raise typer.Exit(1)
 
 

@@ -35,10 +35,10 @@ def write_excerpts(document: Path) -> Path:
     def fresh(found: re.Match[str]) -> str:
         return f"{found.group(1)}\n{_block(document.parent / found['file'], found['block'])}\n\n{found.group(4)}"
 
-    def said(found: re.Match[str]) -> str:
+    def in_words(found: re.Match[str]) -> str:
         return f"{found.group(1)}\n{_words(document.parent / found['folder'])}\n\n{found.group(3)}"
 
-    write_whole(document, WORDS.sub(said, EXCERPT.sub(fresh, text)))
+    write_whole(document, WORDS.sub(in_words, EXCERPT.sub(fresh, text)))
     return document
 
 

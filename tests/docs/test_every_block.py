@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer
-from guides import DOCS
+from guides import DOCS, parsed
 
 from harness.cli import entry as cli
 
@@ -50,7 +50,7 @@ def test_a_command_can_be_typed(page: str, command: str) -> None:
         assert first in MAKE.findall((DOCS.parent / "Makefile").read_text())
         return
     assert first in PARSER.commands
-    assert PARSER.commands[first].make_context(first, rest).params
+    assert parsed(PARSER.commands[first], first, rest).params
 
 
 @pytest.mark.parametrize("kind", ["python", "toml"])

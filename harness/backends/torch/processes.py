@@ -202,8 +202,8 @@ class Followers(Crew):
 
 def lost(size: int, error: BaseException) -> HarnessError:
     """Ranks that no longer hear each other, though none is known to have ended."""
-    said = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return HarnessError(f"the {size} processes lost each other: {said[0]}")
+    words = str(error).strip().splitlines()[:1] or [type(error).__name__]
+    return HarnessError(f"the {size} processes lost each other: {words[0]}")
 
 
 class Following:

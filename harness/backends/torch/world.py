@@ -20,7 +20,7 @@ import torch.distributed as dist
 from harness.backends.torch.processes import PATIENCE_S, Crew, lost
 from harness.core.errors import HarnessError
 
-TOLD = "told"
+COMMANDS = "commands"
 """Key of the store: how many commands there were."""
 LOOK_S = 60
 """How long one look for the next command waits."""
@@ -47,7 +47,7 @@ class World(Crew):
 
     def tell(self, *command: Any) -> None:
         """See `Crew.tell`."""
-        self._number = self._store.add(TOLD, 1)
+        self._number = self._store.add(COMMANDS, 1)
         if command[0] == "begin":
             self._first = self._number
         self._store.set(_key(self._number), pickle.dumps(command))

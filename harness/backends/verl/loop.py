@@ -112,13 +112,13 @@ class EnvironmentLoop:
     def _play(self, sampler: ServerSampler, request: Request) -> Episode:
         sampling = self.experiment.sampling
         params = SamplingParams(sampling.max_new_tokens, sampling.temperature, sampling.top_p)
-        desk = _desks.take(self.experiment.environment)
+        rollouts = _idle_rollouts.take(self.experiment.environment)
         try:
-            [episode] = desk.play([request], TokenPolicy(sampler, params))
+            [episode] = rollouts.play([request], TokenPolicy(sampler, params))
         finally:
-            _desks.give(self.experiment.environment, desk)
+            _idle_rollouts.give(self.experiment.environment, rollouts)
         if episode.ending is Ending.ERROR:
-            raise HarnessError(f"an episode on {request.task_id!r} was lost to the infrastructure: {desk.failures}")
+            raise HarnessError(f"an episode on {request.task_id!r} was lost to the infrastructure: {rollouts.failures}")
         return episode
 
 
@@ -183,7 +183,7 @@ def _threads(episodes: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(episodes, thread_name_prefix="episode")
 
 
-class _Desks:
+class _IdleRollouts:
     """Rollout engines with an environment each, one for every episode in flight; used again."""
 
     def __init__(self) -> None:
@@ -192,15 +192,15 @@ class _Desks:
 
     def take(self, settings: EnvironmentSettings) -> Rollouts:
         with self._lock:
-            for place, (of, desk) in enumerate(self._idle):
+            for place, (of, rollouts) in enumerate(self._idle):
                 if of == settings:
                     del self._idle[place]
-                    return desk
+                    return rollouts
         return Rollouts(EnvironmentPool(settings))
 
-    def give(self, settings: EnvironmentSettings, desk: Rollouts) -> None:
+    def give(self, settings: EnvironmentSettings, rollouts: Rollouts) -> None:
         with self._lock:
-            self._idle.append((settings, desk))
+            self._idle.append((settings, rollouts))
 
 
-_desks = _Desks()
+_idle_rollouts = _IdleRollouts()

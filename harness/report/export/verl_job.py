@@ -148,10 +148,10 @@ def _refuse(experiment: Experiment, chosen: Sequence[MethodSettings]) -> None:
     refused = {row.label: reasons for row in chosen if (reasons := refusals(experiment, row))}
     if not refused:
         return
-    said = "; ".join(f"{label!r}: {', and '.join(reasons)}" for label, reasons in refused.items())
+    reasons_of_rows = "; ".join(f"{label!r}: {', and '.join(reasons)}" for label, reasons in refused.items())
     fit = [row.label for row in chosen if row.label not in refused]
     help_ = f". Of these rows verl can train: {' '.join(f'--method {label!r}' for label in fit)}" if fit else ""
-    raise UserError(f"verl cannot train {said}{help_}")
+    raise UserError(f"verl cannot train {reasons_of_rows}{help_}")
 
 
 def _policy(experiment: Experiment, model: Path | None) -> Path | None:
