@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import asdict
@@ -37,8 +38,19 @@ def save_checkpoint(run: Run, state: Any) -> None:
         raise HarnessError(
             f"could not write {name} in {run.folder}: {error}; make room and call again, the run continues"
         ) from error
-    for older in checkpoints(run.folder)[:-1]:
-        shutil.rmtree(older, ignore_errors=True)
+    for other in run.folder.glob("*checkpoint-*"):  # with those that a killed process left half written or half removed
+        if other.name.lstrip(".") < name:
+            _remove(other)
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take a checkpoint away at once: what a kill leaves of it has a name under which nobody looks for one."""
+    with contextlib.suppress(OSError):
+        if not checkpoint.name.startswith("."):
+            hidden = checkpoint.with_name(f".{checkpoint.name}")
+            shutil.rmtree(hidden, ignore_errors=True)
+            checkpoint = checkpoint.rename(hidden)
+        shutil.rmtree(checkpoint)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -140,6 +140,7 @@ def test_killed_killed_in_part_and_interrupted_it_ends_as_if_nothing_had_been(
     assert place.finished() == calm
 
 
+@pytest.mark.heavy
 def test_interrupted_twice_it_stops_at_once_and_ends_as_if_nothing_had_been(
     calm: dict[str, bytes], place: Place
 ) -> None:
@@ -164,6 +165,7 @@ def test_the_whole_group_killed_at_random_moments_changes_nothing(calm: dict[str
     assert place.finished() == calm
 
 
+@pytest.mark.heavy
 def test_two_commands_at_once_change_nothing(calm: dict[str, bytes], place: Place) -> None:
     both = [place.start(), place.start()]
     for process in both:
