@@ -14,6 +14,7 @@ from harness import ROOT
 GUIDE = "reading-a-table.md"
 
 
+@pytest.mark.slow
 def test_its_commands(tmp_path: Path) -> None:
     by_paper, by_method, one, everything = commands(GUIDE)
     assert "AppWorld" in done(tmp_path, by_paper)

@@ -238,6 +238,7 @@ def test_only_the_user_ends_the_dialogue() -> None:
     assert env.step(call("done"))[1:4] == (0.0, False, True)  # the turns ran out: no reward
 
 
+@pytest.mark.slow
 def test_any_trajectory_is_graded_as_the_whole_database_hash_would(env: Tau3AirlineEnv) -> None:
     # gold with one call left out or doubled, on the tasks with most calls
     longest = sorted(official_tasks(), key=lambda task_id: -len(official_tasks()[task_id].gold))[:4]

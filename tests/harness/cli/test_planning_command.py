@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from experiments import GRPO, RLOO
 from guides import done, refused
 
@@ -71,6 +72,7 @@ def test_an_effect_is_a_difference_of_rates(tmp_path: Path) -> None:
     assert "between 0 and 1, got 5" in refused(tmp_path, f"harness plan {spec} --effect 5")
 
 
+@pytest.mark.slow
 def test_a_folder_of_specs_is_planned(tmp_path: Path) -> None:
     said = done(tmp_path, f"harness plan {ROOT / 'results/scaling/pivots'}")
     assert len(re.findall("What this experiment will cost", said)) == 3

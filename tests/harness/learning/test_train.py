@@ -107,6 +107,7 @@ def test_two_processes_do_not_work_on_one_run(tiny_directory: Path, tmp_path: Pa
 # ---------------------------------------------------------------- it learns
 
 
+@pytest.mark.slow
 def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
     """Guess-v0, two windows, from a start that counts up on most of its demonstrations. Under seeds 0 to 3, 20 steps
     raise success on held-out tasks from 0.56 to between 0.71 and 0.86; a rate of 56 episodes has a standard error of

@@ -115,6 +115,7 @@ def test_a_half_made_start_under_the_right_name_is_replaced(cache: Path, tmp_pat
     assert (again.directory, again.checkpoint_hash) == (half, start.checkpoint_hash)
 
 
+@pytest.mark.slow
 def test_demonstrations_teach(cache: Path) -> None:
     """Gold alone, long enough to know the train split by heart; the habit alone finds the three lowest secrets of
     seven."""

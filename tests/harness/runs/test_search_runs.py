@@ -69,6 +69,7 @@ def test_scores_by_hand(tmp_path: Path) -> None:
     assert np.isnan(score_of(tmp_path, "area"))
 
 
+@pytest.mark.slow
 def test_the_tuned_row_stands_beside_the_published_one(
     rows: list[dict[str, Any]], start: Start, tmp_path: Path
 ) -> None:
