@@ -17,7 +17,10 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("guide", CHECKS)
+@pytest.mark.parametrize(
+    "guide",
+    ["adding-a-context.md", "adding-a-policy.md", pytest.param("adding-a-backend.md", marks=pytest.mark.slow)],
+)
 def test_its_code_keeps_the_contract(guide: str, tmp_path: Path) -> None:
     check, times, files = CHECKS[guide]
     assert written(guide, tmp_path) == files
@@ -37,11 +40,12 @@ def test_its_code_keeps_the_contract(guide: str, tmp_path: Path) -> None:
         ("adding-a-policy.md", ('name = "search"', "pass"), "", "lacks name"),
         ("adding-a-policy.md", ("", ""), """--options '{"plce": 0.5}'""", "did you mean 'place'"),
         ("adding-a-backend.md", ("", ""), """--options '{"pul": 0.5}'""", "did you mean 'pull'"),
-        (
+        pytest.param(
             "adding-a-backend.md",
             ("lerp_(initial, self.pull)", "copy_(initial)"),
             "",
             "does not make them likelier",
+            marks=pytest.mark.slow,
         ),
     ],
 )

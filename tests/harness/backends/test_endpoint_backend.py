@@ -115,6 +115,7 @@ def test_a_run_learns_what_the_in_process_sampler_learns(
     assert not any("mismatch" in name for row in steps_of(there) for name in row)
 
 
+@pytest.mark.slow
 def test_what_is_sampled_is_what_scoring_says(server: ModelServer, tiny_directory: Path) -> None:
     """At a temperature, after an update and after a load; and tokens are the in-process sampler's."""
     backend = backend_at(server.url, tiny_directory, temperature=0.7)

@@ -65,7 +65,9 @@ def weights(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in (*last.glob("*.safetensors"), *last.glob("snapshot_*.pt"))}
 
 
-@pytest.mark.parametrize(("plug", "options"), MOVING, ids=str)
+@pytest.mark.parametrize(
+    ("plug", "options"), [*MOVING[:1], *(pytest.param(*row, marks=pytest.mark.slow) for row in MOVING[1:])], ids=str
+)
 def test_stopped_and_resumed_is_never_stopped(
     tiny_directory: Path, tmp_path: Path, plug: str, options: dict[str, Any]
 ) -> None:

@@ -166,7 +166,7 @@ class Exact:
         return float(np.clip((self.second[said[0]] if said else self.first) @ np.array(worth), 0, 1))
 
 
-@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("turns", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_values_are_the_exact_ones(rollouts_of: Any, backend_of: Any, turns: int) -> None:
     """In the middle of a turn (two tokens, one turn) and behind a finished one (one token, two turns)."""
     rollouts, policy = rollouts_of(turns=turns), TokenPolicy(backend_of(), SamplingParams(3 - turns))
