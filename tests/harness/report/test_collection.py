@@ -31,6 +31,7 @@ def files(place: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_every_committed_result_is_rendered_again_to_the_byte(tmp_path: Path) -> None:
     """Nothing is run: tables, plots, the joining page and the README's excerpts are functions of the records."""
     copy = tmp_path / "results"
