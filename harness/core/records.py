@@ -154,8 +154,8 @@ def read(path: str | Path) -> Reading:
         try:
             row = _row_of(piece, checked)
         except (ValueError, RecursionError) as error:
-            cut = number == len(pieces)  # no line end after it: the writer was stopped in the middle
-            damaged.append(Damage(str(path), number, HALF if cut else f"not a row ({error})"))
+            half = number == len(pieces) and _is_half(piece)  # no line end after it: its writer was stopped
+            damaged.append(Damage(str(path), number, HALF if half else f"not a row ({error})"))
             continue
         if "schema" not in row:
             rows.append(row)
@@ -187,6 +187,16 @@ def _row_of(piece: bytes, checked: bool) -> Row:
             raise ValueError("it is not what was written: its checksum is another")
         row.pop(CHECK)
     return row
+
+
+def _is_half(piece: bytes) -> bool:
+    """Whether a line that is no row can be the beginning of one: nothing closes a row but its last byte, so what holds
+    a whole object was not cut off but changed."""
+    try:
+        json.JSONDecoder().raw_decode(piece.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _digest(line: bytes) -> str:
@@ -224,8 +234,8 @@ def _header(handle: int) -> Row:
 
 
 def _mend_end(handle: int) -> tuple[int, str]:
-    """(size, what has to stand before a new line): a last line without its end is kept if it is a row, and cut off if
-    it is the half of one."""
+    """(size, what has to stand before a new line): a last line without its end is cut off if it is the half of a row,
+    and kept otherwise, whole or damaged."""
     size = os.fstat(handle).st_size
     if size == 0 or os.pread(handle, 1, size - 1) == b"\n":
         return size, ""
@@ -238,8 +248,9 @@ def _mend_end(handle: int) -> tuple[int, str]:
     try:
         _row_of(last, b'"check"' in last)
     except (ValueError, RecursionError):
-        os.ftruncate(handle, size - len(last))
-        return size - len(last), ""
+        if _is_half(last):
+            os.ftruncate(handle, size - len(last))
+            return size - len(last), ""
     return size, "\n"
 
 

@@ -56,7 +56,7 @@ def test_the_site_is_built_strictly(tmp_path: Path) -> None:
     built = [sys.executable, str(DOCS / "build_site.py"), str(tmp_path / "site")]
     done = subprocess.run(built, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "No issues found" in done.stdout
+    assert "No issues found" in done.stdout + done.stderr
     for page in ("index.html", *(f"docs/{page.stem}.html" for page in DOCS.glob("*.md"))):
         assert "<h1" in (tmp_path / "site" / page).read_text()
     assert "GRPO" in (tmp_path / "site" / "search.json").read_text()

@@ -332,6 +332,6 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(
     said = harness("bench", str(file), "-j", "1")
     assert said.code == 1
     assert "failed: mine, seed 0: ZeroDivisionError: mine" in " ".join(said.out.split())
-    assert "1 of 4 runs failed; the others are kept" in said.err
+    assert "1 of 4 runs failed, as said above; the others are kept" in said.err
     assert len(list((tmp_path / "runs").glob("guessing/*/*/done.json"))) == 3
     assert not (file.parent / "table.md").exists()

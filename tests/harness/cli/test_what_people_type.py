@@ -76,7 +76,7 @@ def test_a_repetition_is_held_beside_the_record(harness: Command, spec: Callable
     file = spec(methods=[GRPO.model_dump(), RLOO.model_dump()])
     said = harness("bench", str(file), "--json")  # words to standard error, plain data to standard output
     assert said.code == 0
-    assert "4 runs, 0 of them finished before" in said.err
+    assert "8 runs, 0 of them finished before" in said.err
     (benched,) = json.loads(said.out)["experiments"]
     assert {"GRPO", "RLOO"} <= {row["method"] for row in benched["rows"]}
     assert json.loads(harness("table", str(file), "--json").out) == benched["rows"]

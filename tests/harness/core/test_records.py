@@ -107,6 +107,21 @@ def test_damage_is_named_by_file_and_line_and_the_rest_is_kept(tmp_path: Path) -
     assert [damage.line for damage in read(path).damaged] == [1, 2]  # no header; brackets deeper than the parser goes
 
 
+@pytest.mark.parametrize("end", [b"|", b"\x00", b"}", b'"'])
+def test_a_last_line_whose_end_was_changed_is_damaged_and_kept(tmp_path: Path, end: bytes) -> None:
+    """What a kill leaves is the beginning of a row: a whole row with something else behind it was changed, and is not
+    taken back as if it had never been written."""
+    path = tmp_path / "rows.jsonl"
+    append(path, [{"i": 0}, {"i": 1}])
+    path.write_bytes(path.read_bytes()[:-1] + end)
+    for after in ([], [{"i": 2}]):
+        append(path, after)
+        reading = read(path)
+        assert reading.rows == [{"i": 0}, *after]
+        (damage,) = reading.damaged
+        assert (damage.line, damage.reason.startswith("not a row")) == (3, True)
+
+
 def test_another_schema_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"kind":"records","schema":99}\n{"a":1}\n')
