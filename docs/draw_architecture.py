@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -39,6 +40,7 @@ Edges = dict[str, set[str]]
 # ---------------------------------------------------------------- reading
 
 
+@cache
 def modules(root: Path) -> dict[str, ast.Module]:
     """Every module of the trees by dotted name, packages by their own name."""
     found = {}
