@@ -1,9 +1,10 @@
 """Every shipped method trains: those with a policy gradient solve more of Guess-v0, the others lower their own
 objective on it, and all of them go through a short run on ReasoningMini-v0 with nothing but finite numbers in its
-log."""
+log. The five of the matched tables with the slow tests, all others with the heavy ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ pytestmark = pytest.mark.slow
 
 CONTEXTS = ["agents.contexts:SiblingOrSolution", "agents.contexts:SiblingAndAnswer"]
 DISTILL_ONLY = {"hsd", "opsd", "sdpo"}
+FIVE = {"grpo", "craft", "sgcd", "hsd", "adaptive_cringe"}
 FEW_ROLLS = {"oracle": 4, "inverted": 4, "vineppo": 4}
 """Re-rolls of a prefix where the default would take minutes."""
 TINY = {"width": 64, "layers": 2, "heads": 4, "kv_heads": 1, "mlp": 128, "window": 96, "vocabulary": 290}
+
+
+def each(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(name, marks=[] if name in FIVE else [pytest.mark.heavy]) for name in sorted(names)]
 
 
 def steps_of(folder: Path) -> list[dict[str, Any]]:
@@ -97,7 +103,7 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Experiment, Start
     return experiment, start_of(experiment, folder / "cache")
 
 
-@pytest.mark.parametrize("name", sorted(set(SHORT) - DISTILL_ONLY - {"inverted"}))
+@pytest.mark.parametrize("name", each(set(SHORT) - DISTILL_ONLY - {"inverted"}))
 def test_policy_gradient_methods_solve_more(
     name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path
 ) -> None:
@@ -110,13 +116,14 @@ def test_policy_gradient_methods_solve_more(
     assert sampled_success(folder) > before - 0.07
 
 
+@pytest.mark.heavy
 def test_the_inverted_oracle_solves_less(guessing: tuple[Experiment, Start, float], tmp_path: Path) -> None:
     experiment, start, _ = guessing
     rewards = [row["reward"] for row in steps_of(run(experiment, start, "inverted", tmp_path))]
     assert np.mean(rewards[-5:]) < np.mean(rewards[:5]) - 0.04
 
 
-@pytest.mark.parametrize("name", sorted(DISTILL_ONLY))
+@pytest.mark.parametrize("name", each(DISTILL_ONLY))
 def test_distilling_methods_lower_their_own_objective(
     name: str, guessing: tuple[Experiment, Start, float], tmp_path: Path
 ) -> None:
@@ -127,7 +134,7 @@ def test_distilling_methods_lower_their_own_objective(
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
 
 
-@pytest.mark.parametrize("name", sorted(SHORT))
+@pytest.mark.parametrize("name", each(SHORT))
 def test_a_short_run_on_sums_logs_finite_numbers(name: str, summing: tuple[Experiment, Start], tmp_path: Path) -> None:
     experiment, start = summing
     rows = steps_of(run(experiment, start, name, tmp_path))
