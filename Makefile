@@ -55,7 +55,7 @@ test: setup ## the tests
 test-all: test test-slow ## all tests, the slow ones too
 
 test-slow: setup .venv/ready-trl .venv/ready-docs ## the slow tests, those that hold our loss against TRL's among them
-	@$(BIN)/python -m pytest -m "slow and not heavy" --numprocesses logical --maxprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m "slow and not heavy" --numprocesses logical --maxprocesses 2 --dist loadfile --durations=25
 
 test-heavy: setup .venv/ready-trl .venv/ready-ray .venv/ready-trackers .venvs/textarena/ready .venvs/verifiers/ready ## slow tests on other engines (TRL, Ray, submitit) and libraries, of killed processes, of whole sweeps
 	@$(BIN)/python -m pytest -m heavy --numprocesses logical --maxprocesses 2 --dist loadfile

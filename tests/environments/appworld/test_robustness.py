@@ -323,6 +323,7 @@ def test_after_some_episodes_with_kills_nothing_is_left(room: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_after_many_episodes_with_kills_nothing_is_left(room: Path) -> None:
     """Also of the process that the others are forked from."""
     nothing_is_left(room, 200, [*WAYS, *WAYS, *WAYS, "first"])
@@ -385,5 +386,6 @@ def test_a_few_episodes_at_once_share_nothing_and_end_as_alone() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.heavy
 def test_many_episodes_at_once_share_nothing_and_end_as_alone() -> None:
     alone_and_together(jobs_of(200, seed=2), random.Random(2).shuffle)

@@ -26,7 +26,7 @@ def command(tiny_directory: Path, tmp_path: Path) -> Iterator[Callable[[], subpr
     model = {"name": str(tiny_directory)}
     environment = {"id": "environments:Guess-v0"}
     spec = small(
-        name="long", model=model, environment=environment, budget={"steps": 60, "checkpoint_every": 5}, seeds=[0, 1]
+        name="long", model=model, environment=environment, budget={"steps": 30, "checkpoint_every": 5}, seeds=[0, 1]
     )
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / "spec.toml").write_text(tomli_w.dumps(json.loads(spec.model_dump_json(exclude_none=True))))
