@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -201,9 +203,23 @@ def place(tiny_directory: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(place: Path, name: str, *options: str, runs: str = "") -> subprocess.Popen[str]:
+@pytest.fixture
+def laptop(tmp_path: Path) -> Path:
+    """A folder with a laptop's experiment, all of it shorter: its starts and the runs of three methods are still fitted
+    and trained."""
+    spec = tomllib.loads((ROOT / "results" / "laptop" / "bifurcation" / "spec.toml").read_text(encoding="utf-8"))
+    spec |= {"name": "long", "seeds": [0, 1], "methods": spec["methods"][:3]}
+    spec["warm_start"] |= {"steps": 40, "batch": 8, "demonstrations": 100}
+    spec["budget"] |= {"steps": 12, "checkpoint_every": 2}
+    spec["evaluation"] |= {"tasks": 6, "samples": 1, "every": 6, "curve_tasks": 6}
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "spec.toml").write_text(tomli_w.dumps(spec))
+    return tmp_path
+
+
+def command(place: Path, name: str, *options: str, runs: str = "", cache: str = "cache") -> subprocess.Popen[str]:
     """`harness bench` in a process group of its own; its results under `name`."""
-    words = [sys.executable, "-m", "harness.cli", "bench", "long", "--cache", "cache", "-j", "2"]
+    words = [sys.executable, "-m", "harness.cli", "bench", "long", "--cache", cache, "-j", "2"]
     words += ["--runs", runs or f"runs-{name}", "--out", name, *options]
     environ = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "HOME": str(place), "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
@@ -237,11 +253,12 @@ def holder(lock: Path) -> int | None:
 
 
 def assert_same_results(place: Path, name: str, other: str) -> None:
-    """Every file of a results folder but what says how long it took; in the table the seconds are left out."""
+    """Every file of a results folder but what says how long it took; in the table the seconds are left out. Sums are of
+    these files, seconds included."""
     files = sorted(file.relative_to(place / name) for file in (place / name / "long").rglob("*") if file.is_file())
     assert len(files) > 5
     for file in files:
-        if file.name in ("provenance.json", "README.md"):
+        if file.name in ("provenance.json", "README.md", "SHA256SUMS"):
             continue
         one, two = ((place / folder / file).read_bytes() for folder in (name, other))
         if file.suffix in (".md", ".html", ".tex"):
@@ -264,6 +281,22 @@ def killed_while_it_runs(place: Path, process: subprocess.Popen[str], name: str,
         done = file.read_text().count("\n")
 
 
+def killed_at_random(place: Path, process: subprocess.Popen[str], name: str, seed: int) -> int:
+    """SIGKILL, while a command goes on, whichever process makes a start or works on a run of it, at random moments and
+    each at most twice, one time less than is tried again; how many were killed."""
+    rng, killed = random.Random(seed), dict[Path, int]()
+    while process.poll() is None:
+        time.sleep(rng.uniform(0.1, 4.0))
+        locks = [*place.glob(f"cache-{name}/locks/start-*.lock"), *place.glob(f"runs-{name}/long/*/*/.lock")]
+        held = [(lock, worker) for lock in sorted(locks) if (worker := holder(lock)) and killed.get(lock, 0) < 2]
+        if held:
+            lock, worker = rng.choice(held)
+            assert worker != process.pid
+            os.kill(worker, signal.SIGKILL)
+            killed[lock] = killed.get(lock, 0) + 1
+    return sum(killed.values())
+
+
 CLUSTERS = [
     pytest.param(("--executor", "ray"), marks=[needs("ray")], id="ray"),
     pytest.param(("--executor", "slurm", "--slurm", json.dumps(LOCALLY)), marks=[needs("submitit")], id="slurm"),
@@ -283,6 +316,26 @@ def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path,
         process.kill()
     assert "failed: " not in out  # what Ray says of a retry is its own
     assert_same_results(place, "there", "local")
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("options", CLUSTERS[:1])
+def test_workers_killed_at_random_leave_a_laptops_table_as_local_processes_do(
+    laptop: Path, options: tuple[str, ...]
+) -> None:
+    """Starts made anew by either, eight runs and the baselines."""
+    finished(command(laptop, "local", cache="cache-local"))
+    process = command(laptop, "there", *options, cache="cache-there")
+    try:
+        killed = killed_at_random(laptop, process, "there", seed=0)
+        out = finished(process)
+    finally:
+        process.kill()
+    assert killed >= 4
+    assert "failed: " not in out
+    assert_same_results(laptop, "there", "local")
 
 
 @pytest.mark.slow
