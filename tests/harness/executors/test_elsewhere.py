@@ -29,6 +29,7 @@ from harness.executors.local import Local
 from harness.executors.ray import Ray
 from harness.executors.slurm import Slurm
 from harness.executors.work import Executor, Work
+from harness.report.files import REPORT
 
 LOCALLY = {"cluster": "local"}
 
@@ -253,12 +254,11 @@ def holder(lock: Path) -> int | None:
 
 
 def assert_same_results(place: Path, name: str, other: str) -> None:
-    """Every file of a results folder but what says how long it took; in the table the seconds are left out. Sums are of
-    these files, seconds included."""
+    """Every file of a results folder but what holds seconds: they are left out of the table; no page, no sums."""
     files = sorted(file.relative_to(place / name) for file in (place / name / "long").rglob("*") if file.is_file())
     assert len(files) > 5
     for file in files:
-        if file.name in ("provenance.json", "README.md", "SHA256SUMS"):
+        if file.name in ("provenance.json", "README.md", "SHA256SUMS", REPORT):
             continue
         one, two = ((place / folder / file).read_bytes() for folder in (name, other))
         if file.suffix in (".md", ".html", ".tex"):
@@ -344,9 +344,14 @@ def test_workers_killed_at_random_leave_a_laptops_table_as_local_processes_do(
 def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path, options: tuple[str, ...]) -> None:
     first = command(place, "first", *options, runs="runs")
     try:
-        wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])
-        second = command(place, "second", runs="runs")
-        out, err = second.communicate()
+        steps = wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])[0]
+        worker = wait_until(lambda: holder(steps.with_name(".lock")))
+        os.kill(worker, signal.SIGSTOP)  # so that it is still at it when the second command gets there
+        try:
+            second = command(place, "second", runs="runs")
+            out, err = second.communicate()
+        finally:
+            os.kill(worker, signal.SIGCONT)
         assert second.returncode == 1
         assert "another process is working on grpo-" in out
         assert "the same command tries again" in err
