@@ -227,7 +227,7 @@ def test_reasoning_mini_through_both(solver: Path, tmp_path: Path, method: dict[
     assert ours["gradient_norm"] > 0
     assert theirs["loss/total"] == pytest.approx(ours["loss/total"], rel=2e-6, abs=1e-9)
     assert theirs["gradient_norm"] == pytest.approx(ours["gradient_norm"], rel=1e-4)
-    assert [row["task"] for row in rows["trl"]] == [row["task"] for row in rows["torch"]]
+    assert [row["task_id"] for row in rows["trl"]] == [row["task_id"] for row in rows["torch"]]
 
 
 @needs_trl
@@ -252,5 +252,6 @@ def test_the_first_gradient_on_reasoning_mini_is_every_engines(
     whole = sum(float(g.square().sum()) for g in ours) ** 0.5
     assert whole > 0
     for known, theirs in others:
-        assert known["loss/total"] == pytest.approx(metrics["loss/total"], rel=2e-6, abs=1e-9)
+        # A surrogate's terms are of order 1 and cancel: what is left of them has their rounding.
+        assert known["loss/total"] == pytest.approx(metrics["loss/total"], rel=2e-6, abs=1e-7)
         assert max(float((a - b).norm()) for a, b in zip(theirs, ours, strict=True)) <= 2e-6 * whole

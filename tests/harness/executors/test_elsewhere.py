@@ -234,9 +234,11 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def wait_until(happened: Callable[[], Any]) -> Any:
-    """What is waited for, however crowded the machine; the limit of every test is the only one."""
+def wait_until(happened: Callable[[], Any], command: subprocess.Popen[str]) -> Any:
+    """What is waited for, however crowded the machine, while a command goes on; the limit of every test is the only
+    one."""
     while not (found := happened()):
+        assert command.poll() is None, command.communicate()
         time.sleep(0.05)
     return found
 
@@ -270,14 +272,12 @@ def killed_while_it_runs(place: Path, process: subprocess.Popen[str], name: str,
     """SIGKILL the process that works on the first method run, so many times, each time after more of its steps."""
     done = 0
     for _ in range(kills):
-        folder = wait_until(
-            lambda: [*place.glob(f"runs-{name}/long/*/grpo-*-seed0"), *([1] if process.poll() else [])]
-        )[0]
+        folder = wait_until(lambda: [*place.glob(f"runs-{name}/long/*/grpo-*-seed0")], process)[0]
         file = folder / "steps.jsonl"
-        wait_until(lambda file=file, done=done: file.is_file() and file.read_text().count("\n") > done + 2)
-        worker = wait_until(lambda folder=folder: holder(folder / ".lock"))
+        wait_until(lambda file=file, done=done: file.is_file() and file.read_text().count("\n") > done + 2, process)
+        worker = wait_until(lambda folder=folder: holder(folder / ".lock"), process)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda folder=folder, worker=worker: holder(folder / ".lock") not in (worker, None))
+        wait_until(lambda folder=folder, worker=worker: holder(folder / ".lock") not in (worker, None), process)
         done = file.read_text().count("\n")
 
 
@@ -344,8 +344,8 @@ def test_workers_killed_at_random_leave_a_laptops_table_as_local_processes_do(
 def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path, options: tuple[str, ...]) -> None:
     first = command(place, "first", *options, runs="runs")
     try:
-        steps = wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])[0]
-        worker = wait_until(lambda: holder(steps.with_name(".lock")))
+        steps = wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")], first)[0]
+        worker = wait_until(lambda: holder(steps.with_name(".lock")), first)
         os.kill(worker, signal.SIGSTOP)  # so that it is still at it when the second command gets there
         try:
             second = command(place, "second", runs="runs")
