@@ -14,6 +14,7 @@ has saved. One process: our forward pass reads weights beside the module that ac
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 import math
 import shutil
@@ -118,6 +119,7 @@ class TrlBackend(TorchBackend):
         super().close()
         if self._folder is not None:
             self._folder()
+            gc.unfreeze()
         self._made = self._folder = None
 
     def _trainer(self) -> Any:
@@ -159,6 +161,10 @@ class TrlBackend(TorchBackend):
         if made.accelerator.num_processes > 1:
             raise UserError("the TRL backend trains in one process; several: the option processes of the torch backend")
         made.backend, made.configured, between.trainer = self, configured, made
+        # Every call of `train` collects garbage, and would look through all that was ever imported: tenths of a second
+        # where a warm start calls it for every step.
+        gc.collect()
+        gc.freeze()
         return made
 
 

@@ -61,7 +61,7 @@ class Ray:
                 ray.init(address=address, **quiet)
             else:
                 ray.init(address="local", num_cpus=self.at_once or None, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises that itself where its processes are too slow to start
             raise HarnessError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
         return ray
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from harness.executors.local import Local
 from harness.executors.ray import Ray
 from harness.executors.slurm import Slurm
 from harness.executors.work import Executor, Work
+from harness.report.files import REPORT
 
 LOCALLY = {"cluster": "local"}
 
@@ -201,9 +204,23 @@ def place(tiny_directory: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def command(place: Path, name: str, *options: str, runs: str = "") -> subprocess.Popen[str]:
+@pytest.fixture
+def laptop(tmp_path: Path) -> Path:
+    """A folder with a laptop's experiment, all of it shorter: its starts and the runs of three methods are still fitted
+    and trained."""
+    spec = tomllib.loads((ROOT / "results" / "laptop" / "bifurcation" / "spec.toml").read_text(encoding="utf-8"))
+    spec |= {"name": "long", "seeds": [0, 1], "methods": spec["methods"][:3]}
+    spec["warm_start"] |= {"steps": 40, "batch": 8, "demonstrations": 100}
+    spec["budget"] |= {"steps": 12, "checkpoint_every": 2}
+    spec["evaluation"] |= {"tasks": 6, "samples": 1, "every": 6, "curve_tasks": 6}
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "spec.toml").write_text(tomli_w.dumps(spec))
+    return tmp_path
+
+
+def command(place: Path, name: str, *options: str, runs: str = "", cache: str = "cache") -> subprocess.Popen[str]:
     """`harness bench` in a process group of its own; its results under `name`."""
-    words = [sys.executable, "-m", "harness.cli", "bench", "long", "--cache", "cache", "-j", "2"]
+    words = [sys.executable, "-m", "harness.cli", "bench", "long", "--cache", cache, "-j", "2"]
     words += ["--runs", runs or f"runs-{name}", "--out", name, *options]
     environ = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "HOME": str(place), "RAY_AUTH_MODE": "disabled"}
     return subprocess.Popen(
@@ -217,9 +234,11 @@ def finished(process: subprocess.Popen[str]) -> str:
     return out
 
 
-def wait_until(happened: Callable[[], Any]) -> Any:
-    """What is waited for, however crowded the machine; the limit of every test is the only one."""
+def wait_until(happened: Callable[[], Any], command: subprocess.Popen[str]) -> Any:
+    """What is waited for, however crowded the machine, while a command goes on; the limit of every test is the only
+    one."""
     while not (found := happened()):
+        assert command.poll() is None, command.communicate()
         time.sleep(0.05)
     return found
 
@@ -237,11 +256,11 @@ def holder(lock: Path) -> int | None:
 
 
 def assert_same_results(place: Path, name: str, other: str) -> None:
-    """Every file of a results folder but what says how long it took; in the table the seconds are left out."""
+    """Every file of a results folder but what holds seconds: they are left out of the table; no page, no sums."""
     files = sorted(file.relative_to(place / name) for file in (place / name / "long").rglob("*") if file.is_file())
     assert len(files) > 5
     for file in files:
-        if file.name in ("provenance.json", "README.md"):
+        if file.name in ("provenance.json", "README.md", "SHA256SUMS", REPORT):
             continue
         one, two = ((place / folder / file).read_bytes() for folder in (name, other))
         if file.suffix in (".md", ".html", ".tex"):
@@ -253,15 +272,29 @@ def killed_while_it_runs(place: Path, process: subprocess.Popen[str], name: str,
     """SIGKILL the process that works on the first method run, so many times, each time after more of its steps."""
     done = 0
     for _ in range(kills):
-        folder = wait_until(
-            lambda: [*place.glob(f"runs-{name}/long/*/grpo-*-seed0"), *([1] if process.poll() else [])]
-        )[0]
+        folder = wait_until(lambda: [*place.glob(f"runs-{name}/long/*/grpo-*-seed0")], process)[0]
         file = folder / "steps.jsonl"
-        wait_until(lambda file=file, done=done: file.is_file() and file.read_text().count("\n") > done + 2)
-        worker = wait_until(lambda folder=folder: holder(folder / ".lock"))
+        wait_until(lambda file=file, done=done: file.is_file() and file.read_text().count("\n") > done + 2, process)
+        worker = wait_until(lambda folder=folder: holder(folder / ".lock"), process)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda folder=folder, worker=worker: holder(folder / ".lock") not in (worker, None))
+        wait_until(lambda folder=folder, worker=worker: holder(folder / ".lock") not in (worker, None), process)
         done = file.read_text().count("\n")
+
+
+def killed_at_random(place: Path, process: subprocess.Popen[str], name: str, seed: int) -> int:
+    """SIGKILL, while a command goes on, whichever process makes a start or works on a run of it, at random moments and
+    each at most twice, one time less than is tried again; how many were killed."""
+    rng, killed = random.Random(seed), dict[Path, int]()
+    while process.poll() is None:
+        time.sleep(rng.uniform(0.1, 4.0))
+        locks = [*place.glob(f"cache-{name}/locks/start-*.lock"), *place.glob(f"runs-{name}/long/*/*/.lock")]
+        held = [(lock, worker) for lock in sorted(locks) if (worker := holder(lock)) and killed.get(lock, 0) < 2]
+        if held:
+            lock, worker = rng.choice(held)
+            assert worker != process.pid
+            os.kill(worker, signal.SIGKILL)
+            killed[lock] = killed.get(lock, 0) + 1
+    return sum(killed.values())
 
 
 CLUSTERS = [
@@ -287,13 +320,38 @@ def test_a_killed_worker_is_replaced_and_the_table_is_the_local_one(place: Path,
 
 @pytest.mark.slow
 @pytest.mark.heavy
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("options", CLUSTERS[:1])
+def test_workers_killed_at_random_leave_a_laptops_table_as_local_processes_do(
+    laptop: Path, options: tuple[str, ...]
+) -> None:
+    """Starts made anew by either, eight runs and the baselines."""
+    finished(command(laptop, "local", cache="cache-local"))
+    process = command(laptop, "there", *options, cache="cache-there")
+    try:
+        killed = killed_at_random(laptop, process, "there", seed=0)
+        out = finished(process)
+    finally:
+        process.kill()
+    assert killed >= 4
+    assert "failed: " not in out
+    assert_same_results(laptop, "there", "local")
+
+
+@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("options", CLUSTERS[:1])
 def test_of_two_commands_for_one_run_the_second_is_refused_in_words(place: Path, options: tuple[str, ...]) -> None:
     first = command(place, "first", *options, runs="runs")
     try:
-        wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")])
-        second = command(place, "second", runs="runs")
-        out, err = second.communicate()
+        steps = wait_until(lambda: [*place.glob("runs/long/*/grpo-*-seed0/steps.jsonl")], first)[0]
+        worker = wait_until(lambda: holder(steps.with_name(".lock")), first)
+        os.kill(worker, signal.SIGSTOP)  # so that it is still at it when the second command gets there
+        try:
+            second = command(place, "second", runs="runs")
+            out, err = second.communicate()
+        finally:
+            os.kill(worker, signal.SIGCONT)
         assert second.returncode == 1
         assert "another process is working on grpo-" in out
         assert "the same command tries again" in err
