@@ -88,7 +88,7 @@ def test_code_that_changed_since_makes_a_table_historical() -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    shutil.copytree(EXPERIMENTS[0], tmp_path / "one")
+    shutil.copytree(RESULTS / "full" / "bifurcation", tmp_path / "one")
     return tmp_path / "one"
 
 
