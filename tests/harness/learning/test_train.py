@@ -138,7 +138,7 @@ def test_grpo_teaches_a_policy_to_halve(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_kills_at_random_moments_change_nothing(tiny_directory: Path, tmp_path: Path, seed: int) -> None:
     experiment = small(budget={"steps": 50, "checkpoint_every": 7}, evaluation={"every": 9})
     calm = finished(job(experiment, tiny_directory, tmp_path / "calm"))
