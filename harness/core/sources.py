@@ -26,6 +26,11 @@ _LAYOUT = {"kind", "type_comment", "type_ignores"}
 def revision(*modules: str) -> str:
     """sha256 over what the sources mean that these modules (dotted names) reach by import, as hex. Files of other
     distributions do not count: their versions stand in the provenance."""
+    return _revision(modules, Path.cwd())
+
+
+@lru_cache(maxsize=4096)
+def _revision(modules: tuple[str, ...], _directory: Path) -> str:
     digest = hashlib.sha256()
     for name, file in sorted(reached(*modules)):
         content = _meaning(file)

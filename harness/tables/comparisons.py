@@ -214,16 +214,18 @@ def _covariance(one: np.ndarray, other: np.ndarray, same_tasks: bool) -> float:
 
 
 def verdict(estimate: Estimate, p_adjusted: float, one_sided_level: float, margin: float) -> str:
-    """What a comparison shows: "different", "no difference larger than `margin`", or "undecided".
+    """What a comparison shows: "different", "no difference larger than `margin`", "undecided", or where both of the
+    first hold "different, by less than `margin`".
 
     Equivalence by two one-sided tests (Schuirmann 1987), each at the level at which those of the whole table err
     together with 5 %: the interval of twice that level lies within the margin. The interval's floor holds here too:
     fewer than about 3 / margin tasks cannot show that a rare kind of task makes no difference.
     """
-    if p_adjusted <= LEVEL:
-        return "different"
     inner = at_level(estimate, 2 * one_sided_level)
-    return f"no difference larger than {margin:g}" if -margin < inner.low and inner.high < margin else "undecided"
+    small = -margin < inner.low and inner.high < margin
+    if p_adjusted <= LEVEL:
+        return f"different, by less than {margin:g}" if small else "different"
+    return f"no difference larger than {margin:g}" if small else "undecided"
 
 
 # ---------------------------------------------------------------- credit share

@@ -78,7 +78,8 @@ class Judgement:
     """Plain, and adjusted for all comparisons of the table; None below three common seeds, or where nothing is
     tested."""
     verdict: str | None = None
-    """"different", "no difference larger than ...", "undecided"; None for a row that is not tested."""
+    """"different", "different, by less than ...", "no difference larger than ...", "undecided" (`comparisons.verdict`);
+    None for a row that is not tested."""
     detectable: float | None = None
     """The difference that this table finds with 80 % power at the adjusted level, from the pooled variance."""
     share: stats.Estimate | None = None

@@ -85,7 +85,7 @@ def decide(table: Table) -> Decision:
         alone = "one method alone was run" if table.against else "no row of it was trained"
         return Decision(nothing, f"No choice to make: {alone}.", "Nothing was tested.", _cost(table, table.against),
                         (), notices, table.against)  # fmt: skip
-    pick = _pick(primary, str(table.against))
+    pick = _pick(primary, table)
     return Decision(
         _headline(primary, table),
         _use(primary, table, pick),
@@ -134,16 +134,30 @@ def _are(found: Sequence[Finding]) -> str:
     return "is" if len(found) == 1 else "are"
 
 
-def _pick(found: Sequence[Finding], against: str) -> str:
+def _by_their_end(better: Sequence[Finding], table: Table) -> tuple[list[Finding], list[Finding]]:
+    """The better rows that are better at an endpoint of the end too, and those that are not: learned fast and then
+    fallen, or caught up with. A lead over the whole of training alone is not yet a better policy to keep."""
+    ends = [endpoint for endpoint in table.endpoints if endpoint != AREA]
+    if table.primary != AREA or not ends:
+        return list(better), []
+    kept = {finding.method for endpoint in ends for finding in _of(findings(table, endpoint), "better")}
+    return [f for f in better if f.method in kept], [f for f in better if f.method not in kept]
+
+
+def _pick(found: Sequence[Finding], table: Table) -> str:
+    """The largest gain of the better rows, of those that keep it to the end where some do; else the compared row."""
     better = _of(found, "better")
-    return max(better, key=lambda finding: finding.difference.mean).method if better else against
+    choice = _by_their_end(better, table)[0] or better
+    return max(choice, key=lambda finding: finding.difference.mean).method if choice else str(table.against)
 
 
 def _headline(found: Sequence[Finding], table: Table) -> str:
     better, worse = _of(found, "better"), _of(found, "worse")
     tested = [finding for finding in found if finding.word not in ("exploratory", "control", "untested")]
     if better:
-        return f"{_names(better)} {_are(better)} better than {table.against}."
+        _, gone = _by_their_end(better, table)
+        but = f", but {_names(gone)} {_are(gone)} not shown to be so at the end" if gone else ""
+        return f"{_names(better)} {_are(better)} better than {table.against}{but}."
     if not tested:
         return f"No verdict: nothing was tested against {table.against}."
     tail = f" {_names(worse)} {_are(worse)} worse." if worse and len(worse) <= 3 else ""
@@ -156,10 +170,16 @@ def _headline(found: Sequence[Finding], table: Table) -> str:
 
 def _use(found: Sequence[Finding], table: Table, pick: str) -> str:
     better, undecided = _of(found, "better"), _of(found, "undecided")
-    if len(better) == 1:
-        return f"Use {pick}."
-    if better:
-        return f"Use {pick}: the largest gain of those that are better, which are not compared with each other here."
+    lasting, gone = _by_their_end(better, table)
+    if better and not lasting:
+        return (
+            f"No clear choice: {pick} gains most over the whole of training, not by its end. Look at its curve first."
+        )
+    if len(lasting) == 1:
+        return f"Use {pick}" + (": its gain is there at the end too." if gone else ".")
+    if lasting:
+        which = "that are better at the end too" if gone else "that are better"
+        return f"Use {pick}: the largest gain of those {which}, which are not compared with each other here."
     if undecided:
         count = "one method is" if len(undecided) == 1 else f"{len(undecided)} methods are"
         return f"Stay with {pick} for now: {count} undecided, and more seeds or tasks may still tell."

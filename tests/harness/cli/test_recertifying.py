@@ -37,7 +37,7 @@ def write_own(text: str, place: Path) -> None:
     """The module of the user's own method, as a process that begins now would see it."""
     (place / "own.py").write_text(text)
     sys.modules.pop("own", None)
-    for cache in (sources._tree, sources._meaning, sources._imports):
+    for cache in (sources._tree, sources._meaning, sources._imports, sources._revision):
         cache.cache_clear()
 
 

@@ -247,7 +247,8 @@ def test_verdicts() -> None:
     assert said(0.005, 0.01, 0.8) == "undecided"  # 0.005 + 0.0164 = 0.0214
     assert said(0.005, 0.005, 0.8, tasks=100) == "undecided"  # a kind of 3 % of the tasks may be missing
     assert said(0.03, 0.005, 0.001) == "different"
-    assert said(0.005, 0.001, 0.001) == "different"  # and small, as its interval says
+    assert said(0.005, 0.001, 0.001) == "different, by less than 0.02"
+    assert said(0.005, 0.001, 0.001, tasks=100) == "different"  # too few tasks to say how little
 
 
 # ---------------------------------------------------------------- credit share

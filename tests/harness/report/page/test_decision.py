@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from table_records import FACTS, TASKS, Records, small_experiment
 
 from harness.experiment import fingerprint
+from harness.report.folder import build_table, read_records
 from harness.report.page.decision import decide, findings, listed
+from harness.report.search import experiment_of
 from harness.tables.records import EvaluationRow, Run
 from harness.tables.table import Table, build
 
+ROOT = Path(__file__).parents[4]
 Rates = dict[str, float]
 
 
@@ -72,6 +77,23 @@ def test_what_makes_no_difference_is_said_with_the_margin() -> None:
     assert decision.headline == "No method makes a difference that matters to Plain."
     assert decision.use == "Use Plain: nothing here improves on it."
     assert any("no difference larger than 0.02" in said for said in decision.sentences)
+
+
+def test_a_lead_that_is_gone_at_the_end_is_said_and_never_the_one_to_use() -> None:
+    """In the record HSD as printed leads over the whole of training and has fallen back by its end."""
+    folder = ROOT / "results" / "full" / "bifurcation"
+    experiment, found = experiment_of(folder), read_records(folder)
+    decision = decide(build_table(experiment, found))
+    assert decision.headline == (
+        "HSD and HSD, frozen teacher are better than GRPO, but HSD is not shown to be so at the end."
+    )
+    assert decision.use == "Use HSD, frozen teacher: its gain is there at the end too."
+    others = {
+        name: [entry for entry in getattr(found, name) if entry["method"] != "HSD, frozen teacher"]
+        for name in ("runs", "rows", "points")
+    }
+    alone = decide(build_table(experiment, replace(found, **others), allow_missing=True))
+    assert (alone.pick, alone.use[:16]) == ("HSD", "No clear choice:")
 
 
 def test_all_others_worse() -> None:
