@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from harness.cli.options import (
 )
 from harness.cli.places import existing, one_spec, places_of, spec_files
 from harness.cli.report import write_report
-from harness.cli.running import numbers, print_agreement, print_starts, refuse_damage, run_experiment
+from harness.cli.running import agreement, agreement_pieces, numbers, print_starts, refuse_damage, run_experiment
 from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.cli.search import searched
 from harness.cli.where import Where, crew
@@ -33,6 +33,7 @@ from harness.core.words import shown
 if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.runs.record import Records
+    from harness.tables.grid import Piece
     from harness.tables.table import Table
 
 DEMO = results() / "demo" / "spec.toml"
@@ -70,40 +71,63 @@ def bench(
 def _bench(
     found: Sequence[Path], out: Path | None, runs: Path, cache: Path, where: Where, allow_missing: bool, as_json: bool
 ) -> None:
+    from harness.cli.finished import Call
+    from harness.core.fingerprint import slug
+    from harness.experiment import read_experiment
     from harness.report.delimited import lines
 
+    folders = places_of(found, out)
+    experiments = [read_experiment(file) for file in found]
+    asked = [*map(str, (*found, out, runs, cache)), vars(where) | {"slurm": dict(where.slurm)}, allow_missing]
+    models = [Path(experiment.model.name) for experiment in experiments]
+    call = Call(asked, found, folders, runs, [runs / slug(experiment.name) for experiment in experiments], models)
+    if note := call.known():
+        _say_again(note, as_json)
+        return
     made: dict[Path, Table] = {}
+    said: list[Piece] = []
     with only_json(as_json):
-        for number, (file, folder) in enumerate(zip(found, places_of(found, out), strict=True), start=1):
-            line(f"[bold]{shown(_title(file))}[/bold]  ({shown(file)}, {number} of {len(found)})")
-            made[folder] = _benched(file, folder, runs, cache, where, allow_missing)
+        for number, (file, folder, experiment) in enumerate(zip(found, folders, experiments, strict=True), start=1):
+            title = experiment.title or experiment.name
+            line(f"[bold]{shown(title)}[/bold]  ({shown(file)}, {number} of {len(found)})")
+            made[folder], pieces = _benched(experiment, file, folder, runs, cache, where, allow_missing)
+            said += [*pieces, f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves", ""]
             line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
         _write_indexes(found, out)
         recorded = {folder: file.parent for folder, file in zip(made, found, strict=True)}
         repeats = {folder: place for folder, place in recorded.items() if folder != place}
         page = write_report(list(recorded), None, runs, repeats)[0]
         line(f"report: {shown(page)}")
+    written = [{"written": str(folder), "rows": lines(table)} for folder, table in made.items()]
     if as_json:
-        written = [{"written": str(folder), "rows": lines(table)} for folder, table in made.items()]
         print_json({"report": str(page), "experiments": written})
     refuse_damage(made.values(), allow_missing)
+    if not allow_missing:
+        call.note(page, said, written)
 
 
-def _title(file: Path) -> str:
-    from harness.experiment import read_experiment
+def _say_again(note: dict[str, Any], as_json: bool) -> None:
+    """What the same call printed, where nothing has changed since."""
+    from harness.cli.finished import pieces_of
+    from harness.report.terminal import print_pieces
 
-    experiment = read_experiment(file)
-    return experiment.title or experiment.name
+    if as_json:
+        print_json({"report": note["report"], "experiments": note["experiments"]})
+        return
+    print_pieces(pieces_of(note), console)
+    line(f"report: {shown(note['report'])}")
+    line("everything was there: no source, spec, run or result has changed since this was written")
 
 
-def _benched(file: Path, folder: Path, runs: Path, cache: Path, where: Where, allow_missing: bool) -> Table:
-    """Run one spec's experiment and write and print its table, beside what is recorded where that lies elsewhere."""
+def _benched(
+    experiment: Experiment, file: Path, folder: Path, runs: Path, cache: Path, where: Where, allow_missing: bool
+) -> tuple[Table, list[Piece]]:
+    """Run one spec's experiment and write and print its table, beside what is recorded where that lies elsewhere.
+    Returns it with what was printed."""
     from harness.core.records import write_whole
-    from harness.experiment import read_experiment
-    from harness.report.terminal import terminal
+    from harness.report.terminal import pieces, print_pieces
     from harness.runs.paper import PAPER, require_at_hand
 
-    experiment = read_experiment(file)
     elsewhere = folder != file.parent
     if (file.parent / PAPER).is_file():
         require_at_hand(experiment, file.parent)
@@ -111,12 +135,11 @@ def _benched(file: Path, folder: Path, runs: Path, cache: Path, where: Where, al
             write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
     experiment = searched(where.over(experiment), file.parent, folder, runs, cache, where)
     table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
-    terminal(table, console)
-    if elsewhere:
-        print_agreement(file.parent, table)
+    said = [*pieces(table), *(agreement_pieces(agreement(file.parent, table)) if elsewhere else ())]
+    print_pieces(said, console)
     if elsewhere or not (folder / "spec.toml").is_file():  # a results folder names its experiment
         write_whole(folder / "spec.toml", file.read_bytes())
-    return table
+    return table, said
 
 
 def _write_indexes(found: Sequence[Path], out: Path | None) -> None:
@@ -155,6 +178,7 @@ def reproduce(
     from harness.core.fingerprint import slug
     from harness.report.folder import RUNS, read_records
     from harness.report.search import experiment_of, read_trials, write_trials
+    from harness.report.terminal import print_pieces
 
     where = Where.of(executor, workers, ray_address, slurm)
     existing(folder, "results folder")
@@ -170,7 +194,8 @@ def reproduce(
         write_trials(experiment, read_trials(experiment, folder), place)
     with only_json(as_json):
         table = run_experiment(experiment, place, place / "runs", cache, where, False)
-        found = print_agreement(folder, table)
+        found = agreement(folder, table)
+        print_pieces(agreement_pieces(found), console)
     if as_json:
         print_json({"written": str(place), "rows": [row.plain() for row in found]})
     refuse_damage([table])

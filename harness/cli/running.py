@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.protocols.backend import Start
     from harness.runs.plan import Job
     from harness.tables.agreement import Agreement
+    from harness.tables.grid import Piece
     from harness.tables.table import Table
 
 
@@ -65,21 +66,22 @@ def refuse_damage(tables: Iterable[Table], allow_missing: bool = False) -> None:
         raise DamagedRecordError("; ".join(remedies))
 
 
-def print_agreement(recorded: Path, table: Table) -> Sequence[Agreement]:
-    """Print how a table stands beside the one recorded in a folder, and return it; nothing where nothing is
-    recorded."""
-    from harness.report.agreement import agreement_grid, verdict_line
+def agreement(recorded: Path, table: Table) -> Sequence[Agreement]:
+    """How a table stands beside the one recorded in a folder; nothing where nothing is recorded."""
     from harness.report.folder import RUNS, build_table, read_records
     from harness.report.search import experiment_of
-    from harness.report.terminal import print_grid
     from harness.tables.agreement import agreements
 
     if not (recorded / RUNS).is_file():
         return ()
-    found = agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
-    print_grid(agreement_grid(found), console)
-    line(shown(verdict_line(found)))
-    return found
+    return agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
+
+
+def agreement_pieces(found: Sequence[Agreement]) -> list[Piece]:
+    """The same, to be printed."""
+    from harness.report.agreement import agreement_grid, verdict_line
+
+    return [agreement_grid(found), verdict_line(found)] if found else []
 
 
 def print_starts(starts: Mapping[int, Start]) -> None:

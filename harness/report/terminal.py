@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from rich import box
@@ -11,18 +12,28 @@ from rich.text import Text
 
 from harness.core.words import one_line
 from harness.report.grids import budget_grid, heading, results_grids, share_grid
-from harness.tables.grid import Grid
+from harness.tables.grid import Grid, Piece
 from harness.tables.table import Table
 
 
 def terminal(table: Table, console: Console | None = None) -> None:
     """Results and budget, printed; intervals stand under their means, to fit 80 columns."""
-    console = console or Console()
-    for line in (table.title or table.environment, *heading(table)):
-        console.print(one_line(line), markup=False, highlight=False)
-    for grid in (*results_grids(table, narrow=True), share_grid(table), _without_zeros(budget_grid(table))):
-        if grid.rows:
-            print_grid(grid, console)
+    print_pieces(pieces(table), console or Console())
+
+
+def pieces(table: Table) -> list[Piece]:
+    """What `terminal` prints."""
+    grids = (*results_grids(table, narrow=True), share_grid(table), _without_zeros(budget_grid(table)))
+    return [table.title or table.environment, *heading(table), *(grid for grid in grids if grid.rows)]
+
+
+def print_pieces(said: Iterable[Piece], console: Console) -> None:
+    """Lines as they are, and blocks."""
+    for piece in said:
+        if isinstance(piece, Grid):
+            print_grid(piece, console)
+        else:
+            console.print(one_line(piece), markup=False, highlight=False)
 
 
 def print_grid(grid: Grid, console: Console) -> None:

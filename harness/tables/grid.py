@@ -21,3 +21,7 @@ class Grid:
     """Columns of words, set flush left; the others are numbers."""
     wrapped: frozenset[int] = frozenset()
     """Further columns of words: their cells may be broken into lines."""
+
+
+Piece = str | Grid
+"""What a command says of a table: a line, or a block."""
