@@ -110,23 +110,27 @@ def scaling_figure(found: Sequence[Speed], scaling: Scaling) -> Figure:
     """Steps against the setting, one line a method; hollow marks where not every seed got there."""
     figure = Figure(figsize=(7.2, 4.4), dpi=160, layout="constrained")
     axes = figure.add_subplot()
-    for number, method in enumerate(dict.fromkeys(speed.method for speed in found)):
+    methods = list(dict.fromkeys(speed.method for speed in found))
+    values = sorted({speed.place for speed in found})
+    beside = 0.007 * (values[-1] - values[0])  # intervals of rows stand side by side
+    for number, method in enumerate(methods):
         own = [speed for speed in found if speed.method == method]
         colour, (dashes, marker) = PALETTE[number % len(PALETTE)], MARKS[number // len(PALETTE) % len(MARKS)]
-        places, steps = [speed.place for speed in own], [speed.steps for speed in own]
+        aside = beside * (number - (len(methods) - 1) / 2)
+        places, steps = [speed.place + aside for speed in own], [speed.steps for speed in own]
         errors = [[s.steps - s.low for s in own], [s.high - s.steps for s in own]]
         axes.errorbar(places, steps, yerr=errors, color=colour, linestyle=dashes, linewidth=1.6, capsize=2.5)
-        for speed in own:
+        for speed, place in zip(own, places, strict=True):
             filled = colour if speed.reached == speed.seeds else "white"
-            axes.plot([speed.place], [speed.steps], marker=marker, color=colour, markerfacecolor=filled, markersize=5)
+            axes.plot([place], [speed.steps], marker=marker, color=colour, markerfacecolor=filled, markersize=5)
         axes.plot([], [], color=colour, linestyle=dashes, marker=marker, label=plain(method))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.set_xticks(sorted({speed.place for speed in found}))
+    axes.set_xticks(values)
     axes.set_xlabel(scaling.label)
     axes.set_ylabel(f"Optimiser steps to success {scaling.success:g}")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.set_ylim(bottom=0)
-    axes.set_title(plain(scaling.title), loc="left", fontsize=11, fontweight="bold")
-    figure.legend(loc="outside right upper", fontsize=8.5, frameon=False)
+    figure.suptitle(plain(scaling.title), x=0.01, ha="left", fontsize=11, fontweight="bold")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=8.5, frameon=False)
     return figure
