@@ -22,7 +22,7 @@ from harness.cli.options import (
 )
 from harness.cli.places import existing, one_spec, places_of, spec_files
 from harness.cli.report import write_report
-from harness.cli.running import agreement, agreement_pieces, numbers, print_starts, refuse_damage, run_experiment
+from harness.cli.running import agreement, numbers, print_starts, printed_agreement, refuse_damage, run_experiment
 from harness.cli.screen import console, line, only_json, print_json, progress
 from harness.cli.search import searched
 from harness.cli.where import Where, crew
@@ -33,7 +33,7 @@ from harness.core.words import shown
 if TYPE_CHECKING:
     from harness.experiment import Experiment
     from harness.runs.record import Records
-    from harness.tables.grid import Piece
+    from harness.tables.grid import Printed
     from harness.tables.table import Table
 
 DEMO = results() / "demo" / "spec.toml"
@@ -85,13 +85,13 @@ def _bench(
         _say_again(note, as_json)
         return
     made: dict[Path, Table] = {}
-    said: list[Piece] = []
+    shown_again: list[Printed] = []
     with only_json(as_json):
         for number, (file, folder, experiment) in enumerate(zip(found, folders, experiments, strict=True), start=1):
             title = experiment.title or experiment.name
             line(f"[bold]{shown(title)}[/bold]  ({shown(file)}, {number} of {len(found)})")
-            made[folder], pieces = _benched(experiment, file, folder, runs, cache, where, allow_missing)
-            said += [*pieces, f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves", ""]
+            made[folder], parts = _benched(experiment, file, folder, runs, cache, where, allow_missing)
+            shown_again += [*parts, f"written: {folder}/table.md, table.csv, rows.jsonl.gz, curves", ""]
             line(f"written: {shown(folder)}/table.md, table.csv, rows.jsonl.gz, curves\n")
         _write_indexes(found, out)
         recorded = {folder: file.parent for folder, file in zip(made, found, strict=True)}
@@ -103,29 +103,29 @@ def _bench(
         print_json({"report": str(page), "experiments": written})
     refuse_damage(made.values(), allow_missing)
     if not allow_missing:
-        call.note(page, said, written)
+        call.note(page, shown_again, written)
 
 
 def _say_again(note: dict[str, Any], as_json: bool) -> None:
     """What the same call printed, where nothing has changed since."""
-    from harness.cli.finished import pieces_of
-    from harness.report.terminal import print_pieces
+    from harness.cli.finished import printed_of
+    from harness.report.terminal import print_all
 
     if as_json:
         print_json({"report": note["report"], "experiments": note["experiments"]})
         return
-    print_pieces(pieces_of(note), console)
+    print_all(printed_of(note), console)
     line(f"report: {shown(note['report'])}")
     line("everything was there: no source, spec, run or result has changed since this was written")
 
 
 def _benched(
     experiment: Experiment, file: Path, folder: Path, runs: Path, cache: Path, where: Where, allow_missing: bool
-) -> tuple[Table, list[Piece]]:
+) -> tuple[Table, list[Printed]]:
     """Run one spec's experiment and write and print its table, beside what is recorded where that lies elsewhere.
     Returns it with what was printed."""
     from harness.core.records import write_whole
-    from harness.report.terminal import pieces, print_pieces
+    from harness.report.terminal import print_all, printed
     from harness.runs.paper import PAPER, require_at_hand
 
     elsewhere = folder != file.parent
@@ -135,11 +135,11 @@ def _benched(
             write_whole(folder / PAPER, (file.parent / PAPER).read_bytes())
     experiment = searched(where.over(experiment), file.parent, folder, runs, cache, where)
     table = run_experiment(experiment, folder, runs, cache, where, allow_missing)
-    said = [*pieces(table), *(agreement_pieces(agreement(file.parent, table)) if elsewhere else ())]
-    print_pieces(said, console)
+    parts = [*printed(table), *(printed_agreement(agreement(file.parent, table)) if elsewhere else ())]
+    print_all(parts, console)
     if elsewhere or not (folder / "spec.toml").is_file():  # a results folder names its experiment
         write_whole(folder / "spec.toml", file.read_bytes())
-    return table, said
+    return table, parts
 
 
 def _write_indexes(found: Sequence[Path], out: Path | None) -> None:
@@ -178,7 +178,7 @@ def reproduce(
     from harness.core.fingerprint import slug
     from harness.report.folder import RUNS, read_records
     from harness.report.search import experiment_of, read_trials, write_trials
-    from harness.report.terminal import print_pieces
+    from harness.report.terminal import print_all
 
     where = Where.of(executor, workers, ray_address, slurm)
     existing(folder, "results folder")
@@ -195,7 +195,7 @@ def reproduce(
     with only_json(as_json):
         table = run_experiment(experiment, place, place / "runs", cache, where, False)
         found = agreement(folder, table)
-        print_pieces(agreement_pieces(found), console)
+        print_all(printed_agreement(found), console)
     if as_json:
         print_json({"written": str(place), "rows": [row.plain() for row in found]})
     refuse_damage([table])

@@ -21,7 +21,7 @@ from harness.core import records
 from harness.core.errors import HarnessError
 from harness.core.fingerprint import fingerprint
 from harness.core.sources import DATA, OURS
-from harness.tables.grid import Grid, Piece
+from harness.tables.grid import Grid, Printed
 
 NOTES = ".finished"
 """Folder of the notes, in that of the runs."""
@@ -55,7 +55,7 @@ class Call:
         return self.runs / NOTES / f"{fingerprint({'asked': self.asked, 'here': os.getcwd()})[:16]}.json"
 
     def known(self) -> dict[str, Any] | None:
-        """The note, where it is of the present state: `report`, `said` (for `pieces_of`) and `experiments`."""
+        """The note, where it is of the present state: `report`, `printed` (for `printed_of`) and `experiments`."""
         if not self.file.is_file():
             return None
         try:
@@ -65,7 +65,7 @@ class Call:
         except (HarnessError, KeyError, TypeError):  # an older version's, or damaged: as if there were none
             return None
 
-    def note(self, page: Path, said: Sequence[Piece], experiments: Any) -> None:
+    def note(self, page: Path, parts: Sequence[Printed], experiments: Any) -> None:
         """Write the note, unless something that the call read was changed meanwhile. experiments: what it says as
         JSON."""
         own = _own_modules()
@@ -74,7 +74,7 @@ class Call:
             return
         known = {"state": self._state(read, page), "own": list(map(str, own)), "report": str(page)}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        records.write_json(self.file, known | {"said": list(map(_plain, said)), "experiments": experiments})
+        records.write_json(self.file, known | {"printed": list(map(_plain, parts)), "experiments": experiments})
 
     def _read(self) -> list[Path]:
         sources = [file for name in OURS for file in _below(ROOT / name) if file.suffix in {".py", *DATA}]
@@ -92,13 +92,13 @@ class Call:
         return digest.hexdigest()
 
 
-def pieces_of(note: dict[str, Any]) -> list[Piece]:
-    """What was said, to be printed again."""
-    return [piece if isinstance(piece, str) else _grid(piece) for piece in note["said"]]
+def printed_of(note: dict[str, Any]) -> list[Printed]:
+    """What was printed, to be printed again."""
+    return [part if isinstance(part, str) else _grid(part) for part in note["printed"]]
 
 
-def _plain(piece: Piece) -> Any:
-    return piece if isinstance(piece, str) else asdict(piece) | {"wrapped": sorted(piece.wrapped)}
+def _plain(part: Printed) -> Any:
+    return part if isinstance(part, str) else asdict(part) | {"wrapped": sorted(part.wrapped)}
 
 
 def _grid(of: dict[str, Any]) -> Grid:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness.protocols.backend import Start
     from harness.runs.plan import Job
     from harness.tables.agreement import Agreement
-    from harness.tables.grid import Piece
+    from harness.tables.grid import Printed
     from harness.tables.table import Table
 
 
@@ -77,7 +77,7 @@ def agreement(recorded: Path, table: Table) -> Sequence[Agreement]:
     return agreements(build_table(experiment_of(recorded), read_records(recorded)), table)
 
 
-def agreement_pieces(found: Sequence[Agreement]) -> list[Piece]:
+def printed_agreement(found: Sequence[Agreement]) -> list[Printed]:
     """The same, to be printed."""
     from harness.report.agreement import agreement_grid, verdict_line
 

@@ -12,28 +12,28 @@ from rich.text import Text
 
 from harness.core.words import one_line
 from harness.report.grids import budget_grid, heading, results_grids, share_grid
-from harness.tables.grid import Grid, Piece
+from harness.tables.grid import Grid, Printed
 from harness.tables.table import Table
 
 
 def terminal(table: Table, console: Console | None = None) -> None:
     """Results and budget, printed; intervals stand under their means, to fit 80 columns."""
-    print_pieces(pieces(table), console or Console())
+    print_all(printed(table), console or Console())
 
 
-def pieces(table: Table) -> list[Piece]:
+def printed(table: Table) -> list[Printed]:
     """What `terminal` prints."""
     grids = (*results_grids(table, narrow=True), share_grid(table), _without_zeros(budget_grid(table)))
     return [table.title or table.environment, *heading(table), *(grid for grid in grids if grid.rows)]
 
 
-def print_pieces(said: Iterable[Piece], console: Console) -> None:
+def print_all(parts: Iterable[Printed], console: Console) -> None:
     """Lines as they are, and blocks."""
-    for piece in said:
-        if isinstance(piece, Grid):
-            print_grid(piece, console)
+    for part in parts:
+        if isinstance(part, Grid):
+            print_grid(part, console)
         else:
-            console.print(one_line(piece), markup=False, highlight=False)
+            console.print(one_line(part), markup=False, highlight=False)
 
 
 def print_grid(grid: Grid, console: Console) -> None:

@@ -23,5 +23,5 @@ class Grid:
     """Further columns of words: their cells may be broken into lines."""
 
 
-Piece = str | Grid
-"""What a command says of a table: a line, or a block."""
+Printed = str | Grid
+"""What a command prints of a table: a line, or a block."""
