@@ -111,8 +111,8 @@ PROGRAMS: list[tuple[list[str], str]] = [
       "heapq.heapify(h)\n"
       "print(heapq.heappop(h), bisect.bisect([1, 3], 2), sorted([(1, 'b'), (0, 'c')], "
       "key=operator.itemgetter(1)), string.digits, textwrap.shorten('a b c', 3, placeholder=''), "
-      "calendar.monthrange(2024, 2), copy.deepcopy({'a': [1]}), Decimal('2.345').quantize(Decimal('.01'), "
-      "ROUND_HALF_UP), Fraction(1, 3) + 1)"], "1 1 [(1, 'b'), (0, 'c')] 0123456789 a b (3, 29) {'a': [1]} 2.35 4/3\n"),
+      "*calendar.monthrange(2024, 2), copy.deepcopy({'a': [1]}), Decimal('2.345').quantize(Decimal('.01'), "
+      "ROUND_HALF_UP), Fraction(1, 3) + 1)"], "1 1 [(1, 'b'), (0, 'c')] 0123456789 a b 3 29 {'a': [1]} 2.35 4/3\n"),
     (["import random\nrandom.seed(5)\na = random.randint(1, 100)\nrandom.seed(5)\n"
       "print(a == random.randint(1, 100), len(random.sample(range(9), 3)))"], "True 3\n"),
     (["from operator import attrgetter\nclass S:\n    def __init__(self, n): self.n = n\n"

@@ -48,6 +48,7 @@ def ring_from(moment: int, diary: list[str]) -> bool:
         return "done"
 
     whole = clock.shielded(transaction)
+    sys._getframe().f_trace_opcodes = True  # from 3.12 on, what a frame asks for later is heard at the next settrace
     sys.settrace(traced)
     try:
         assert clock.timed(block) == "done"

@@ -3,6 +3,7 @@ do."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ class Target:
 
     verbs = (
         *("echo", "count", "facts", "run", "raises", "loop", "power", "sleep", "halt", "exit", "die", "bomb", "daemon"),
-        *("balloon", "limitless", "dig", "wide", "sink", "hide", "chatter", "unreadable", "unsent", "garbage", "forge"),
+        *("balloon", "crash", "dig", "wide", "sink", "hide", "chatter", "unreadable", "unsent", "garbage", "forge"),
         "_secret",
     )
 
@@ -129,13 +130,9 @@ class Target:
         while True:
             held.append(bytearray(1 << 24))
 
-    def limitless(self) -> None:
-        """Recurse until the C stack is gone."""
-        sys.setrecursionlimit(1 << 30)
-        nested: list[Any] = []
-        for _ in range(1_000_000):
-            nested = [nested]
-        repr(nested)
+    def crash(self) -> None:
+        """Read where there is no memory, as a library in C may."""
+        ctypes.string_at(0)
 
     def wide(self, size: int) -> str:
         return "x" * size

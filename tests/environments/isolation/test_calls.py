@@ -174,7 +174,7 @@ def test_one_that_waits_was_not(home: WorkerPool, verb: str, arguments: dict[str
         ("exit", {"status": 3}, "exit status 3"),
         ("exit", {"status": 0}, "exit status 0"),
         ("die", {}, "SIGKILL"),
-        ("limitless", {}, "SIGSEGV"),
+        ("crash", {}, "SIGSEGV"),
         ("hide", {}, "died in 'hide'"),
     ],
 )
