@@ -120,7 +120,7 @@ class Figures:
     unfloored: dict[str, float]
     """The same without the floor that the number of tasks sets."""
     odd_row: dict[str, float]
-    """Coverage of the last row's differences, without floor, where it is wild or a twin of the first."""
+    """Coverage of the last rows' differences, without floor, where they are wild or twins of the first."""
     planned: dict[str, float]
     """Planning MDE over the simulated effect that is found in 80 % of the tables."""
     effect: dict[str, float]
@@ -149,8 +149,9 @@ class Counts:
     pools: dict[str, list[Spread]] = field(default_factory=lambda: {name: [] for name in ENDPOINTS})
     correlations: list[float] = field(default_factory=list)
 
-    def add(self, made: dict[str, np.ndarray], compared: int, odd_last: bool) -> None:
-        """Judge one table as `harness.tables.endpoints.judge` does. compared: rows that are, after the first."""
+    def add(self, made: dict[str, np.ndarray], compared: int, last: int) -> None:
+        """Judge one table as `harness.tables.endpoints.judge` does. compared: rows that are, after the first; last: how
+        many of them, at the end, are unlike the others."""
         seeds = tuple(range(made["area"].shape[1]))
         endpoints = {name: {str(row): Outcome(seeds, y[row]) for row in range(len(y))} for name, y in made.items()}
         known = {name: Known.of(outcomes) for name, outcomes in endpoints.items()}
@@ -169,7 +170,7 @@ class Counts:
         self.wrong += any(_within(at_level(e, 2 * joint.one_sided_level())) for e in moved)
         self.correlations.append(float(np.mean(list(between.values()))))
         for one, p in zip(found, plain, strict=True):
-            odd = odd_last and one.row == str(compared)
+            odd = int(one.row) > compared - last
             self.hits[one.endpoint].append(_holds(one.estimate))
             self.bare[one.endpoint].append(p > LEVEL)
             if odd:
@@ -188,7 +189,7 @@ def figures(world: World, count: int) -> Figures:
     compared = world.rows - 1 - world.collapsed
     counts = Counts()
     for made in tables(world, count):
-        counts.add(made, compared, world.wild != 1.0 or world.twins > 0)
+        counts.add(made, compared, world.twins or int(world.wild != 1.0))
     effect = {name: float(np.quantile(values, 0.8)) for name, values in counts.needed.items()}
     correlation = float(np.mean(counts.correlations))
     size = {"rows": world.rows, "comparisons": compared, "endpoints": 3, "correlation": correlation}
@@ -225,7 +226,7 @@ def _reach(estimate: Estimate, level: float) -> float:
 
 HEADER = (
     "Family error", "Simultaneous", "Plain", "Plain, no floor", "MDE planned / found", "Found (area)",
-    "Wrong equivalence", "Own variance", "Last row",
+    "Wrong equivalence", "Own variance", "Last rows",
 )  # fmt: skip
 CHAOTIC = 4.0
 """Factor of the last row's chaos in the second table."""

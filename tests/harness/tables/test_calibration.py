@@ -60,3 +60,14 @@ def test_a_collapsed_row_breaks_nothing() -> None:
     assert found.family_error <= 0.065 + room(0.065)
     assert min(found.plain.values()) >= 0.93
     assert found.apart >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [5, 10])
+def test_rows_nearly_as_the_first_are_not_found_to_differ(seeds: int) -> None:
+    """Judged by their own variance, which few seeds tell badly: still no more often wrong than promised."""
+    found = figures(World(seeds, 57, twins=2), TABLES)
+    assert found.family_error <= 0.065 + room(0.065)
+    assert found.apart >= 1
+    for name, coverage in found.odd_row.items():
+        assert coverage >= 0.95 - room(0.05), name
