@@ -1,6 +1,6 @@
 # Every target does the set-up it needs. A bare `make` prints this list.
 
-PYTHON ?= $(shell for p in python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS ?= 1
@@ -16,7 +16,7 @@ help: ## print these targets
 setup: .venv/ready .venv/ready-appworld ## make .venv and .venvs/appworld with everything `bench` and `test` need
 
 .venv/ready: pyproject.toml constraints.txt $(wildcard environments/reasoning/sat/*)
-	@test -n "$(PYTHON)" || { echo "error: this project needs Python 3.11 or 3.12 (found: $$(python3 --version 2>&1)); name one with make PYTHON=/path/to/python3.12"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "error: this project needs Python 3.11, 3.12 or 3.13 (found: $$(python3 --version 2>&1)); name one with make PYTHON=/path/to/python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making .venv with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; }
 	@echo "installing (a few minutes the first time: torch is large)"
 	@$(PIP) wheel torch==2.13.0

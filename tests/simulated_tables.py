@@ -1,6 +1,6 @@
 """Simulated tables in which no method is better than another, judged by the functions that judge real ones.
 
-    python tests/simulated_tables.py 2000      # the tables of docs/statistics.md, as Markdown
+    python -m tests.simulated_tables 2000      # the tables of docs/statistics.md, as Markdown
 
 A table has starts, seeds, tasks and samples: the log-odds of success of row r under seed s at task t are
 

@@ -1,6 +1,6 @@
 """Tables in which no method is better than another, judged by the functions that judge real ones: how often they err.
 
-The figures of docs/statistics.md are made by `python tests/simulated_tables.py`. CALIBRATION_TABLES=2000 simulates as
+The figures of docs/statistics.md are made by `python -m tests.simulated_tables`. CALIBRATION_TABLES=2000 simulates as
 many tables a cell here.
 """
 
