@@ -234,7 +234,8 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
 
     def value(self) -> float | None:
         """The exact value of the present state, where it can be computed (under which later actions, the environment's
-        documentation says); None by default. The agent does not see it."""
+        documentation says); at the end, the reward that was to be expected. None by default. The agent does not see
+        it."""
         return None
 
     # The contract
@@ -295,8 +296,8 @@ class TextEnv(gymnasium.Env[tuple[Message, ...], str], TextEnvironment):
         info["success"] = reply.success
         counts = {"turns": float(self.turn), "bad_actions": float(self._bad_actions)}
         info["metrics"] = {name: float(value) for name, value in (counts | dict(reply.metrics)).items()}
-        if reply.answer is not None:
-            info["answer"] = reply.answer
+        known = {"answer": reply.answer, "value": self.value()}
+        info |= {name: entry for name, entry in known.items() if entry is not None}
         return messages, float(reply.reward), terminated, truncated, info
 
     def _known_state(self) -> dict[str, Any]:

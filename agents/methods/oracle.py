@@ -36,6 +36,10 @@ class Oracle(Stateless):
     rewards: what it gains is owed to credit alone. "step" divides by the root of the mean variance inside the step's
     groups, and learns from all of them; where no group varies it divides by 1. "none" divides by 1.
 
+    expected: with `exact`, the last turn is credited with the reward that was to be expected when it had been played
+    (`Episode.end_value`), where the environment says so, and not with the one that it drew: luck at the end is no
+    action's merit. Whether a group varies is still read from the rewards, as GRPO reads it.
+
     rolls 32, kl 0.01 (the tables'): ours.
     """
 
@@ -46,12 +50,15 @@ class Oracle(Stateless):
     rolls: int = 32
     at: Literal["token", "turn"] = "token"
     exact: bool = False
+    expected: bool = False
     scale: Literal["group", "step", "none"] = "group"
     kl: Number = 0.01
 
     def __post_init__(self) -> None:
         within(self, 1, np.inf, rolls=self.rolls)
         within(self, 0, np.inf, kl=self.kl)
+        if self.expected and not self.exact:
+            raise ValueError("expected = true credits the last turn with an exact value; it needs exact = true")
 
     @property
     def needs(self) -> Needs:
@@ -71,7 +78,9 @@ class Oracle(Stateless):
             raise ValueError(
                 f"task {episode.task_id!r}: the environment knows no exact values; exact = false needs none"
             )
-        return on_turns(episode.sequence, np.diff([*episode.state_values[:turns], episode.reward]))
+        known = episode.end_value if self.expected else None
+        end = episode.reward if known is None else known
+        return on_turns(episode.sequence, np.diff([*episode.state_values[:turns], end]))
 
     def divisors(self, groups: Sequence[RolloutGroup]) -> list[float]:
         """By group; infinite where the group teaches nothing."""

@@ -45,7 +45,12 @@ def episode_to_row(episode: Episode) -> Row:
         "turns": sequence.turns.tolist(),
     }
     row |= {"starts": list(sequence.starts)} if sequence.starts else {}
-    known = {"answer": episode.answer, "states": list(episode.states), "state_values": list(episode.state_values)}
+    known = {
+        "answer": episode.answer,
+        "states": list(episode.states),
+        "state_values": list(episode.state_values),
+        "end_value": episode.end_value,
+    }
     return row | {name: value for name, value in known.items() if value not in (None, [])}
 
 
@@ -74,6 +79,7 @@ def episode_from_row(row: Mapping[str, Any]) -> Episode:
             answer=row.get("answer"),
             states=tuple(row.get("states", ())),
             state_values=tuple(map(float, row.get("state_values", ()))),
+            end_value=None if row.get("end_value") is None else float(row["end_value"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedRecordError(f"episode on {row.get('task_id')!r}: {type(error).__name__}: {error}") from error

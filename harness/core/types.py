@@ -121,6 +121,9 @@ class Episode:
     """The environment's own name of the state in which each turn began (`info["state"]`), where it gives one."""
     state_values: tuple[float, ...] = ()
     """The exact value of the state in which each turn began (`info["value"]`), where the environment knows it."""
+    end_value: float | None = None
+    """What reward was to be expected in the state in which the environment ended the episode, where it says so: it
+    differs from `reward` where that is drawn."""
     origin: SeedTree | None = None
     """Where the episode's randomness came from: going on from one of its prefixes needs it. Not recorded."""
     opened: int = 0

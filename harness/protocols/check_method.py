@@ -97,6 +97,7 @@ def _episode(rng: np.random.Generator, task_id: str, reward: float) -> Episode:
         *(task_id, sequence, float(reward), bool(reward > 0.5), Ending.COMPLETED, tuple(messages)),
         states=tuple(f"state of {name}" for name in met),
         state_values=tuple(sum(map(ord, name)) % 11 / 10 for name in met),
+        end_value=0.2 + 0.6 * float(reward) if len(met) % 2 else None,
     )
 
 

@@ -115,7 +115,8 @@ class TextEnvironment(Protocol):
 
         Where an environment knows more of its state than the agent sees, reset and every step that does not end the
         episode may say so, for credit assignment alone: `info["state"]`, a string that is equal where states are
-        equal, and `info["value"]`, the exact value of the state (the environment says under which later actions).
+        equal, and `info["value"]`, the exact value of the state (the environment says under which later actions). The
+        step that ends the episode may give `info["value"]` too: the reward that was to be expected, where it is drawn.
         """
         ...
 

@@ -166,6 +166,7 @@ class Conversation:
             answer=None if failed else self.info.get("answer"),
             states=() if None in names else names,
             state_values=() if None in values else values,
+            end_value=None if failed else self.info.get("value"),
             origin=(self.request.prefix or self.request).seeds,
             opened=self.opened,
             tools=tuple(self.info.get("tools") or ()),

@@ -55,7 +55,12 @@ OPTIONS = {
     "VinePPO": [{"at": "token", "kl": 0.0}],
     "AgentOPSD": [{"lam": 1.0, "band": 0.9, "gamma": 0.5}, {"lam": 0.0, "kl": 0.0}],
     "GRPOLambda": [{"lam": 0.6, "trace": "both"}, {"lam": 0.0, "floor": None, "kl": 0.0}],
-    "Oracle": [{"exact": True}, {"scale": "step", "at": "turn"}, {"scale": "none", "kl": 0.0}],
+    "Oracle": [
+        {"exact": True},
+        {"exact": True, "expected": True, "scale": "step"},
+        {"scale": "step", "at": "turn"},
+        {"scale": "none", "kl": 0.0},
+    ],
     "Inverted": [{"exact": True, "scale": "step"}],
     "SGCD": [
         {"gamma": 0.0},

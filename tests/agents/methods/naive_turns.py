@@ -154,7 +154,8 @@ def oracle(method, groups, evidence, state):
         row = []
         for e, k in zip(group.episodes, known, strict=True):
             if method.exact:
-                met = [*e.state_values[: len(turns_of(e))], e.reward]
+                end = e.reward if not method.expected or e.end_value is None else e.end_value
+                met = [*e.state_values[: len(turns_of(e))], end]
                 gains = [met[n + 1] - met[n] for n, places in enumerate(turns_of(e)) for _ in places]
             else:
                 gains = [float(k.values.after[t]) - float(k.values.before[t]) for t in sampled(e)]

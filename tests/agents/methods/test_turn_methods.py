@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from every_method import flat
@@ -238,6 +240,17 @@ def test_the_oracle_may_ask_the_environment() -> None:
         advantages(Oracle(exact=True, kl=0), [episode("sa", 1), episode("sb", 0)])
     with pytest.raises(ValueError, match=r"'t': this method needs Evidence\.values"):
         advantages(VinePPO(kl=0), pair)
+
+
+def test_the_oracle_need_not_credit_the_last_turn_with_luck() -> None:
+    """Where the environment drew the reward, what was to be expected stands in its place; elsewhere the reward."""
+    drawn = replace(episode("sa", 1, (0.5, 0.8)), end_value=0.7)
+    known = episode("sb", 0, (0.5, 0.4))
+    plain = Oracle(exact=True, expected=True, kl=0, scale="none")
+    np.testing.assert_allclose(advantages(plain, [drawn, known]), [[0.3, -0.1], [-0.1, -0.4]])
+    np.testing.assert_allclose(advantages(replace(plain, expected=False), [drawn, known]), [[0.3, 0.2], [-0.1, -0.4]])
+    with pytest.raises(ValueError, match="it needs exact = true"):
+        Oracle(expected=True)
 
 
 def test_the_scales_of_the_oracle() -> None:

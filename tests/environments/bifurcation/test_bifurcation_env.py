@@ -15,6 +15,13 @@ from environments.bifurcation.env import Bifurcation, deal, split_of_places
 from environments.bifurcation.rules import Rules
 from environments.bifurcation.values import reference_value
 from environments.text import check_text_env
+from harness.core.episodes import episode_from_row, episode_to_row
+from harness.core.seeds import SeedTree
+from harness.experiment import EnvironmentSettings
+from harness.rollout.conversation import Request
+from harness.rollout.environments import EnvironmentPool
+from harness.rollout.policies import MessagePolicy
+from harness.rollout.rollouts import Rollouts
 
 FAMILIES: list[dict[str, Any]] = [
     {},
@@ -97,8 +104,35 @@ def test_it_plays_the_worlds(options: dict[str, Any], seed: int) -> None:
         messages, reward, terminated, truncated, info = env.step(action)
     assert (terminated, truncated, reward) == (True, False, float(info["success"]))
     assert info["metrics"]["chance"] == (env.rules.right if sound(world, actions) else env.rules.wrong)
+    assert info["value"] == info["metrics"]["chance"]
     right = [action.split()[0] == env.rules.needed.get(task[at]) for at, action in enumerate(actions)]
     assert info["metrics"]["pivots_right"] == np.mean([right[at] for at in world.pivots])
+
+
+class Deaf(MessagePolicy):
+    """The environment's second reply does not fit its window."""
+
+    def observe(self, conversation: Any, messages: Any) -> bool:
+        return len(conversation.states) < 3
+
+
+def test_an_episode_keeps_what_its_states_and_its_end_were_worth() -> None:
+    """With one pivotal turn of four the value is 0.5 before it, 0.7 or 0.3 behind it, and the reward is drawn."""
+    env = Bifurcation(horizon=4, right=0.7, wrong=0.3)
+    tasks = env.tasks("train")[:20]
+    scripts = [tuple(env.gold(task) if place % 2 else env.habit(task)) for place, task in enumerate(tasks)]
+    asked = [Request(task, SeedTree(1)[task], script=script) for task, script in zip(tasks, scripts, strict=True)]
+    options = {"horizon": 4, "right": 0.7, "wrong": 0.3}
+    with EnvironmentPool(EnvironmentSettings(id="environments:Bifurcation-v0", options=options)) as pool:
+        played, cut = Rollouts(pool).play(asked, MessagePolicy()), Rollouts(pool).play(asked[:1], Deaf())[0]
+    assert {episode.reward for episode in played} == {0.0, 1.0}
+    for place, (task, episode) in enumerate(zip(tasks, played, strict=True)):
+        end = 0.7 if place % 2 else 0.3
+        pivot = env.world(task).pivots[0]
+        assert episode.end_value == end
+        assert episode.state_values == pytest.approx([0.5] * (pivot + 1) + [end] * (3 - pivot))
+        assert episode_from_row(episode_to_row(episode)).end_value == end
+    assert (cut.ending, cut.end_value, episode_from_row(episode_to_row(cut)).end_value) == ("token_limit", None, None)
 
 
 def test_states_have_one_name_exactly_where_they_are_equal() -> None:
@@ -122,6 +156,7 @@ def test_a_refused_action_costs_the_task(action: str) -> None:
     assert infos[1]["value"] == 0.0
     assert infos[1]["state"].startswith(f"{task} late 0")
     assert (reward, infos[-1]["metrics"]["bad_actions"], infos[-1]["metrics"]["chance"]) == (0.0, 1.0, 0.0)
+    assert infos[-1]["value"] == 0.0
 
 
 def test_the_answer_is_what_the_pivotal_places_need() -> None:
