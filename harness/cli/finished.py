@@ -79,7 +79,8 @@ class Call:
     def _read(self) -> list[Path]:
         sources = [file for name in OURS for file in _below(ROOT / name) if file.suffix in {".py", *DATA}]
         recorded = {spec.parent for spec in self.specs} - set(self.folders)
-        places = [*sorted(recorded), *self.models]
+        measured = {place.parent.parent / "fidelity" / place.name for place in recorded}
+        places = [*sorted(recorded | measured), *self.models]
         return [*sources, *self.specs, *(file for place in places for file in _below(place))]
 
     def _state(self, read: Iterable[Path], page: Path) -> str:

@@ -173,9 +173,6 @@ def _of_results(
     summary = _summary(place, experiment, found, runs)
     article = article_from(ident, experiment.title or experiment.name, table, found.points, summary)
     measured = _fidelity_beside(place)
-    shown = of_record(place / TRAJECTORIES) if (place / TRAJECTORIES).is_file() else None
-    if shown is None and measured is not None:
-        shown = of_fidelity(fidelity_files.read(measured))
     there = {row.run.method for row in table.rows}
     missing = [f"{m.label}: no run of it is recorded" for m in experiment.methods if m.label not in there]
     search = [search_grid(experiment, read_trials(experiment, place))] if (place / TRIALS).is_file() else []
@@ -183,7 +180,7 @@ def _of_results(
     return replace(
         article,
         fidelity=_fidelity(measured, ident) if measured else None,
-        trajectories=shown,
+        trajectories=_trajectories(place) or _trajectories_of_record(recorded),
         tables=(*article.tables, *search),
         reproduction=_reproduction(recorded, table),
         excluded=(*missing, *article.excluded),
@@ -212,6 +209,22 @@ def _of_fidelity(place: Path, ident: str) -> Article:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _trajectories(place: Path) -> Shown | None:
+    """Those that were played for a folder, or else those of its fidelity measurement."""
+    if (place / TRAJECTORIES).is_file():
+        return of_record(place / TRAJECTORIES)
+    measured = _fidelity_beside(place)
+    return None if measured is None else of_fidelity(fidelity_files.read(measured))
+
+
+def _trajectories_of_record(recorded: Path | None) -> Shown | None:
+    """Those of the record that a folder repeats, named as such: the starts may differ."""
+    shown = None if recorded is None else _trajectories(recorded)
+    if shown is None:
+        return None
+    return replace(shown, facts=(("played for", "the record that is repeated here"), *shown.facts))
 
 
 def _summary(place: Path, experiment: Experiment, found: Records, runs: Path | None) -> list[dict[str, Any]]:

@@ -45,6 +45,14 @@ def test_a_bench_ends_with_its_report_and_trajectories_join_it(
     assert told["tables"][0]["headline"] in (tmp_path / "page.html").read_text()
     assert 'class="viewer"' in (tmp_path / "page.html").read_text()
 
+    # A repetition that has played none shows those of its record, and says so.
+    said = harness("bench", "results/guessing", "--out", "again")
+    assert said.code == 0, said.err
+    repeated = (tmp_path / "again" / "guessing" / "report.html").read_text()
+    assert 'class="viewer"' in repeated
+    assert "the record that is repeated here" in repeated
+    assert "the record that is repeated here" not in (tmp_path / "page.html").read_text()
+
     # Beside itself, the table is the same to the last digit.
     said = harness("report", str(folder), "--beside", str(folder), "--out", "page.html")
     assert "rows are the same as recorded" in (tmp_path / "page.html").read_text()
