@@ -46,6 +46,7 @@ def main(folder: Path) -> None:
                 take(window, f"report{name}")
                 window.run("document.getElementById(arguments[0]).scrollIntoView({behavior: 'instant'})", section)
                 window.run(CHOOSE, section)
+                window.run(SIBLINGS, section)
                 take(window, f"trajectories{name}")
 
 
@@ -56,6 +57,11 @@ if (tokens.length) tokens[Math.min(4, tokens.length - 1)].click();
 return tokens.length;
 """
 """Presses a token, so that the picture shows what is said of one."""
+SIBLINGS = """
+document.getElementById(arguments[0]).querySelector('.legend').scrollIntoView({behavior: 'instant'});
+window.scrollBy({top: -70, behavior: 'instant'});
+"""
+"""Brings the siblings up to the page's header."""
 
 
 def take(window: Browser, name: str) -> None:
