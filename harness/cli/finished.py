@@ -48,6 +48,8 @@ class Call:
     """Folders of the models that specs name."""
     begun: int = field(default_factory=lambda: time.time_ns() - CLOCK)
     """Nanoseconds since the epoch: what is read and was changed later may have been read before."""
+    variables: Sequence[str] = field(default_factory=lambda: _variables())
+    """Environment variables as the call found them: what it imports sets some of its own."""
 
     @property
     def file(self) -> Path:
@@ -86,8 +88,7 @@ class Call:
     def _state(self, read: Iterable[Path], page: Path) -> str:
         beside = sorted({folder.parent / "README.md" for folder in self.folders})
         written = [file for place in (*self.folders, *self.experiments) for file in _below(place)]
-        variables = sorted(f"{name}={value}" for name, value in os.environ.items() if name not in _PASSING)
-        digest = hashlib.sha256("\n".join([sys.version, *variables]).encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256("\n".join([sys.version, *self.variables]).encode("utf-8", "surrogateescape"))
         for file in (*read, page, *beside, *written):
             digest.update(f"\n{file}: {_state_of(file)}".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -96,6 +97,10 @@ class Call:
 def printed_of(note: dict[str, Any]) -> list[Printed]:
     """What was printed, to be printed again."""
     return [part if isinstance(part, str) else _grid(part) for part in note["printed"]]
+
+
+def _variables() -> list[str]:
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name not in _PASSING)
 
 
 def _plain(part: Printed) -> Any:

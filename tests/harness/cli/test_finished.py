@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,18 @@ def test_what_was_printed_is_printed_again_without_a_look_at_the_runs(
     assert NOTHING in said
     assert grids(said) == grids(first)
     assert json.loads(harness("bench", "guessing/spec.toml", "--out", "results", "-j", "1", "--json").out) == plain
+
+
+def test_a_process_says_again_what_another_said(spec: Callable[..., Path]) -> None:
+    """What a call imports sets environment variables of its own, which the next one does not have yet."""
+    file = old(spec(budget={"steps": 1}, seeds=[0]))
+    words = [sys.executable, "-m", "harness.cli", "bench", str(file), "--out", "results", "-j", "1"]
+    here = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_"))}
+    here["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    done = [subprocess.run(words, env=here, cwd=file.parent.parent, capture_output=True, text=True) for _ in range(2)]
+    first, second = (process.stdout for process in done)
+    assert [process.returncode for process in done] == [0, 0], done[0].stderr
+    assert (NOTHING in first, NOTHING in second) == (False, True)
 
 
 @pytest.mark.parametrize(
