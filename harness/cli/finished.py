@@ -21,6 +21,7 @@ from harness.core import records
 from harness.core.errors import HarnessError
 from harness.core.fingerprint import fingerprint
 from harness.core.sources import DATA, OURS
+from harness.report.beside import fidelity_places
 from harness.tables.grid import Grid, Printed
 
 NOTES = ".finished"
@@ -30,6 +31,10 @@ _PASSING = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM", "WINDOWID
 
 CLOCK = 50_000_000
 """Nanoseconds by which a file system's clock may be behind."""
+
+
+def _variables() -> list[str]:
+    return sorted(f"{name}={value}" for name, value in os.environ.items() if name not in _PASSING)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Call:
     """Folders of the models that specs name."""
     begun: int = field(default_factory=lambda: time.time_ns() - CLOCK)
     """Nanoseconds since the epoch: what is read and was changed later may have been read before."""
-    variables: Sequence[str] = field(default_factory=lambda: _variables())
+    variables: Sequence[str] = field(default_factory=_variables)
     """Environment variables as the call found them: what it imports sets some of its own."""
 
     @property
@@ -81,7 +86,7 @@ class Call:
     def _read(self) -> list[Path]:
         sources = [file for name in OURS for file in _below(ROOT / name) if file.suffix in {".py", *DATA}]
         recorded = {spec.parent for spec in self.specs} - set(self.folders)
-        measured = {place.parent.parent / "fidelity" / place.name for place in recorded}
+        measured = {place for folder in recorded for place in fidelity_places(folder)}
         places = [*sorted(recorded | measured), *self.models]
         return [*sources, *self.specs, *(file for place in places for file in _below(place))]
 
@@ -97,10 +102,6 @@ class Call:
 def printed_of(note: dict[str, Any]) -> list[Printed]:
     """What was printed, to be printed again."""
     return [part if isinstance(part, str) else _grid(part) for part in note["printed"]]
-
-
-def _variables() -> list[str]:
-    return sorted(f"{name}={value}" for name, value in os.environ.items() if name not in _PASSING)
 
 
 def _plain(part: Printed) -> Any:

@@ -18,6 +18,7 @@ from harness.experiment import Experiment, MethodSettings, fingerprint
 from harness.protocols.method import paper_of
 from harness.report import fidelity, fidelity_files, folder
 from harness.report.agreement import agreement_grid, verdict_line
+from harness.report.beside import fidelity_places
 from harness.report.fidelity_files import EPISODES, FACTS
 from harness.report.grids import blocks, heading
 from harness.report.page import charts, diagnostics, figures
@@ -234,9 +235,8 @@ def _summary(place: Path, experiment: Experiment, found: Records, runs: Path | N
 
 
 def _fidelity_beside(place: Path) -> Path | None:
-    """A measurement in the folder, or of the same name in a tree `fidelity` beside the folder's own."""
-    beside = (place / "fidelity", place.parent.parent / "fidelity" / place.name)
-    return next((known for known in beside if (known / EPISODES).is_file() and (known / FACTS).is_file()), None)
+    places = fidelity_places(place)
+    return next((known for known in places if (known / EPISODES).is_file() and (known / FACTS).is_file()), None)
 
 
 def _fidelity(place: Path, ident: str) -> Fidelity:
